@@ -1,0 +1,1 @@
+"""What the meanings do to pixels: one sub-package a way of computing."""

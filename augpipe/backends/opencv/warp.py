@@ -1,0 +1,343 @@
+"""Warp and Flow with OpenCV: slices where pixels land on pixels, resize where axes are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from augpipe.ir import Flow, Warp, basis, frame_lines
+from augpipe.types import Array, Floats, Sampling
+
+_FLAGS = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+}
+_BORDERS = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+}
+_SNAP = 1e-6
+_HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+_UNHALF = np.array([[1.0, 0.0, -0.5], [0.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
+
+
+def warp(meaning: Warp, row: int, image: Array) -> Array:
+    """Warps one image (H, W, C)."""
+    sampling = meaning.sampling
+    return _warp(meaning, row, image, sampling, sampling.interpolation, sampling.fill)
+
+
+def warp_mask(meaning: Warp, row: int, mask: Array) -> Array:
+    """Warps one mask (H, W, C): no blending with the fill, never reduced before it is read."""
+    sampling = meaning.sampling
+    fill = float(sampling.mask_fill)
+    return _warp(meaning, row, mask, sampling, sampling.mask_interpolation, fill, mask=True)
+
+
+def _warp(
+    meaning: Warp,
+    row: int,
+    image: Array,
+    sampling: Sampling,
+    interpolation: str,
+    fill: float | tuple[float, ...],
+    mask: bool = False,
+) -> Array:
+    matrix, box = meaning.matrix[row], meaning.box[row]
+    height, width = (int(v) for v in meaning.size[row])
+    if not width or not height or not image.size:
+        return np.zeros((height, width, image.shape[2]), image.dtype)
+    x0, y0, x1, y1 = box.tolist()
+    left, top = max(math.floor(x0 + _SNAP), 0), max(math.floor(y0 + _SNAP), 0)
+    right = min(math.ceil(x1 - _SNAP), image.shape[1])
+    bottom = min(math.ceil(y1 - _SNAP), image.shape[0])
+    if right <= left or bottom <= top:  # the frames of the run do not meet: all is fill
+        return _filled((height, width, image.shape[2]), image.dtype, fill)
+    source = image[top:bottom, left:right]
+    lines = meaning.lines[row]
+    moved = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]]) @ matrix
+    hard = mask or interpolation == "nearest"
+
+    out = _axis_aligned(source, moved, (width, height), sampling, interpolation, fill, mask)
+    if out is None:
+        if not hard:
+            source, moved = _reduce(source, moved, (width, height))
+        out = _general(source, moved, (width, height), sampling, interpolation)
+        lines = np.concatenate([lines, frame_lines(box[None])[0] @ matrix])
+    if sampling.border == "constant" and len(lines):
+        _cover(out, lines, fill, hard)
+    return out
+
+
+def _filled(shape: tuple[int, ...], dtype: np.dtype, fill: float | tuple[float, ...]) -> Array:
+    out = np.empty(shape, dtype)
+    out[:] = np.rint(fill) if dtype.kind in "ui" else fill
+    return out
+
+
+def _axis_aligned(
+    source: Array,
+    matrix: Floats,
+    size: tuple[int, int],
+    sampling: Sampling,
+    interpolation: str,
+    fill: float | tuple[float, ...],
+    mask: bool,
+) -> Array | None:
+    """Does a warp that keeps the axes by slicing or resizing; None where it cannot."""
+    (a, b, tx), (c, d, ty), (g, h, _) = matrix.tolist()
+    if g or h or ((b or c) and (a or d)):
+        return None
+    if b or c:  # x and y change places: so do the source's
+        source, a, tx, d, ty = source.transpose(1, 0, 2), c, ty, b, tx
+    if a < 0:
+        source, a, tx = source[:, ::-1], -a, source.shape[1] - tx
+    if d < 0:
+        source, d, ty = source[::-1], -d, source.shape[0] - ty
+    if not a or not d:
+        return None
+    width, height = size
+    across = _span(a, tx, width)
+    down = _span(d, ty, height)
+    if across is None or down is None:
+        if interpolation == "nearest":
+            return _pick_nearest(source, (a, tx, width), (d, ty, height), sampling, fill)
+        return None
+    (x0, x1), (y0, y1) = across, down
+    if (x1 - x0, y1 - y0) == (width, height):
+        return _cut(source, x0, y0, x1, y1, sampling, fill)
+    if (x0, y0, x1, y1) != (0, 0, source.shape[1], source.shape[0]):
+        if interpolation == "nearest":
+            return _pick_nearest(source, (a, tx, width), (d, ty, height), sampling, fill)
+        return None
+    return _resize(source, size, sampling, interpolation, mask)
+
+
+def _span(scale: float, shift: float, length: int) -> tuple[int, int] | None:
+    """Returns the whole pixels that an output axis covers in the source, if they are whole."""
+    start, stop = round(shift), round(shift + scale * length)
+    if abs(start - shift) > _SNAP or abs(stop - shift - scale * length) > _SNAP:
+        return None
+    return start, stop
+
+
+def _cut(
+    source: Array,
+    x0: int,
+    y0: int,
+    x1: int,
+    y1: int,
+    sampling: Sampling,
+    fill: float | tuple[float, ...],
+) -> Array:
+    """Cuts whole pixels out, with a border where the cut reaches beyond the image."""
+    height, width = source.shape[:2]
+    inner = source[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    if 0 <= x0 and 0 <= y0 and x1 <= width and y1 <= height:
+        return np.ascontiguousarray(inner)
+    if sampling.border == "constant":
+        out = _filled((y1 - y0, x1 - x0, source.shape[2]), source.dtype, fill)
+        top, left = max(-y0, 0), max(-x0, 0)
+        if inner.size and top < len(out) and left < out.shape[1]:
+            out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        return out
+    rows = fold(np.arange(y0, y1), height, sampling.border)
+    columns = fold(np.arange(x0, x1), width, sampling.border)
+    return np.ascontiguousarray(source[rows[:, None], columns])
+
+
+def fold(at: Array, length: int, border: str) -> Array:
+    """Returns the pixel that stands for each position beyond the edge."""
+    if border == "edge" or length == 1:
+        return np.asarray(np.clip(at, 0, length - 1))
+    at = np.mod(at, 2 * length - 2)
+    return np.minimum(at, 2 * length - 2 - at)
+
+
+def _pick_nearest(
+    source: Array,
+    across: tuple[float, float, int],
+    down: tuple[float, float, int],
+    sampling: Sampling,
+    fill: float | tuple[float, ...],
+) -> Array:
+    """Reads the pixel that holds each position: exact, where cv2's own nearest is not."""
+    (a, tx, width), (d, ty, height) = across, down
+    columns = np.floor(a * (np.arange(width) + 0.5) + tx + _SNAP).astype(np.int64)
+    rows = np.floor(d * (np.arange(height) + 0.5) + ty + _SNAP).astype(np.int64)
+    border = "edge" if sampling.border == "constant" else sampling.border
+    out = source[
+        fold(rows, source.shape[0], border)[:, None], fold(columns, source.shape[1], border)
+    ]
+    if sampling.border == "constant":
+        value = np.rint(fill) if out.dtype.kind in "ui" else fill
+        out[(rows < 0) | (rows >= source.shape[0])] = value
+        out[:, (columns < 0) | (columns >= source.shape[1])] = value
+    return out
+
+
+def _resize(
+    source: Array, size: tuple[int, int], sampling: Sampling, interpolation: str, mask: bool
+) -> Array:
+    """Resizes the whole source; shrinking by 2 or more is antialiased."""
+    width, height = size
+    if interpolation == "nearest":
+        a, d = source.shape[1] / width, source.shape[0] / height
+        return _pick_nearest(source, (a, 0.0, width), (d, 0.0, height), sampling, 0.0)
+    if mask:
+        return _cv(lambda part: cv2.resize(part, size, interpolation=cv2.INTER_LINEAR), source)
+    if sampling.antialias == "full":
+        small = (min(width, source.shape[1]), min(height, source.shape[0]))
+        if small != (source.shape[1], source.shape[0]):
+            source = _cv(lambda part: cv2.resize(part, small, interpolation=cv2.INTER_AREA), source)
+    else:
+        scale = np.diag([source.shape[1] / width, source.shape[0] / height, 1.0])
+        kx, ky = _halvings(scale, size)
+        if (kx or ky) and source.shape[1] % 2**kx == 0 and source.shape[0] % 2**ky == 0:
+            source, _ = _reduce(source, scale, size)
+        elif kx or ky:
+            source, scale = _reduce(source, scale, size)
+            return _general(source, scale, size, sampling, interpolation)
+    if source.shape[1::-1] == size:
+        return np.ascontiguousarray(source)
+    flag = _FLAGS[interpolation]
+    return _cv(lambda part: cv2.resize(part, size, interpolation=flag), source)
+
+
+def _halvings(matrix: Floats, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns how often each source axis may be halved before it is read.
+
+    The shrinking along a source axis is the length of the matrix's row, at the centre of
+    the output.
+    """
+    x, y = size[0] / 2.0, size[1] / 2.0
+    u, v, w = (matrix @ (x, y, 1.0)).tolist()
+    if w <= 0:
+        return 0, 0
+    jacobian = (matrix[:2, :2] - np.outer((u / w, v / w), matrix[2, :2])) / w
+    out = []
+    for dx, dy in jacobian.tolist():
+        shrink = math.hypot(dx, dy) * (1 + 1e-9)
+        out.append(int(math.log2(shrink)) if shrink >= 2 else 0)
+    return out[0], out[1]
+
+
+def _reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array, Floats]:
+    """Averages blocks of 2**k pixels; the last block is completed with its edge pixels."""
+    kx, ky = _halvings(matrix, size)
+    if not kx and not ky:
+        return source, matrix
+    height, width = source.shape[:2]
+    right, bottom = -width % 2**kx, -height % 2**ky
+
+    def shrink(part: Array) -> Array:
+        if right or bottom:
+            part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        small = (part.shape[1] >> kx, part.shape[0] >> ky)
+        return cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+
+    return _cv(shrink, source), np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ matrix
+
+
+def _general(
+    source: Array,
+    matrix: Floats,
+    size: tuple[int, int],
+    sampling: Sampling,
+    interpolation: str,
+) -> Array:
+    """Warps by OpenCV's samplers, which speak of pixel centres; the fill comes in `_cover`."""
+    centred = _UNHALF @ matrix @ _HALF
+    flags = _FLAGS[interpolation] | cv2.WARP_INVERSE_MAP
+    border = _BORDERS["reflect" if sampling.border == "reflect" else "edge"]
+
+    def sample(part: Array) -> Array:
+        if centred[2, :2].any():
+            return cv2.warpPerspective(part, centred, size, flags=flags, borderMode=border)
+        return cv2.warpAffine(part, centred[:2], size, flags=flags, borderMode=border)
+
+    if source.shape[2] <= 4:
+        return _cv(sample, source)
+    parts = [_cv(sample, source[:, :, k : k + 4]) for k in range(0, source.shape[2], 4)]
+    return np.concatenate(parts, axis=2)
+
+
+def _cv(function: Callable[[Array], Array], image: Array) -> Array:
+    """Calls OpenCV on a contiguous image and gives the channel axis back that it drops."""
+    out = function(np.ascontiguousarray(image))
+    return out if out.ndim == 3 else out[:, :, None]
+
+
+def _cover(out: Array, lines: Floats, fill: float | tuple[float, ...], hard: bool) -> None:
+    """Fills, in place, what lies beyond the half-planes (see ir.Warp)."""
+    height, width = out.shape[:2]
+    lines = binding(lines, width, height)
+    if not len(lines):
+        return
+    columns = np.stack([np.ones(width), np.arange(width) + 0.5]).astype(np.float32)
+    nearest = np.full((height, width), np.inf, np.float32)
+    rows = np.arange(height) + 0.5
+    for a, b, c in lines:
+        left = np.stack([b * rows + c, np.full(height, a)], axis=1).astype(np.float32)
+        cv2.min(nearest, left @ columns, dst=nearest)
+    if hard:
+        out[nearest < 0] = np.rint(fill) if out.dtype.kind in "ui" else fill
+        return
+    hidden = nearest < 0.5
+    share = np.maximum(nearest[hidden] + np.float32(0.5), 0)[:, None]
+    fills = np.broadcast_to(np.asarray(fill, np.float32), out.shape[2:])
+    blended = fills + share * (out[hidden] - fills)
+    out[hidden] = np.rint(blended) if out.dtype.kind in "ui" else blended
+
+
+def binding(lines: Floats, width: int, height: int) -> Floats:
+    """Returns the half-planes that cut a frame, scaled to distances in pixels."""
+    length = np.hypot(lines[:, 0], lines[:, 1])
+    flat = length < 1e-12
+    lines = lines / np.where(flat, 1.0, length)[:, None]
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], float)
+    lowest = (lines @ corners.T).min(axis=1)
+    lowest = np.where(flat, lines[:, 2], lowest)
+    return np.asarray(lines[lowest < -_SNAP])
+
+
+def flow(meaning: Flow, row: int, image: Array) -> Array:
+    """Displaces one image (H, W, C)."""
+    sampling = meaning.sampling
+    return _flow(meaning, row, image, sampling.interpolation, sampling.fill)
+
+
+def flow_mask(meaning: Flow, row: int, mask: Array) -> Array:
+    """Displaces one mask (H, W, C)."""
+    sampling = meaning.sampling
+    return _flow(meaning, row, mask, sampling.mask_interpolation, float(sampling.mask_fill))
+
+
+def _flow(
+    meaning: Flow, row: int, image: Array, interpolation: str, fill: float | tuple[float, ...]
+) -> Array:
+    control = meaning.control[row]
+    if not control.any() or not image.size:
+        return image
+    height, width = image.shape[:2]
+    down = basis(meaning.basis, np.arange(height) + 0.5, control.shape[0], height)
+    across = basis(meaning.basis, np.arange(width) + 0.5, control.shape[1], width)
+    x = (down @ control[:, :, 0] @ across.T + np.arange(width)).astype(np.float32)
+    y = (down @ control[:, :, 1] @ across.T + np.arange(height)[:, None]).astype(np.float32)
+    flag, border = _FLAGS[interpolation], _BORDERS[meaning.sampling.border]
+    values = np.broadcast_to(np.asarray(fill, np.float64), image.shape[2:]).tolist()
+    parts = [
+        _cv(
+            lambda part, k=k: cv2.remap(
+                part, x, y, flag, borderMode=border, borderValue=values[k : k + 4]
+            ),
+            image[:, :, k : k + 4],
+        )
+        for k in range(0, image.shape[2], 4)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)

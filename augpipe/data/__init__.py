@@ -1,0 +1,1 @@
+"""Files in, arrays out: decoding, encoding, and folders of images."""

@@ -1,0 +1,224 @@
+"""Image files to arrays, by one written rule per kind of file.
+
+Correct first: everything goes through Pillow. No file, however broken or hostile, makes
+`decode` raise anything but `DataError`, hang, or take memory out of proportion.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+from augpipe.data.header import Refused, check_data, orientation, parse
+from augpipe.errors import DataError
+
+MAX_PIXELS = 100_000_000
+"""The largest image decoded unless told otherwise, in pixels."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(
+    source: Path | str | bytes, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
+    """Decodes an image to height × width × channels, with 1, 3 or 4 channels.
+
+    The content decides the format, never the file's name: JPEG, PNG, WebP, GIF, BMP, TIFF or
+    PPM. Colour profiles and gamma are not applied. The rules:
+
+    - EXIF orientation is applied; an invalid one is ignored.
+    - Grey stays grey (1 channel); 1-bit becomes grey 0 and 255.
+    - Palette becomes RGB, or RGBA if it has transparency.
+    - Grey with alpha becomes RGBA, and so does grey or RGB with one transparent colour (PNG's
+      tRNS, GIF's transparent index). Alpha is straight, not premultiplied.
+    - CMYK and YCCK become RGB without a profile, YCbCr by the JPEG formula, Lab by sRGB.
+    - 16-bit grey becomes round(v / 257), 12-bit grey round(v · 255 / 4095).
+    - 16-bit colour (and 16-bit grey with alpha) is cut to its high byte, v // 256, by Pillow,
+      and its one transparent colour is compared in that byte.
+    - The first frame or page stands for an animation or a document.
+    - Floats and 32-bit or signed integers are refused: their range is unknown.
+
+    Args:
+        source: A path, or the bytes of a file.
+        name: What errors call it; the path unless given.
+        max_pixels: The most pixels allowed. Checked in the header, before decoding.
+
+    Returns:
+        An array of dtype uint8 and shape (H, W, C) with C in {1, 3, 4}: C-contiguous,
+        writable, and sharing memory with nothing.
+
+    Raises:
+        DataError: If it cannot be read, is not an image, is truncated, corrupt or too large.
+    """
+    with _opened(source, name, max_pixels) as (image, stream):
+        check_data(image, stream)
+        turn = orientation(image, stream)
+        depth = _png_depth(image, stream)
+        image.load()
+        upright = image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else image
+        return _pixels(upright, image, depth)
+
+
+def probe(source: Path | str) -> tuple[int, int]:
+    """Returns the (height, width) that `decode` will give, from the header alone.
+
+    Raises:
+        DataError: If it cannot be read, is not an image, or is too large.
+    """
+    with _opened(source, None, MAX_PIXELS) as (image, stream):
+        width, height = image.size
+        return (width, height) if orientation(image, stream) >= 5 else (height, width)
+
+
+@contextmanager
+def _opened(
+    source: Path | str | bytes, name: str | None, max_pixels: int
+) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes]]]:
+    """Opens an image for the block, in which every failure becomes a DataError."""
+    where = name or ("image" if isinstance(source, bytes) else str(source))
+    try:
+        with _stream(source) as stream:
+            yield parse(stream, max_pixels), stream
+    except Refused as refusal:
+        raise DataError(where, str(refusal)) from None
+    except Exception as error:  # Pillow raises a dozen types on broken files
+        raise DataError(where, _reason(error)) from error
+
+
+def _stream(source: Path | str | bytes) -> IO[bytes]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    path = Path(source)
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise Refused("a folder, not an image")
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
+        raise Refused("not a regular file")
+    return path.open("rb")
+
+
+def _reason(error: Exception) -> str:
+    """Returns the one line a user reads for an exception."""
+    message = " ".join(str(error).lower().split())[:100]
+    match error:
+        case FileNotFoundError():
+            return "no such file"
+        case PermissionError():
+            return "no permission to read"
+        case OSError(errno=int(code)):
+            return f"cannot be read ({os.strerror(code).lower()})"
+        case MemoryError():
+            return "not enough memory to decode it"
+        case EOFError() | IndexError() | struct.error():
+            return "image is truncated"
+        case _ if "truncated" in message:
+            return "image is truncated"
+        case _:
+            return f"image is corrupt ({message})"
+
+
+def _png_depth(image: ImageFile.ImageFile, stream: IO[bytes]) -> int:
+    """Returns a PNG's bits per sample, and 8 for other formats."""
+    if image.format != "PNG":
+        return 8
+    place = stream.tell()
+    stream.seek(24)
+    depth = stream.read(1)[0]
+    stream.seek(place)
+    return depth
+
+
+def _pixels(image: Image.Image, file: ImageFile.ImageFile, depth: int) -> npt.NDArray[np.uint8]:
+    """Applies the rule of the image's mode.
+
+    Args:
+        image: The upright image.
+        file: The file it came from, which carries the format and the tags.
+        depth: Bits per sample in the file.
+    """
+    clear = image.info.get("transparency")
+    match image.mode:
+        case "L" | "1":
+            # Pillow scales the pixels of 2 and 4 bits to 8, but not their transparent value.
+            scale = {2: 85, 4: 17}.get(depth, 1)
+            return _with_alpha(_array(image.convert("L")), clear, scale)
+        case "RGB":
+            if depth == 16 and clear is not None:
+                clear = tuple(value >> 8 for value in clear)
+            return _with_alpha(_array(image), clear)
+        case "RGBA":
+            return _array(image)
+        case "P":
+            palette = image.palette.mode if image.palette else "RGB"
+            see_through = clear is not None or palette == "RGBA"
+            return _array(image.convert("RGBA" if see_through else "RGB"))
+        case "LA" | "PA" | "RGBa":
+            return _array(image.convert("RGBA"))
+        case "RGBX" | "CMYK" | "YCbCr" | "LAB":
+            return _array(image.convert("RGB"))
+        case "I;16" | "I;16B" | "I;16L" | "I;16N":
+            return _from_deep_grey(image, file, clear)
+        case "I" if file.format == "PPM":  # of 9 to 16 bits, which Pillow scales to 16
+            return _from_deep_grey(image, file, clear)
+        case "I":
+            raise Refused("32-bit or signed integer pixels have no known range: save as 8 or 16 bit")
+        case "F":
+            raise Refused("float pixels have no known range: save as 8 or 16 bit")
+        case mode:
+            raise Refused(f"pixels of an unknown kind ({mode})")
+
+
+def _array(image: Image.Image) -> npt.NDArray[np.uint8]:
+    return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1).copy()
+
+
+def _from_deep_grey(
+    image: Image.Image, file: ImageFile.ImageFile, clear: int | None
+) -> npt.NDArray[np.uint8]:
+    values = np.asarray(image).astype(np.int64)[:, :, None]
+    tags = getattr(file, "tag_v2", {})
+    top = 4095 if tags.get(258) == (12,) else 65535
+    grey = (values * 255 + top // 2) // top
+    if tags.get(262) == 0:  # white is zero; Pillow inverts 8 bits and fewer, but not 16
+        grey = 255 - grey
+    pixels = grey.astype(np.uint8)
+    if clear is None:
+        return pixels
+    return _joined(pixels, values == clear)
+
+
+def _with_alpha(
+    pixels: npt.NDArray[np.uint8], clear: int | tuple[int, ...] | None, scale: int = 1
+) -> npt.NDArray[np.uint8]:
+    if clear is None:
+        return pixels
+    colour = np.asarray(clear) * scale
+    return _joined(pixels, (pixels == colour).all(axis=2, keepdims=True))
+
+
+def _joined(
+    pixels: npt.NDArray[np.uint8], clear: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """Returns RGBA with alpha 0 where `clear` (H, W, 1) holds, else 255."""
+    rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
+    rgba[:, :, :3] = pixels
+    rgba[:, :, 3:] = np.where(clear, 0, 255)
+    return rgba

@@ -1,0 +1,92 @@
+"""What can go wrong, each with its place and its remedy.
+
+Every error a user can cause derives from `AugpipeError`: the command line prints its
+text as it stands (no traceback unless `--debug`) and exits with its `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class AugpipeError(Exception):
+    """A failure while running: what failed, where, and what was kept."""
+
+    exit_code = 1
+
+
+class UsageError(AugpipeError):
+    """A wrong call or a wrong argument: nothing was done."""
+
+    exit_code = 2
+
+
+class DataError(AugpipeError):
+    """An input that cannot be used.
+
+    Args:
+        where: The file or the item, as the user named it.
+        reason: What is wrong with it, in one line.
+    """
+
+    def __init__(self, where: object, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = str(where)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str]]:
+        return type(self), (self.where, self.reason)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where a value stands in a file. Lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a recipe.
+
+    Args:
+        place: Where it stands, or None where there is no file (an override, a dict).
+        path: The key path, such as `sample[2].rotate.degrees`.
+        message: What is wrong and what is allowed.
+        hint: What to write instead, or "".
+    """
+
+    place: Place | None
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        path = f"{self.path}: " if self.path else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{path}{self.message}{hint}"
+
+
+class RecipeError(UsageError):
+    """A recipe that does not hold, with every problem found in it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[RecipeError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns "did you mean 'x'?" for the nearest known words, or ""."""
+    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

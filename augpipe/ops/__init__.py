@@ -1,0 +1,28 @@
+"""The catalogue: every op class found in this folder, read on first use."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+
+from augpipe.ops.base import Op
+
+_NOT_OPS = {"base"}
+
+
+@functools.cache
+def catalogue() -> dict[str, type[Op]]:
+    """Returns every op by its name, in the order of the files and of the classes in them."""
+    found: dict[str, type[Op]] = {}
+    for module_info in pkgutil.iter_modules(__path__):
+        if module_info.name in _NOT_OPS:
+            continue
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        for cls in vars(module).values():
+            if not (inspect.isclass(cls) and issubclass(cls, Op)):
+                continue
+            if cls.__module__ == module.__name__ and not cls.__name__.startswith("_"):
+                found[cls.name()] = cls
+    return found

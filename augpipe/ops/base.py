@@ -1,0 +1,155 @@
+"""What an op is: declared fields and `means()`, nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from augpipe.ir import Meaning
+from augpipe.rng import Draws
+from augpipe.spec import Declaration, Json, Number, Numbers, Refused, declaration
+from augpipe.types import Bools, Frame, Sampling
+
+Probability = Annotated[float, Number(0, 1, "probability")]
+
+
+class Op(BaseModel):
+    """A declared transform: frozen, compared by value, with no state and no pixels.
+
+    A subclass declares its fields (annotations from spec.py, a docstring under each) and
+    answers `means`: a pure function of the draws and the frame. Its name in a recipe is its
+    class name in snake case.
+
+    Attributes:
+        p: Probability that the op acts on an image; elsewhere it is the identity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: ClassVar[type[Meaning] | None] = None
+    main: ClassVar[str] = ""
+    """The field that a bare value fills: `normalize: imagenet`."""
+    rgb_only: ClassVar[bool] = False
+    """Whether a grey image is an error (saturation is the identity on it instead)."""
+    last: ClassVar[bool] = False
+    """Whether nothing may follow it."""
+    inside: ClassVar[bool] = False
+    """Of a warp: whether it never looks beyond the edge of what it is given."""
+    lattice: ClassVar[bool] = False
+    """Of a warp: whether it maps pixels onto pixels, so that nothing is interpolated."""
+
+    p: Probability = 1.0
+    """Probability that the op acts on an image."""
+
+    def means(self, draw: Draws, frame: Frame) -> Meaning:
+        """Draws this op's parameters for n images and returns what they mean.
+
+        Args:
+            draw: The op's own draws for n samples.
+            frame: What may be known of the n images.
+        """
+        raise NotImplementedError
+
+    @property
+    def sampling(self) -> Sampling:
+        """Returns how the op reads pixels, where it reads any."""
+        return Sampling()
+
+    @classmethod
+    def name(cls) -> str:
+        """Returns the op's name in a recipe."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z0-9])", "_", cls.__name__).lower()
+
+    @classmethod
+    def declared(cls) -> dict[str, Declaration]:
+        """Returns the declaration of each field, in their order."""
+        return {name: declaration(f.metadata) for name, f in cls.model_fields.items()}
+
+    def item(self) -> str | dict[str, Any]:
+        """Returns the recipe item that builds this op: what is set, not the defaults."""
+        fields = {
+            name: _plain(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.default
+        }
+        return {self.name(): fields} if fields else self.name()
+
+
+def _plain(value: Any) -> Any:
+    """Returns a field's value as YAML holds it."""
+    if isinstance(value, Op):
+        return value.item()
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Ops(Declaration):
+    """A list of ops."""
+
+    def allowed(self) -> str:
+        return "a list of at least one op"
+
+    def parse(self, value: Any) -> tuple[Op, ...]:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise Refused
+        if not all(isinstance(each, Op) for each in value):
+            raise Refused
+        if any(op.last for op in value):
+            raise Refused("normalize and to_float stand at the end of a section, not inside")
+        return tuple(value)
+
+    def schema(self) -> Json:
+        return {"type": "array", "items": {"$ref": "#/$defs/item"}, "minItems": 1}
+
+    def bad_values(self) -> Iterable[Any]:
+        yield from ("rotate", [], None, [1], {"ops": []})
+
+
+class Combinator(Op):
+    """An op made of ops: it decides, image by image, which of them act and in what order."""
+
+    main: ClassVar[str] = "ops"
+
+    ops: Annotated[tuple[Op, ...], Ops()]
+    """The ops to combine."""
+
+    @property
+    def slots(self) -> int:
+        """Returns how many times the list of ops is walked."""
+        return 1
+
+    def choose(self, draw: Draws) -> Bools:
+        """Returns (n, slots, len(ops)): which op acts in which walk of the list."""
+        raise NotImplementedError
+
+
+class Weighted(Combinator):
+    """A combinator that draws among its ops."""
+
+    weights: Annotated[tuple[float, ...] | None, Numbers(0)] = None
+    """Relative weight of each op; all equal when left out."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuses weights that do not fit the ops."""
+        if self.weights is None:
+            return
+        if len(self.weights) != len(self.ops):
+            text = f"weights has {len(self.weights)} numbers for {len(self.ops)} ops"
+            raise ValueError(text)
+        if sum(self.weights) <= 0:
+            raise ValueError("weights must not all be 0")
+
+    @property
+    def relative(self) -> tuple[float, ...]:
+        """Returns the weights, filled in."""
+        return self.weights or (1.0,) * len(self.ops)
+
+
+def one_hot(chosen: np.ndarray, count: int) -> Bools:
+    """Returns (..., count): true at the chosen position."""
+    return np.asarray(chosen[..., None] == np.arange(count))

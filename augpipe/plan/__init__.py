@@ -1,0 +1,1 @@
+"""From a recipe's ops to what is done: nodes, fusion, placement, explanation."""

@@ -1,0 +1,146 @@
+"""The plan as a value: steps (one op each) grouped into nodes (one pass over the pixels each)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from augpipe.ir import Color, Curve, Meaning, Warp, size_after
+from augpipe.ops.base import Combinator, Op
+from augpipe.rng import Draws
+from augpipe.types import Bools, Frame, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A combinator's say over a step: it acts where the combinator chose it.
+
+    Args:
+        key: The combinator's key.
+        combinator: The combinator.
+        slot: Which walk of its list this is.
+        branch: The step's position in that list.
+    """
+
+    key: str
+    combinator: Combinator
+    slot: int
+    branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One op at one place of the pipeline, with the combinators above it."""
+
+    key: str
+    op: Op
+    gates: tuple[Gate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Steps that are done in one pass.
+
+    Args:
+        kind: The meaning they share.
+        steps: In the recipe's order.
+        sampling: How pixels are read (of warps and flows).
+        inside: Whether no step looks beyond the edge of what it is given.
+        lattice: Whether every step maps pixels onto pixels.
+        reasons: Why each step after the first could join.
+    """
+
+    kind: type[Meaning]
+    steps: tuple[Step, ...]
+    sampling: Sampling
+    inside: bool = False
+    lattice: bool = False
+    reasons: tuple[str, ...] = ()
+
+
+def steps(ops: Sequence[Op], counter: Counter[str]) -> tuple[Step, ...]:
+    """Lays ops out as steps; a combinator's ops stand once a slot, gated.
+
+    A step's key is its op's name and how many of that name stand before it in the recipe,
+    in reading order: `rotate#0`.
+
+    Args:
+        ops: A section of the recipe.
+        counter: How many of each name stood before; it is counted on.
+    """
+    out: list[Step] = []
+    for op in ops:
+        name = op.name()
+        key = f"{name}#{counter[name]}"
+        counter[name] += 1
+        if not isinstance(op, Combinator):
+            out.append(Step(key, op))
+            continue
+        inner = [steps([child], counter) for child in op.ops]
+        out.extend(
+            replace(step, gates=(Gate(key, op, slot, branch), *step.gates))
+            for slot in range(op.slots)
+            for branch, own in enumerate(inner)
+            for step in own
+        )
+    return tuple(out)
+
+
+def node(step: Step) -> Node:
+    """Returns the node that does one step alone."""
+    op = step.op
+    assert op.kind is not None
+    return Node(op.kind, (step,), op.sampling, op.inside, op.lattice)
+
+
+def realise(nodes: Sequence[Node], draws: Draws, frame: Frame) -> list[Meaning]:
+    """Draws every op's parameters for n images and composes each node's meaning."""
+    chosen: dict[str, Bools] = {}
+    out: list[Meaning] = []
+    for each in nodes:
+        whole: Meaning | None = None
+        for step in each.steps:
+            own = draws.at(step.key)
+            meaning = step.op.means(own, frame)
+            on = _acts(step, draws, chosen)
+            if on is not None:
+                meaning = meaning.gate(on)
+            frame = size_after(meaning, frame)
+            whole = meaning if whole is None else _compose(whole, meaning)
+        assert whole is not None
+        if isinstance(whole, Warp) and whole.sampling != each.sampling:
+            whole = replace(whole, sampling=each.sampling)
+        out.append(whole)
+    return out
+
+
+def _acts(step: Step, draws: Draws, chosen: dict[str, Bools]) -> Bools | None:
+    """Returns (n,): where the step acts; None for everywhere."""
+    on: Bools | None = None
+    for gate in step.gates:
+        if gate.key not in chosen:
+            own = draws.at(gate.key)
+            picked = gate.combinator.choose(own)
+            acts = own.chance("p", gate.combinator.p)
+            chosen[gate.key] = picked & acts[:, None, None]
+        branch = chosen[gate.key][:, gate.slot, gate.branch]
+        on = branch if on is None else on & branch
+    if step.op.p < 1.0:
+        own_on = draws.at(step.key).chance("p", step.op.p)
+        on = own_on if on is None else on & own_on
+    return on
+
+
+def _compose(first: Meaning, second: Meaning) -> Meaning:
+    match first, second:
+        case (Warp(), Warp()) | (Color(), Color()) | (Curve(), Curve()):
+            return first.then(second)  # type: ignore[arg-type]
+    raise TypeError(f"{type(first).__name__} does not compose with {type(second).__name__}")
+
+
+def empty_frame(sizes: Sequence[tuple[int, int]]) -> Frame:
+    """Returns the frame of images of these (height, width)."""
+    return Frame(np.asarray(sizes, np.int64).reshape(-1, 2))

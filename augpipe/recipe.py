@@ -1,0 +1,388 @@
+"""Recipes: from YAML to ops, with every problem and its place.
+
+    version: 1                # required
+    extends: base.yaml        # optional: keys given here replace the base's
+    seed: 7                   # 0 to 2**63 - 1; 0 when left out
+    fuse: true                # false: no two ops share a pass
+    boxes: {min_area: 1, min_visibility: 0}
+    sample: [...]             # ops, one image at a time
+    batch: [...]              # ops, on the batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean
+from augpipe.ops import catalogue
+from augpipe.ops.base import Op, Ops
+from augpipe.spec import Declaration, Flag, Json, Number, declaration
+from augpipe.yamltree import Tree, parse, wrap
+
+VERSION = 1
+_M = TypeVar("_M", bound=BaseModel)
+_LIMIT = 1_000_000  # characters: no recipe is larger, and no parser need try
+
+
+class BoxRules(BaseModel):
+    """Which boxes are kept after the geometry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    min_area: Annotated[float, Number(0, None, "pixels")] = 1.0
+    """Boxes whose visible area is smaller are dropped."""
+    min_visibility: Annotated[float, Number(0, 1, "of the box's area")] = 0.0
+    """Boxes of which a smaller share is still in the image are dropped."""
+
+
+class Recipe(BaseModel):
+    """A recipe that holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    seed: Annotated[int, Number(0, 2**63 - 1, integer=True)] = 0
+    """The seed of every draw."""
+    fuse: Annotated[bool, Flag()] = True
+    """Whether ops may share a pass over the pixels."""
+    boxes: BoxRules = BoxRules()
+    """Which boxes are kept."""
+    sample: tuple[Op, ...] = ()
+    """Ops on each image."""
+    batch: tuple[Op, ...] = ()
+    """Ops on the batch."""
+
+    def dump(self) -> str:
+        """Returns the recipe as YAML, `extends` and overrides worked in."""
+        out: dict[str, Any] = {"version": VERSION, "seed": self.seed}
+        if not self.fuse:
+            out["fuse"] = False
+        if self.boxes != BoxRules():
+            out["boxes"] = self.boxes.model_dump()
+        for name in ("sample", "batch"):
+            if ops := getattr(self, name):
+                out[name] = [op.item() for op in ops]
+        return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+_KEYS = ("version", "extends", "seed", "fuse", "boxes", "sample", "batch")
+
+
+def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        source: A YAML file, or its content as a mapping.
+        overrides: Settings such as `sample.0.rotate.degrees=[-5, 5]`.
+
+    Raises:
+        RecipeError: With every problem found, each at its place.
+    """
+    tree = wrap(dict(source)) if isinstance(source, Mapping) else _read(Path(source), ())
+    for override in overrides:
+        _override(tree, override)
+    return _Builder().recipe(tree)
+
+
+def _fail(place: Place | None, path: str, message: str, hint: str = "") -> RecipeError:
+    return RecipeError([Problem(place, path, message, hint)])
+
+
+def _read(path: Path, chain: tuple[Path, ...], place: Place | None = None) -> Tree:
+    """Reads a file and what it extends."""
+    at = "extends" if chain else ""
+    try:
+        resolved = path.resolve(strict=True)
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, near)
+        raise _fail(place, at, f"there is no recipe {path}", hint) from None
+    except UnicodeDecodeError:
+        raise _fail(place, at, f"{path} is not text in UTF-8") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise _fail(place, at, f"cannot read {path}: {reason}") from None
+    if resolved in chain:
+        loop = " -> ".join(p.name for p in (*chain[chain.index(resolved) :], resolved))
+        raise _fail(place, "extends", f"recipes extend one another in a circle: {loop}")
+    if len(text) > _LIMIT:
+        raise _fail(Place(str(path), 1, 1), "", "a recipe has at most a million characters")
+    tree = parse(text, str(path))
+    if not isinstance(tree.value, dict):
+        what = "is empty" if tree.value is None else "is not a mapping"
+        raise _fail(tree.place, "", f"the recipe {what}", "begin with 'version: 1'")
+    base = tree.value.pop("extends", None)
+    if base is None:
+        return tree
+    if not isinstance(base.value, str) or not base.value:
+        raise _fail(base.place, "extends", "must be the path of another recipe")
+    below = _read(path.parent / base.value, (*chain, resolved), base.place)
+    return _merge(below, tree)
+
+
+def _merge(base: Tree, over: Tree) -> Tree:
+    """Lays one recipe over another: mappings merge, everything else is replaced."""
+    value = dict(base.value)
+    for key, tree in over.value.items():
+        both = key in value and isinstance(value[key].value, dict) and isinstance(tree.value, dict)
+        value[key] = _merge(value[key], tree) if both else tree
+    return Tree(value, over.place, {**base.keys, **over.keys})
+
+
+def _override(tree: Tree, setting: str) -> None:
+    """Sets one value, `path=value`, in place."""
+    path, equals, text = setting.partition("=")
+    where = f"--set {setting}"
+    if not equals or not path:
+        raise UsageError(f"{where}: write --set path=value, as in sample.0.rotate.p=0.5")
+    value = parse(text, where)
+    at, keys = tree, path.split(".")
+    for depth, key in enumerate(keys):
+        done = ".".join(keys[:depth]) or "the recipe"
+        if isinstance(at.value, str) and at.value == key:
+            at.value = {key: Tree({}, at.place)}  # an op by its bare name gets parameters
+        if at.value is None:
+            at.value = {}
+        last = depth == len(keys) - 1
+        if isinstance(at.value, list):
+            if not key.isdigit() or int(key) >= len(at.value):
+                raise UsageError(f"{where}: {done} has the items 0 to {len(at.value) - 1}")
+            if last:
+                at.value[int(key)] = value
+            at = at.value[int(key)]
+        elif isinstance(at.value, dict):
+            if last:
+                at.value[key] = value
+            elif key not in at.value:
+                hint = did_you_mean(key, at.value)
+                raise UsageError(f"{where}: {done} has no '{key}' {hint}".rstrip())
+            at = at.value[key]
+        else:
+            raise UsageError(f"{where}: {done} is a value, it has no '{key}'")
+
+
+class _Builder:
+    """Turns a tree into a recipe and collects what is wrong on the way."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, place: Place | None, path: str, message: str, hint: str = "") -> None:
+        """Notes a problem."""
+        self.problems.append(Problem(place, path, message, hint))
+
+    def recipe(self, tree: Tree) -> Recipe:
+        """Builds the whole recipe.
+
+        Raises:
+            RecipeError: With every problem.
+        """
+        top: dict[str, Tree] = tree.value
+        version = top.get("version")
+        if version is None or version.value != VERSION or isinstance(version.value, bool):
+            place = version.place if version else tree.place
+            got = f"version {version.value!r} is not known here" if version else "is missing"
+            raise _fail(place, "version", f"{got}: this augpipe reads version {VERSION}")
+        for key in top:
+            if key not in _KEYS:
+                hint = did_you_mean(key, _KEYS) or f"known: {', '.join(_KEYS)}"
+                self.add(tree.keys.get(key), key, f"a recipe has no key '{key}'", hint)
+        fields: dict[str, Any] = {
+            key: top[key].plain() for key in ("seed", "fuse", "boxes") if key in top
+        }
+        for section in ("sample", "batch"):
+            fields[section] = self.section(section, top.get(section))
+        self.check_end(fields, top)
+        built = self.model(Recipe, fields, tree, "", skip=("sample", "batch"))
+        if self.problems or built is None:
+            raise RecipeError(sorted(self.problems, key=_order))
+        return built
+
+    def section(self, name: str, tree: Tree | None) -> tuple[Op, ...]:
+        """Builds the ops of a section."""
+        if tree is None or tree.value is None:
+            return ()
+        if not isinstance(tree.value, list):
+            self.add(tree.place, name, "must be a list of ops", "begin each with '- '")
+            return ()
+        return self.ops(name, tree.value)
+
+    def ops(self, path: str, items: Sequence[Tree]) -> tuple[Op, ...]:
+        """Builds a list of ops; those with problems are left out."""
+        built = (self.op(f"{path}[{i}]", item) for i, item in enumerate(items))
+        return tuple(op for op in built if op is not None)
+
+    def op(self, path: str, item: Tree) -> Op | None:
+        """Builds one op from a name or a mapping with one key."""
+        match item.value:
+            case str(name):
+                value, place = Tree(None, item.place), item.place
+            case dict() if len(item.value) == 1:
+                ((name, value),) = item.value.items()
+                place = item.keys.get(name, item.place)
+            case dict():
+                keys = ", ".join(item.value) or "none"
+                known = [key for key in item.value if key in catalogue()]
+                hint = "begin each op with '- '"
+                if len(known) == 1:
+                    hint = f"indent the parameters below '{known[0]}:'"
+                self.add(item.place, path, f"an op is one key, here are {keys}", hint)
+                return None
+            case _:
+                self.add(item.place, path, "an op is a name, or a name with its parameters")
+                return None
+        cls = catalogue().get(name)
+        if cls is None:
+            hint = did_you_mean(name, catalogue()) or "augpipe ops lists them all"
+            self.add(place, path, f"there is no op '{name}'", hint)
+            return None
+        return self.build(cls, f"{path}.{name}", value, place)
+
+    def build(self, cls: type[Op], path: str, value: Tree, place: Place | None) -> Op | None:
+        """Builds an op of a known class from its parameters."""
+        if value.value is None:
+            value = Tree({}, place)
+        elif not isinstance(value.value, dict):
+            if not cls.main:
+                message = f"{cls.name()}'s parameters are a mapping, name: value"
+                self.add(value.place, path, message, _known(cls))
+                return None
+            value = Tree({cls.main: value}, value.place)
+        fields, before = {}, len(self.problems)
+        for key, tree in value.value.items():
+            declared = cls.declared().get(key)
+            if isinstance(declared, Ops) and isinstance(tree.value, list):
+                fields[key] = self.ops(f"{path}.{key}", tree.value)
+                if len(fields[key]) < len(tree.value):
+                    return None
+            else:
+                fields[key] = tree.plain()
+        built = self.model(cls, fields, value, path)
+        return built if len(self.problems) == before else None
+
+    def model(
+        self, cls: type[_M], fields: dict[str, Any], tree: Tree, path: str, skip: Sequence[str] = ()
+    ) -> _M | None:
+        """Validates a model; words its errors and finds their places."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                location = [str(part) for part in detail["loc"]]
+                if not location or location[0] not in skip:
+                    self.refuse(cls, detail, location, tree, path)
+            return None
+
+    def refuse(
+        self, cls: type[BaseModel], detail: Any, location: list[str], tree: Tree, path: str
+    ) -> None:
+        """Notes one of pydantic's errors."""
+        place, inside = tree.place, ".".join(filter(None, (path, *location)))
+        at = tree
+        for part in location:
+            if not isinstance(at.value, dict) or part not in at.value:
+                break
+            place = at.keys.get(part) if detail["type"] == "extra_forbidden" else None
+            at = at.value[part]
+            place = place or at.place
+        name = cls.name() if issubclass(cls, Op) else "/".join(location[:-1]) or "a recipe"
+        match detail["type"]:
+            case "extra_forbidden":
+                hint = did_you_mean(location[-1], _fields(cls, location)) or _known(cls)
+                self.add(place, inside, f"{name} has no parameter '{location[-1]}'", hint)
+            case "missing":
+                declared = declaration(cls.model_fields[location[-1]].metadata)
+                self.add(place, inside, f"{name} needs it: {declared.allowed()}")
+            case "value_error":
+                self.add(place, inside, str(detail["ctx"]["error"]))
+            case _:
+                self.add(place, inside, detail["msg"])
+
+    def check_end(self, fields: Mapping[str, Any], top: Mapping[str, Tree]) -> None:
+        """Checks that nothing follows an op that must be last."""
+        ops = [(name, i, op) for name in ("sample", "batch") for i, op in enumerate(fields[name])]
+        for (name, i, op), (_, _, after) in zip(ops, ops[1:], strict=False):
+            if op.last:
+                items = top[name].value
+                place = items[i].place if i < len(items) else None
+                message = f"{op.name()} ends the pipeline, but {after.name()} follows it"
+                self.add(place, f"{name}[{i}]", message, f"move {op.name()} to the end")
+
+
+def _order(problem: Problem) -> tuple[str, int, int]:
+    place = problem.place
+    return (place.file, place.line, place.column) if place else ("", 0, 0)
+
+
+def _fields(cls: type[BaseModel], location: Sequence[str]) -> Sequence[str]:
+    return list(BoxRules.model_fields if location[0] == "boxes" else cls.model_fields)
+
+
+def _known(cls: type[BaseModel]) -> str:
+    return "known: " + ", ".join(cls.model_fields)
+
+
+def schema() -> Json:
+    """Returns the JSON Schema of recipes, for editors (Draft 2020-12)."""
+    items: list[Json] = [{"enum": [n for n, cls in catalogue().items() if not _required(cls)]}]
+    definitions: Json = {}
+    for name, cls in catalogue().items():
+        definitions[name] = _op_schema(cls)
+        items.append(
+            {
+                "type": "object",
+                "properties": {name: {"$ref": f"#/$defs/{name}"}},
+                "required": [name],
+                "additionalProperties": False,
+            }
+        )
+    definitions["item"] = {"anyOf": items}
+    section = {"type": "array", "items": {"$ref": "#/$defs/item"}}
+    top: Json = {"version": {"const": VERSION}, "extends": {"type": "string"}}
+    for key in ("seed", "fuse"):
+        top[key] = _field_schema(Recipe, key)
+    boxes = {key: _field_schema(BoxRules, key) for key in BoxRules.model_fields}
+    top["boxes"] = {"type": "object", "properties": boxes, "additionalProperties": False}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "augpipe recipe",
+        "type": "object",
+        "properties": {**top, "sample": section, "batch": section},
+        "required": ["version"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _required(cls: type[Op]) -> list[str]:
+    return [name for name, field in cls.model_fields.items() if field.is_required()]
+
+
+def _op_schema(cls: type[Op]) -> Json:
+    whole: Json = {
+        "type": "object",
+        "description": (cls.__doc__ or "").split("\n")[0],
+        "properties": {name: _field_schema(cls, name) for name in cls.model_fields},
+        "additionalProperties": False,
+    }
+    if required := _required(cls):
+        whole["required"] = required
+    forms = [whole]
+    if not required or required == [cls.main]:
+        forms += [{"type": "null"}] if not required else []
+        forms += [_field_schema(cls, cls.main)] if cls.main else []
+    return whole if len(forms) == 1 else {"anyOf": forms}
+
+
+def _field_schema(cls: type[BaseModel], name: str) -> Json:
+    field = cls.model_fields[name]
+    declared: Declaration = declaration(field.metadata)
+    out = {**declared.schema(), "description": f"{field.description} ({declared.allowed()})"}
+    if not field.is_required() and not isinstance(field.default, (Op, BaseModel)):
+        out["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
+    return out

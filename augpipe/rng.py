@@ -1,0 +1,197 @@
+"""Keyed randomness: every number is a pure function of what it is for.
+
+A draw is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+SC 2011) evaluated at
+
+    key     = BLAKE2b-64(seed, op key, draw name)
+    counter = (block, epoch, index mod 2**32, index div 2**32)
+
+so it depends on the seed, the epoch, the sample's index and the draw's name, and on
+nothing else: not on the worker, the batch, the order or what other ops draw. There is no
+generator object to seed, share, fork or save. Draws are vectorised over the samples;
+row k of a batch equals the same sample drawn alone, bit for bit.
+
+Fields (noise, one number a pixel) are Philox too, in integer arithmetic only, so that
+another array library gives the same field.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Words = NDArray[np.uint64]
+Trace = dict[str, dict[str, NDArray[Any]]]
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_ROUNDS = 10
+
+
+def philox(counter: Sequence[ArrayLike], key: Sequence[ArrayLike]) -> tuple[Words, ...]:
+    """Evaluates Philox4x32-10.
+
+    Args:
+        counter: Four arrays of 32-bit words (as uint64), broadcast together.
+        key: Two arrays of 32-bit words (as uint64), broadcast with them.
+
+    Returns:
+        Four arrays of 32-bit words, as uint64.
+    """
+    c0, c1, c2, c3 = (np.asarray(word, np.uint64) for word in counter)
+    k0, k1 = (np.asarray(word, np.uint64) for word in key)
+    for step in range(_ROUNDS):
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        bump0, bump1 = np.uint64(step * _WEYL[0] % 2**64), np.uint64(step * _WEYL[1] % 2**64)
+        c0, c1, c2, c3 = (
+            (p1 >> _HALF) ^ c1 ^ ((k0 + bump0) & _LOW),
+            p1 & _LOW,
+            (p0 >> _HALF) ^ c3 ^ ((k1 + bump1) & _LOW),
+            p0 & _LOW,
+        )
+    return c0, c1, c2, c3
+
+
+@functools.lru_cache(maxsize=4096)
+def stream_key(seed: int, op: str, name: str) -> int:
+    """Hashes what a draw is for to its 64-bit Philox key."""
+    text = f"{seed}\x1f{op}\x1f{name}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The draws of one op for n samples.
+
+    Args:
+        seed: The recipe's seed.
+        indices: Sample indices, shape (n,), from 0 to 2**63 - 1.
+        epoch: One epoch for all samples, or one each, shape (n,); from 0 to 2**32 - 1.
+        op: The op's key, such as `rotate#0`.
+        trace: Where drawn parameters are noted, by op and name; None to note nothing.
+    """
+
+    seed: int
+    indices: NDArray[np.int64]
+    epoch: int | NDArray[np.int64] = 0
+    op: str = ""
+    trace: Trace | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def at(self, op: str) -> Draws:
+        """Returns the same samples' draws for another op key."""
+        return replace(self, op=op)
+
+    def note(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        """Notes (n, ...) drawn parameters for whoever keeps a trace; returns them."""
+        if self.trace is not None:
+            self.trace.setdefault(self.op, {})[name] = values
+        return values
+
+    def words(self, name: str, blocks: int = 1) -> Words:
+        """Returns (n, 4 * blocks) uniform 32-bit words."""
+        key = stream_key(self.seed, self.op, name)
+        index = self.indices.astype(np.uint64)[:, None]
+        epoch = np.broadcast_to(np.asarray(self.epoch, np.uint64), index.shape[:1])[:, None]
+        counter = (np.arange(blocks, dtype=np.uint64), epoch, index & _LOW, index >> _HALF)
+        out = philox(counter, (np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)))
+        return np.stack(np.broadcast_arrays(*out), axis=-1).reshape(len(self), 4 * blocks)
+
+    def uniform(self, name: str, low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Floats:
+        """Returns (n,) numbers uniform in [low, high); `low` where the two are equal."""
+        values = np.asarray(low + (np.asarray(high) - low) * self.uniforms(name, 1)[:, 0])
+        return self.note(name, values)
+
+    def uniforms(self, name: str, count: int) -> Floats:
+        """Returns (n, count) numbers uniform in [0, 1), of 53 random bits each."""
+        words = self.words(name, -(-count // 2))[:, : 2 * count]
+        high, low = words[:, 0::2] >> np.uint64(5), words[:, 1::2] >> np.uint64(6)
+        return (high * 67108864.0 + low) * 2.0**-53
+
+    def log_uniform(self, name: str, low: float, high: float) -> Floats:
+        """Returns (n,) numbers whose logarithm is uniform between those of low and high."""
+        return self.note(name, np.exp(self.uniform(name, np.log(low), np.log(high))))
+
+    def integers(self, name: str, low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
+        """Returns (n,) integers uniform in low..high, both included."""
+        span = np.asarray(high) - low + 1
+        values = low + np.floor(self.uniforms(name, 1)[:, 0] * span)
+        return self.note(name, np.asarray(values, np.int64))
+
+    def normals(self, name: str, count: int) -> Floats:
+        """Returns (n, count) standard normal numbers (Box and Muller, 1958)."""
+        u = self.uniforms(name, 2 * count)
+        radius = np.sqrt(-2.0 * np.log1p(-u[:, :count]))
+        return np.asarray(radius * np.cos(2.0 * np.pi * u[:, count:]))
+
+    def chance(self, name: str, p: float) -> NDArray[np.bool_]:
+        """Returns (n,) coin tosses that are true with probability p."""
+        if p in (0.0, 1.0):
+            return np.full(len(self), bool(p))
+        return self.note(name, np.asarray(self.uniforms(name, 1)[:, 0] < p))
+
+    def permutation(self, name: str, count: int) -> NDArray[np.int64]:
+        """Returns (n, count): a uniform random order of 0..count-1 in each row."""
+        return self.note(name, np.argsort(self.uniforms(name, count), axis=1, kind="stable"))
+
+    def choice(self, name: str, weights: Sequence[float]) -> NDArray[np.int64]:
+        """Returns (n,) positions in `weights`, drawn in proportion to them."""
+        edges = np.cumsum(np.asarray(weights, np.float64))
+        drawn = np.searchsorted(edges, self.uniforms(name, 1)[:, 0] * edges[-1], side="right")
+        return self.note(name, np.minimum(drawn, len(weights) - 1))
+
+    def key(self, name: str) -> Words:
+        """Returns (n,) 64-bit keys, one a sample, for `field_words` and its like."""
+        words = self.words(name)
+        return np.asarray(words[:, 0] | (words[:, 1] << _HALF), np.uint64)
+
+
+def field_words(key: int, count: int) -> NDArray[np.uint32]:
+    """Returns `count` uniform 32-bit words of the field with this 64-bit key."""
+    blocks = np.arange(-(-count // 4), dtype=np.uint64)
+    zero = np.uint64(0)
+    halves = (np.uint64(int(key) & 0xFFFFFFFF), np.uint64(int(key) >> 32))
+    out = np.empty((len(blocks), 4), np.uint32)
+    for lane, words in enumerate(philox((blocks, zero, zero, zero), halves)):
+        out[:, lane] = words
+    return out.reshape(-1)[:count]
+
+
+def uniform_field(key: int, count: int) -> NDArray[np.float32]:
+    """Returns `count` numbers uniform in [0, 1), multiples of 2**-24."""
+    return (field_words(key, count) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def level_field(key: int, count: int) -> NDArray[np.uint16]:
+    """Returns `count` uniform 16-bit integers: two from each word, the low half first."""
+    return field_words(key, -(-count // 2)).astype("<u4").view("<u2")[:count]
+
+
+@functools.cache
+def normal_table() -> NDArray[np.float32]:
+    """Returns the 65,536 normal quantiles that `normal_field` looks up.
+
+    Entry i is the standard normal quantile of (i + 1/2) / 65536, scaled to unit variance;
+    the largest is 4.33. A table instead of Box-Muller makes the field a matter of integers
+    and one lookup: the same in NumPy and torch, and two numbers from each random word.
+    """
+    from scipy.special import ndtri
+
+    quantiles = ndtri((np.arange(65536) + 0.5) / 65536)
+    return np.asarray(quantiles / quantiles.std(), np.float32)
+
+
+def normal_field(key: int, count: int) -> NDArray[np.float32]:
+    """Returns `count` standard normal numbers, by `normal_table` on `level_field`."""
+    return normal_table()[level_field(key, count)]

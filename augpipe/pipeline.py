@@ -2,37 +2,128 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from augpipe import recipe as recipes
 from augpipe.backends import opencv
-from augpipe.ir import Flow, Warp
-from augpipe.plan.nodes import Node, node, realise, steps
+from augpipe.errors import DataError, UsageError
+from augpipe.ir import Color, Flow, Warp
+from augpipe.kinds import unpack
+from augpipe.plan.nodes import Node, Step, node, realise, steps
 from augpipe.plan.rules import fuse
 from augpipe.recipe import Recipe
-from augpipe.rng import Draws, Trace
+from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Sample
 from augpipe.types import Array, Frame
+
+if TYPE_CHECKING:
+    from augpipe.data.dataset import AugmentedDataset
+    from augpipe.data.loader import Loader
+    from augpipe.plan.explain import Explanation
+
+
+def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Pipeline:
+    """Reads a recipe and makes it ready to run.
+
+    Args:
+        source: A YAML file, or its content as a mapping.
+        overrides: Settings such as `sample.0.rotate.degrees=[-5, 5]`.
+
+    Raises:
+        RecipeError: With every problem found, each at its place.
+    """
+    return Pipeline(recipes.load(source, overrides))
 
 
 class Pipeline:
     """A recipe that is ready to run.
 
+    It holds no random state: what happens to an image depends on the recipe's seed, the
+    image's index, the epoch, and nothing else.
+
     Args:
         recipe: What to do.
+
+    Attributes:
+        nodes: The plan of the sample section.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         counter: Counter[str] = Counter()
         self.nodes = self._plan(steps(recipe.sample, counter))
+        self._batch_nodes = self._plan(steps(recipe.batch, counter))
+        program = [step for each in self.nodes for step in each.steps]
+        self._rgb_only = next((s.key for s in program if s.op.rgb_only), "")
+        self._colour = next((s.key for s in program if s.op.kind is Color), "")
 
-    def _plan(self, program: Sequence[Any]) -> tuple[Node, ...]:
+    def _plan(self, program: Sequence[Step]) -> tuple[Node, ...]:
         nodes = tuple(node(step) for step in program)
         return fuse(nodes) if self.recipe.fuse else nodes
+
+    def __repr__(self) -> str:
+        return f"Pipeline({len(self.recipe.sample)} sample ops, {len(self.recipe.batch)} batch ops)"
+
+    def __call__(self, item: Any, index: int | None = None, epoch: int = 0) -> Any:
+        """Augments one item; the same kind comes out.
+
+        Args:
+            item: A PIL image, an array (H, W) or (H, W, C), a tensor (C, H, W), a tv_tensor,
+                a tuple or a dict of targets (see kinds.py).
+            index: What the draws are keyed by, with the recipe's seed and the epoch. Left
+                out: torch's seed of this worker and a count of the calls, so that workers do
+                not repeat one another and `torch.manual_seed` reproduces a run.
+            epoch: The epoch.
+
+        Raises:
+            DataError: The item is not one of these kinds, or an op cannot take it.
+        """
+        if index is None:
+            (out,) = self.apply([item], *self._next_call())
+        else:
+            (out,) = self.apply([item], [index], epoch)
+        return out
+
+    @functools.cached_property
+    def _calls(self) -> Any:
+        from augpipe.data.dataset import CallCounter
+
+        return CallCounter()
+
+    def _next_call(self) -> tuple[Array, int, int]:
+        worker_seed, indices = self._calls.next(1)
+        return indices, 0, stream_key(self.recipe.seed, "worker", str(worker_seed))
+
+    def apply(
+        self,
+        items: Sequence[Any],
+        indices: Sequence[int] | Array,
+        epoch: int = 0,
+        seed: int | None = None,
+        names: Sequence[str] | None = None,
+    ) -> list[Any]:
+        """Augments n items at once; the draws are vectorised over them.
+
+        Args:
+            items: As in `__call__`.
+            indices: (n,), each from 0 to 2**63 - 1.
+            epoch: The epoch, from 0 to 2**32 - 1.
+            seed: Instead of the recipe's.
+            names: What the positions of a tuple hold: ("image", "mask").
+        """
+        packed = [unpack(item, names) for item in items]
+        samples = self.run([each.sample for each in packed], np.asarray(indices), epoch, seed=seed)
+        rules = self.recipe.boxes
+        return [
+            each.repack(sample, rules.min_area, rules.min_visibility)
+            for each, sample in zip(packed, samples, strict=True)
+        ]
 
     def run(
         self,
@@ -40,17 +131,61 @@ class Pipeline:
         indices: Array,
         epochs: int | Array = 0,
         trace: Trace | None = None,
+        seed: int | None = None,
     ) -> list[Sample]:
-        """Does the sample section to n samples; their arrays are not changed."""
+        """Does the sample section to n samples; their arrays are not changed.
+
+        Args:
+            samples: What `kinds.unpack` or a reader made.
+            indices: (n,).
+            epochs: One for all, or (n,).
+            trace: Filled with the drawn parameters, by op key and name, each (n, ...).
+            seed: Instead of the recipe's.
+        """
+        for sample in samples:
+            self._check_channels(sample.image.shape[2])
         sizes = np.array([s.image.shape[:2] for s in samples], np.int64).reshape(-1, 2)
-        draws = Draws(self.recipe.seed, np.asarray(indices, np.int64), epochs, trace=trace)
+        seed = self.recipe.seed if seed is None else seed
+        draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace)
         meanings = realise(self.nodes, draws, Frame(sizes))
         out = []
         for row, sample in enumerate(samples):
-            image, masks = sample.image, list(sample.masks)
             for meaning in meanings:
-                image = opencv.render(meaning, row, image)
-                if isinstance(meaning, (Warp, Flow)):
-                    masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
-            out.append(Sample(image, masks, sample.points))
+                image = opencv.render(meaning, row, sample.image)
+                sample = sample.moved(image, meaning, row, opencv.render_mask)
+            out.append(sample)
         return out
+
+    def _check_channels(self, channels: int) -> None:
+        if self._rgb_only and channels not in (3, 4):
+            raise DataError(self._rgb_only, f"needs RGB; the image has {channels} channels")
+        if self._colour and channels not in (1, 3, 4):
+            raise DataError(self._colour, f"needs grey or RGB; the image has {channels} channels")
+
+    def explain(self, size: tuple[int, int] | None = None) -> Explanation:
+        """Returns the plan in words: `print(pipe.explain(size=(375, 500)))`.
+
+        Args:
+            size: (height, width) of an image to follow through the plan.
+        """
+        from augpipe.plan.explain import explain
+
+        return explain(self.nodes, self._batch_nodes, size)
+
+    def dataset(self, base: Any, **options: Any) -> AugmentedDataset:
+        """Wraps any map-style dataset for a plain DataLoader; see `AugmentedDataset`."""
+        from augpipe.data.dataset import AugmentedDataset
+
+        return AugmentedDataset(base, self._applier(options), **options)
+
+    def loader(self, source: Any, **options: Any) -> Loader:
+        """Loads a dataset or a folder in threads, ready to train on; see `Loader`."""
+        from augpipe.data.loader import Loader
+
+        if self.recipe.batch:
+            raise UsageError("this version runs the sample section: move the lines under 'batch:'")
+        return Loader(source, self._applier(options), seed=self.recipe.seed, **options)
+
+    def _applier(self, options: dict[str, Any]) -> Any:
+        names = options.pop("names", None)
+        return functools.partial(self.apply, names=names) if names else self.apply

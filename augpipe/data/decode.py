@@ -6,18 +6,21 @@ Correct first: everything goes through Pillow. No file, however broken or hostil
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from augpipe.data.header import Refused, check_data, orientation, parse
 from augpipe.errors import DataError
@@ -88,6 +91,17 @@ def probe(source: Path | str) -> tuple[int, int]:
         return (width, height) if orientation(image, stream) >= 5 else (height, width)
 
 
+_PILLOW_SAYS = {
+    "not identified by this driver": "invalid header",
+    "cannot load this image": "no pixel data",
+    "checksum": "wrong checksum",
+    "broken png file": "invalid chunk",
+    "unpack": "invalid header",
+    "invalid literal": "invalid header",
+    "decoder error": "broken data stream",
+}
+
+
 @contextmanager
 def _opened(
     source: Path | str | bytes, name: str | None, max_pixels: int
@@ -118,21 +132,28 @@ def _stream(source: Path | str | bytes) -> IO[bytes]:
 def _reason(error: Exception) -> str:
     """Returns the one line a user reads for an exception."""
     message = " ".join(str(error).lower().split())[:100]
+    for words, meaning in _PILLOW_SAYS.items():
+        if words in message:
+            message = meaning
     match error:
         case FileNotFoundError():
             return "no such file"
         case PermissionError():
             return "no permission to read"
-        case OSError(errno=int(code)):
+        case OSError(errno=int(code)) if code != errno.EINVAL:  # a place before the file
             return f"cannot be read ({os.strerror(code).lower()})"
         case MemoryError():
             return "not enough memory to decode it"
         case EOFError() | IndexError() | struct.error():
             return "image is truncated"
-        case _ if "truncated" in message:
+        case Image.DecompressionBombError():
+            return f"too large: {message}"
+        case OSError() | SyntaxError() | ValueError() if "truncated" in message:
             return "image is truncated"
+        case OSError() | SyntaxError() | ValueError() if re.match("[a-z]{4}", message):
+            return f"corrupt image: {message}"
         case _:
-            return f"image is corrupt ({message})"
+            return "corrupt image"
 
 
 def _png_depth(image: ImageFile.ImageFile, stream: IO[bytes]) -> int:
@@ -179,7 +200,9 @@ def _pixels(image: Image.Image, file: ImageFile.ImageFile, depth: int) -> npt.ND
         case "I" if file.format == "PPM":  # of 9 to 16 bits, which Pillow scales to 16
             return _from_deep_grey(image, file, clear)
         case "I":
-            raise Refused("32-bit or signed integer pixels have no known range: save as 8 or 16 bit")
+            raise Refused(
+                "32-bit or signed integer pixels have no known range: save as 8 or 16 bit"
+            )
         case "F":
             raise Refused("float pixels have no known range: save as 8 or 16 bit")
         case mode:
@@ -193,16 +216,18 @@ def _array(image: Image.Image) -> npt.NDArray[np.uint8]:
 def _from_deep_grey(
     image: Image.Image, file: ImageFile.ImageFile, clear: int | None
 ) -> npt.NDArray[np.uint8]:
-    values = np.asarray(image).astype(np.int64)[:, :, None]
+    values = np.asarray(image)[:, :, None]
     tags = getattr(file, "tag_v2", {})
-    top = 4095 if tags.get(258) == (12,) else 65535
-    grey = (values * 255 + top // 2) // top
-    if tags.get(262) == 0:  # white is zero; Pillow inverts 8 bits and fewer, but not 16
-        grey = 255 - grey
-    pixels = grey.astype(np.uint8)
-    if clear is None:
-        return pixels
-    return _joined(pixels, values == clear)
+    pixels = _to_8_bits(4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535)[values]
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
+        pixels = 255 - pixels  # white is zero; Pillow inverts 8 bits and fewer, but not 16
+    return pixels if clear is None else _joined(pixels, values == clear)
+
+
+@cache
+def _to_8_bits(top: int) -> npt.NDArray[np.uint8]:
+    """Returns the table from 0..top to 0..255, rounded."""
+    return ((np.arange(top + 1) * 255 + top // 2) // top).astype(np.uint8)
 
 
 def _with_alpha(
@@ -214,9 +239,7 @@ def _with_alpha(
     return _joined(pixels, (pixels == colour).all(axis=2, keepdims=True))
 
 
-def _joined(
-    pixels: npt.NDArray[np.uint8], clear: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.uint8]:
+def _joined(pixels: npt.NDArray[np.uint8], clear: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """Returns RGBA with alpha 0 where `clear` (H, W, 1) holds, else 255."""
     rgba = np.empty((*pixels.shape[:2], 4), np.uint8)
     rgba[:, :, :3] = pixels

@@ -104,7 +104,8 @@ def check_data(image: ImageFile.ImageFile, stream: IO[bytes]) -> None:
     """Refuses compressed data that Pillow would accept, or not end with in reasonable time.
 
     Raises:
-        Refused: If a PNG's pixel data fail their checksum, or a JPEG has endless scans.
+        Refused: If a PNG's pixel data fail their checksum, a JPEG has endless scans, or a
+            TIFF lacks its last rows.
     """
     place = stream.tell()
     match image.format:
@@ -112,6 +113,8 @@ def check_data(image: ImageFile.ImageFile, stream: IO[bytes]) -> None:
             _check_scans(stream.read())
         case "PNG":
             _check_sums(stream)
+        case "TIFF":
+            _check_rows(image)
     stream.seek(place)
 
 
@@ -190,19 +193,31 @@ def _check_scans(data: bytes) -> None:
             return
         scans += code == 0xDA
         if scans > MAX_SCANS:
-            raise Refused(f"image is corrupt (more than {MAX_SCANS} scans)")
+            raise Refused(f"corrupt image: more than {MAX_SCANS} scans")
         place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
 
 
+def _check_rows(image: ImageFile.ImageFile) -> None:
+    # Pillow leaves rows black that no strip or tile covers.
+    covered = max((tile.extents[3] for tile in image.tile if tile.extents), default=0)
+    if covered < getattr(image, "tag_v2", {}).get(ExifTags.Base.ImageLength, 0):
+        raise Refused("image is truncated")
+
+
 def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yields each chunk's type and length, with the stream at the chunk's data."""
+    """Yields each chunk's type and length, with the stream at the chunk's data.
+
+    Raises:
+        Refused: If a chunk goes beyond the end of the file; to read it would first take as
+            much memory as it claims to need.
+    """
     end = stream.seek(0, io.SEEK_END)
-    place = 8
-    while place + 12 <= end:
+    place, kind = 8, b""
+    while place + 12 <= end and kind != b"IEND":
         stream.seek(place)
         length, kind = struct.unpack(">I4s", stream.read(8))
         if place + 12 + length > end:
-            return
+            raise Refused("image is truncated")
         yield kind, length
         place += 12 + length
 
@@ -213,7 +228,7 @@ def _check_sums(stream: IO[bytes]) -> None:
         if kind == b"IDAT":
             data, stated = stream.read(length), int.from_bytes(stream.read(4))
             if zlib.crc32(data, zlib.crc32(kind)) != stated:
-                raise Refused("image is corrupt (wrong checksum of the pixel data)")
+                raise Refused("corrupt image: wrong checksum of the pixel data")
 
 
 def _late_exif(stream: IO[bytes]) -> bytes | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from augpipe.backends.opencv import color, warp
+from augpipe.backends.opencv import color, filter, noise, warp
+from augpipe.backends import on_colours
 from augpipe.ir import (
     Codec,
     Color,
@@ -24,14 +25,41 @@ from augpipe.types import Array
 
 def render(meaning: Meaning, row: int, image: Array) -> Array:
     """Does row `row` of a meaning to an image; may return the image itself, never changes it."""
+    if isinstance(meaning, Warp):
+        return warp.warp(meaning, row, image)
+    if isinstance(meaning, Flow):
+        return warp.flow(meaning, row, image)
+    return on_colours(image, lambda colours: _pixels(meaning, row, colours))
+
+
+def _pixels(
+    meaning: Color | Curve | Histogram | Kernel | Median | Regions | Noise | Codec | Normalize,
+    row: int,
+    image: Array,
+) -> Array:
     match meaning:
-        case Warp():
-            return warp.warp(meaning, row, image)
-        case Flow():
-            return warp.flow(meaning, row, image)
         case Color():
             return color.color(meaning, row, image)
-    raise NotImplementedError
+        case Curve():
+            return color.curve(meaning, row, image)
+        case _ if not meaning.on[row]:
+            return image
+        case Histogram():
+            return color.histogram(meaning, row, image)
+        case Kernel():
+            return filter.kernel(meaning, row, image)
+        case Median():
+            return filter.median(meaning, row, image)
+        case Codec():
+            return filter.codec(meaning, row, image)
+        case Regions():
+            return noise.regions(meaning, row, image)
+        case Noise():
+            return noise.noise(meaning, row, image)
+        case Normalize():
+            return color.normalize(meaning, row, image)
+        case _:
+            assert_never(meaning)
 
 
 def render_mask(meaning: Warp | Flow, row: int, mask: Array) -> Array:

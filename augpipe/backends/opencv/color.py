@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from augpipe.ir import Color
+from augpipe.ir import Color, Curve, Histogram, Normalize
 from augpipe.types import Array
 
 
@@ -26,3 +26,18 @@ def color(meaning: Color, row: int, image: Array) -> Array:
         return image
     out = cv2.transform(image, whole.astype(np.float32))
     return out if image.dtype == np.uint8 else np.clip(out, 0, 255)
+
+
+def curve(meaning: Curve, row: int, image: Array) -> Array:
+    """To be written."""
+    raise NotImplementedError
+
+
+def histogram(meaning: Histogram, row: int, image: Array) -> Array:
+    """To be written."""
+    raise NotImplementedError
+
+
+def normalize(meaning: Normalize, row: int, image: Array) -> Array:
+    """To be written."""
+    raise NotImplementedError

@@ -1,0 +1,217 @@
+"""The plan in words: what is done in one pass, why it could join, and why not more did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from augpipe.ir import Meaning, Warp
+from augpipe.plan.nodes import Node, Step, realise
+from augpipe.plan.rules import RULES
+from augpipe.rng import Draws
+from augpipe.types import Array, Frame, Ints
+
+_DRAWS = 256  # how many draws a size is said to range over
+_WORDS = {"Color": "colour matrix", "Curve": "curve table", "Flow": "flow field"}
+_HEAD = ("#", "pass", "op", "when", "size after", "why")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section of the recipe, planned and placed.
+
+    Args:
+        name: The section's key in the recipe.
+        nodes: Its plan.
+        backend: Which backend does it.
+        why: Why that one, in a few words.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    backend: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One step of a pass.
+
+    Args:
+        key: The op's key, such as `rotate#0`.
+        when: Where it acts: its probability and the combinators above it; "" for always.
+        why: Why it joined the pass, or, of the first step, why it began a new one; "" at
+            the head of a section.
+    """
+
+    key: str
+    when: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over the pixels.
+
+    Args:
+        section: The section it belongs to.
+        number: Its place in the section, from 1.
+        kind: What its steps mean, in words.
+        lines: Its steps.
+        backend: Which backend does it.
+        size: The (height, width) after it in words, or "" where no size was given.
+    """
+
+    section: str
+    number: int
+    kind: str
+    lines: tuple[Line, ...]
+    backend: str
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A plan in words; `str` lays it out as a table.
+
+    Args:
+        parts: The sections that were explained.
+        passes: All passes, in order.
+        size: The (height, width) it was explained for, if any.
+    """
+
+    parts: tuple[Part, ...]
+    passes: tuple[Pass, ...]
+    size: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        blocks = [self._block(part) for part in self.parts if part.nodes]
+        return "\n\n".join(blocks) or "nothing to do: the recipe has no ops"
+
+    def _block(self, part: Part) -> str:
+        own = [each for each in self.passes if each.section == part.name]
+        ops, passes = count(part.nodes)
+        title = f"{part.name}: {plural(ops, 'op')} in {plural(passes, 'pass')}"
+        start = f", from {_size(self.size)}" if self.size else ""
+        rows = [_HEAD]
+        for each in own:
+            for i, line in enumerate(each.lines):
+                first = (str(each.number), each.kind, each.size) if i == 0 else ("", "", "")
+                rows.append((*first[:2], line.key, line.when, first[2], line.why))
+        return f"{title}{start}, on {part.backend} ({part.why})\n\n{_table(rows)}"
+
+
+def explain(
+    parts: Sequence[Part],
+    *,
+    seed: int = 0,
+    fused: bool = True,
+    size: tuple[int, int] | None = None,
+) -> Explanation:
+    """Explains a plan.
+
+    Args:
+        parts: The planned sections, in the order they run.
+        seed: The recipe's seed: sizes that are drawn are given as what its draws span.
+        fused: The recipe's `fuse`.
+        size: The (height, width) of the images, to say the frame size after each pass.
+    """
+    passes: list[Pass] = []
+    frame = Frame(np.tile(np.asarray(size, np.int64), (_DRAWS, 1))) if size else None
+    for part in parts:
+        sizes = [""] * len(part.nodes)
+        if frame is not None:
+            sizes, frame = _sizes(part.nodes, seed, frame)
+        for i, node in enumerate(part.nodes):
+            apart = _apart(part.nodes[i - 1], node, fused) if i else ""
+            lines = zip(node.steps, (apart, *node.reasons), strict=True)
+            passes.append(
+                Pass(
+                    part.name,
+                    i + 1,
+                    kind_in_words(node.kind),
+                    tuple(Line(step.key, _when(step), why) for step, why in lines),
+                    part.backend,
+                    sizes[i],
+                )
+            )
+    return Explanation(tuple(parts), tuple(passes), size)
+
+
+def count(nodes: Sequence[Node]) -> tuple[int, int]:
+    """Returns how many ops and how many passes there are."""
+    return len({step.key for node in nodes for step in node.steps}), len(nodes)
+
+
+def plural(number: int, noun: str) -> str:
+    """Returns "1 op", "2 ops", "3 passes"."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{ending}"
+
+
+def kind_in_words(kind: type[Meaning]) -> str:
+    """Names a meaning for people: "warp", "colour matrix"."""
+    return _WORDS.get(kind.__name__, kind.__name__.lower())
+
+
+def _when(step: Step) -> str:
+    """Says where a step acts."""
+    words = [
+        f"{gate.key} walk {gate.slot + 1}" if gate.combinator.slots > 1 else gate.key
+        for gate in step.gates
+    ]
+    words += [f"p {step.op.p:g}"] if step.op.p < 1 else []
+    return ", ".join(words)
+
+
+def _sizes(nodes: Sequence[Node], seed: int, frame: Frame) -> tuple[list[str], Frame]:
+    """Says the size after each node over the draws, and returns the last frame."""
+    out: list[str] = []
+    draws = Draws(seed, np.arange(len(frame)))
+    for meaning in realise(nodes, draws, frame):
+        frame = Frame(meaning.size) if isinstance(meaning, Warp) else frame
+        out.append(_span(frame.sizes))
+    return out, frame
+
+
+def _span(sizes: Ints) -> str:
+    """Words the sizes (n, 2) that n draws gave."""
+    low, high = sizes.min(axis=0), sizes.max(axis=0)
+    sides = [str(a) if a == b else f"{a}..{b}" for a, b in zip(low, high, strict=True)]
+    return " × ".join(sides) + ("" if (low == high).all() else " drawn")
+
+
+def _size(size: Sequence[int] | Array) -> str:
+    return f"{size[0]} × {size[1]}"
+
+
+def _apart(first: Node, second: Node, fused: bool) -> str:
+    """Says why a node could not join the one before it."""
+    if not fused and any(rule(first, second) for rule in RULES):
+        return "own pass: the recipe says fuse: false"
+    return f"own pass: {_difference(first, second)}"
+
+
+def _difference(first: Node, second: Node) -> str:
+    before, after = kind_in_words(first.kind), kind_in_words(second.kind)
+    if first.kind is not second.kind:
+        return f"a {after} cannot join a {before}"
+    if first.kind is not Warp:
+        return f"no two of a kind ({after}) make one"
+    a, b = first.sampling, second.sampling
+    for name in ("interpolation", "mask_interpolation", "antialias", "border", "fill", "mask_fill"):
+        own, other = getattr(a, name), getattr(b, name)
+        matters = name in ("border", "fill", "mask_fill") or not (first.lattice or second.lattice)
+        if own != other and matters:
+            return f"different {name} ({own}, then {other})"
+    return f"border {a.border} is known of the first input only"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Aligns rows in columns; columns that only the head fills are left out."""
+    kept = [i for i in range(len(_HEAD)) if any(row[i] for row in rows[1:])]
+    widths = [max(len(row[i]) for row in rows) for i in kept]
+    lines = ("  ".join(row[i].ljust(w) for i, w in zip(kept, widths, strict=True)) for row in rows)
+    return "\n".join(f"  {line}".rstrip() for line in lines)

@@ -1,0 +1,1 @@
+"""The rows of tests/cases.py, one file a family of ops."""

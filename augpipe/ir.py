@@ -373,17 +373,7 @@ class Normalize(_Gated):
 
 
 Meaning = (
-    Warp
-    | Flow
-    | Color
-    | Curve
-    | Histogram
-    | Kernel
-    | Median
-    | Regions
-    | Noise
-    | Codec
-    | Normalize
+    Warp | Flow | Color | Curve | Histogram | Kernel | Median | Regions | Noise | Codec | Normalize
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.backends import opencv
 from augpipe.errors import DataError, UsageError
-from augpipe.ir import Color, Flow, Warp
+from augpipe.ir import Color
 from augpipe.kinds import unpack
 from augpipe.plan.nodes import Node, Step, node, realise, steps
 from augpipe.plan.rules import fuse

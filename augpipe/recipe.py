@@ -1,12 +1,12 @@
 """Recipes: from YAML to ops, with every problem and its place.
 
-    version: 1                # required
-    extends: base.yaml        # optional: keys given here replace the base's
-    seed: 7                   # 0 to 2**63 - 1; 0 when left out
-    fuse: true                # false: no two ops share a pass
-    boxes: {min_area: 1, min_visibility: 0}
-    sample: [...]             # ops, one image at a time
-    batch: [...]              # ops, on the batch
+version: 1                # required
+extends: base.yaml        # optional: keys given here replace the base's
+seed: 7                   # 0 to 2**63 - 1; 0 when left out
+fuse: true                # false: no two ops share a pass
+boxes: {min_area: 1, min_visibility: 0}
+sample: [...]             # ops, one image at a time
+batch: [...]              # ops, on the batch
 """
 
 from __future__ import annotations
@@ -306,6 +306,8 @@ class _Builder:
     def check_end(self, fields: Mapping[str, Any], top: Mapping[str, Tree]) -> None:
         """Checks that nothing follows an op that must be last."""
         ops = [(name, i, op) for name in ("sample", "batch") for i, op in enumerate(fields[name])]
+        if self.problems:
+            return  # ops with problems are missing here: what follows what is not known
         for (name, i, op), (_, _, after) in zip(ops, ops[1:], strict=False):
             if op.last:
                 items = top[name].value

@@ -73,6 +73,11 @@ def shorten(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def _say(number: float) -> str:
+    """Shows a number, a whole one without its point."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
+
+
 def _is_number(value: Any, integer: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
         return False
@@ -92,11 +97,11 @@ class Number(Declaration):
 
     def bounds(self) -> str:
         """Words the interval: "from 0 to 1 pixels"."""
-        low = None if self.low is None else f"{'above' if self.above else 'from'} {self.low:g}"
+        low = None if self.low is None else f"{'above' if self.above else 'from'} {_say(self.low)}"
         if self.high is None:
             words = low.replace("from", "at least") if low else ""
         else:
-            words = f"{low or ''} {'and at most' if self.above else 'to'} {self.high:g}"
+            words = f"{low or ''} {'and at most' if self.above else 'to'} {_say(self.high)}"
         return " ".join(filter(None, (words, self.unit)))
 
     def allowed(self) -> str:

@@ -1,10 +1,60 @@
-"""Meanings applied to what is not pixels: boxes and keypoints; and what one sample holds."""
+"""Meanings applied to what is not pixels: boxes and keypoints; and what one sample holds.
+
+A box is carried through a whole section as two polygons, all of it and what is still seen of
+it; only `finish` takes the axis-aligned hull. So five rotations widen a box once, not five
+times, and what an earlier op cut away stays away. Lines of sight are half-planes
+(ir.Warp.box, ir.Warp.lines, the output frame, the horizon); a half-plane of the output is one
+of the source too, so that everything is cut at once, in source coordinates, before it moves.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
-from augpipe.types import Array, Floats
+import numpy as np
+
+from augpipe.errors import DataError
+from augpipe.ir import Flow, Warp, basis, frame_lines, rect
+from augpipe.types import Array, Bools, Floats, Ints
+
+_SNAP = 1e-6  # pixels: a corner this far beyond a line still lies on it
+_LEAST = 1e-6  # square pixels: what is seen of a box below this is nothing
+_CLOSE = 1e-3  # pixels: where the inverse of a flow is near enough
+_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """N boxes as polygons in continuous coordinates, short ones padded by their last corner.
+
+    Args:
+        whole: (N, k, 2), where each box is, also beyond the frame.
+        seen: (N, m, 2), the part that no crop or frame has cut away so far; all corners
+            alike where nothing is left. The same array as `whole` until something is cut.
+    """
+
+    whole: Floats
+    seen: Floats
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """N keypoints.
+
+    Args:
+        at: (N, 2), x and y in continuous coordinates; NaN where there is none.
+        seen: (N,), false from where a crop or a frame first left the point out.
+    """
+
+    at: Floats
+    seen: Bools
+
+    def __len__(self) -> int:
+        return len(self.at)
 
 
 @dataclass(slots=True)
@@ -12,11 +62,255 @@ class Sample:
     """One image and what belongs to it, in the program's own forms.
 
     Args:
-        image: (H, W, C), uint8, or float32 of grey levels 0..255.
-        masks: Each (H, W, C), any integer or float dtype.
-        points: Each (N, 2): x, y in continuous coordinates.
+        image: (H, W, C), uint8, or float32 of grey levels 0..255 (see `normalized`).
+        masks: Each (H, W, C); uint8, uint16, int16, float32 or float64.
+        points: Sets of keypoints.
+        boxes: Sets of boxes.
+        normalized: Whether `image` has left grey levels for float32 values of its own.
     """
 
     image: Array
     masks: list[Array] = field(default_factory=list)
-    points: list[Floats] = field(default_factory=list)
+    points: list[Points] = field(default_factory=list)
+    boxes: list[Outlines] = field(default_factory=list)
+    normalized: bool = False
+
+
+def outline(boxes: Array, where: str = "boxes") -> Outlines:
+    """Starts boxes on their way.
+
+    Args:
+        boxes: (N, 4), x0, y0, x1, y1 in pixels, continuous coordinates.
+        where: What errors call them.
+
+    Raises:
+        DataError: If a coordinate is not finite, or x1 < x0 or y1 < y0, with the row.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    finite: Bools = np.isfinite(boxes).all(axis=1, keepdims=True)[:, 0]
+    ordered = (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
+    for row in np.flatnonzero(~(finite & ordered))[:1]:
+        what = "x1 < x0 or y1 < y0" if finite[row] else "coordinates must be finite"
+        raise DataError(f"{where}[{row}]", f"{what} in [x0, y0, x1, y1] = {boxes[row].tolist()}")
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    return Outlines(corners, corners)
+
+
+def move_outlines(meaning: Warp | Flow, row: int, outlines: Outlines) -> Outlines:
+    """Carries boxes through row `row` of a warp or a flow.
+
+    Mirrored copies beyond an edge (border "edge" or "reflect") are pixels, not objects: what
+    is seen ends at the frame whatever the border shows.
+    """
+    if not len(outlines):
+        return outlines
+    match meaning:
+        case Warp():
+            return _warp_outlines(meaning, row, outlines)
+        case Flow():
+            return _flow_outlines(meaning, row, outlines)
+    assert_never(meaning)
+
+
+def move_points(meaning: Warp | Flow, row: int, points: Points) -> Points:
+    """Carries keypoints through row `row` of a warp or a flow; none is dropped.
+
+    A point behind the horizon of a perspective map keeps the place that the formula gives.
+    """
+    if not len(points):
+        return points
+    match meaning:
+        case Warp():
+            inverse = _inverse(meaning.matrix[row])
+            seen = points.seen & _holds(_sight(meaning, row, inverse), points.at)
+            return Points(_project(inverse, points.at), seen)
+        case Flow():
+            edges = _frame(meaning.size[row])
+            at = _displace(meaning, row, points.at)
+            return Points(at, points.seen & _holds(edges, points.at) & _holds(edges, at))
+    assert_never(meaning)
+
+
+def finish(
+    outlines: Outlines, size: Ints | tuple[int, int], min_area: float, min_visibility: float
+) -> tuple[Floats, Ints]:
+    """Takes the axis-aligned hull of what is seen of each box, and drops what is too little.
+
+    Args:
+        outlines: The boxes.
+        size: (height, width) of the image they are on; they end there.
+        min_area: A box stays with at least this area seen, in square pixels of the result.
+        min_visibility: A box stays with at least this share of its own area seen.
+
+    Returns:
+        (K, 4) boxes x0, y0, x1, y1, and the K rows they had. A box without area is dropped.
+    """
+    if not len(outlines):
+        return np.zeros((0, 4)), np.zeros(0, np.int64)
+    seen = _clip(outlines.seen, _frame(size))
+    area, whole = _area(seen), _area(outlines.whole)
+    enough = (area >= min_area) & (area >= min_visibility * whole * (1.0 - 1e-9))
+    kept = np.flatnonzero(enough & (area > _LEAST))
+    hull = np.concatenate([seen[kept].min(axis=1), seen[kept].max(axis=1)], axis=1)
+    height, width = size
+    return np.clip(hull, 0.0, [width, height, width, height]), kept
+
+
+def _frame(size: Ints | tuple[int, int]) -> Floats:
+    """Returns (4, 3): the half-planes of a frame of this (height, width)."""
+    return np.asarray(frame_lines(rect(np.asarray(size).reshape(1, 2)))[0])
+
+
+def _inverse(matrix: Floats) -> Floats:
+    """Returns source to output; where there is none, a map that has all behind its horizon."""
+    try:
+        return np.asarray(np.linalg.inv(matrix))
+    except np.linalg.LinAlgError:
+        return np.diag([0.0, 0.0, -1.0])
+
+
+def _sight(meaning: Warp, row: int, inverse: Floats) -> Floats:
+    """Returns (m, 3): the half-planes, in source coordinates, that bound what is seen."""
+    ahead = np.concatenate([meaning.lines[row], _frame(meaning.size[row])]) @ inverse
+    box = frame_lines(meaning.box[row][None])[0]
+    return np.concatenate([box, ahead, _horizon(inverse)])
+
+
+def _horizon(inverse: Floats) -> Floats:
+    """Returns (1, 3): the half-plane of the source that lies before the viewer, w > 0."""
+    nearly = 1e-6 * abs(inverse[2]).max(initial=1e-6)
+    return np.asarray(inverse[2:] - [0.0, 0.0, nearly])
+
+
+def _project(inverse: Floats, points: Floats) -> Floats:
+    """Maps (..., 2) points."""
+    out = points @ inverse[:2, :2].T + inverse[:2, 2]
+    if inverse[2, :2].any() or inverse[2, 2] != 1.0:
+        w = points @ inverse[2, :2] + inverse[2, 2]
+        out /= np.where(abs(w) < 1e-12, 1e-12, w)[..., None]
+    return np.asarray(out)
+
+
+def _warp_outlines(meaning: Warp, row: int, outlines: Outlines) -> Outlines:
+    inverse = _inverse(meaning.matrix[row])
+    seen = _clip(outlines.seen, _sight(meaning, row, inverse))
+    whole = _clip(outlines.whole, _horizon(inverse))
+    moved = _project(inverse, whole)
+    return Outlines(moved, moved if seen is whole else _project(inverse, seen))
+
+
+def _flow_outlines(meaning: Flow, row: int, outlines: Outlines) -> Outlines:
+    edges = _frame(meaning.size[row])
+    seen = _clip(outlines.seen, edges)
+    whole = _displace(meaning, row, _subdivide(outlines.whole))
+    if seen is outlines.whole:
+        return Outlines(whole, _clip(whole, edges))
+    return Outlines(whole, _clip(_displace(meaning, row, _subdivide(seen)), edges))
+
+
+def _subdivide(polygons: Floats) -> Floats:
+    """Puts points on each side, one about every 8 pixels of the longest: 8 to 32 a side.
+
+    Polygons that have many corners already get fewer.
+    """
+    longest = float(abs(np.roll(polygons, -1, axis=1) - polygons).max(initial=0.0))
+    corners = polygons.shape[1]
+    parts = int(np.clip(longest / 8.0, 8, 32))
+    parts = max(1, min(parts, 256 // corners))
+    t = (np.arange(parts) / parts)[:, None]
+    after = np.roll(polygons, -1, axis=1)
+    fine = polygons[:, :, None] * (1.0 - t) + after[:, :, None] * t
+    return np.asarray(fine.reshape(len(polygons), corners * parts, 2))
+
+
+def _displace(meaning: Flow, row: int, points: Floats) -> Floats:
+    """Returns (..., 2): the output positions p that read these points, p + u(p) = point.
+
+    By p <- point - u(p), which converges where the flow does not fold. Beyond the frame
+    u goes on as at the frame's edge, but polynomials, which have a value there, as themselves
+    for a quarter of the frame.
+    """
+    control = meaning.control[row]
+    if not control.any():
+        return points
+    source = points.reshape(-1, 2)
+    at, live = source.copy(), np.arange(len(source))
+    for _ in range(_STEPS):
+        moved = source[live] - _displacement(meaning, row, at[live])
+        far = (abs(moved - at[live]) >= _CLOSE).any(axis=1)
+        at[live] = moved
+        live = live[far]
+        if not len(live):
+            break
+    return at.reshape(points.shape)
+
+
+def _displacement(meaning: Flow, row: int, at: Floats) -> Floats:
+    """Returns u at (n, 2) positions."""
+    control = meaning.control[row]
+    height, width = meaning.size[row].tolist()
+    beyond = 0.25 if meaning.basis == "polynomial" else 0.0
+    x = np.clip(at[:, 0], -beyond * width, (1 + beyond) * width)
+    y = np.clip(at[:, 1], -beyond * height, (1 + beyond) * height)
+    across = basis(meaning.basis, x, control.shape[1], width)
+    down = basis(meaning.basis, y, control.shape[0], height)
+    along = (down @ control.reshape(len(control), -1)).reshape(len(at), -1, 2)
+    return np.asarray(np.einsum("nj,njc->nc", across, along))
+
+
+def _holds(lines: Floats, points: Floats) -> Bools:
+    """Returns (n,): whether (n, 2) points lie within all half-planes; NaN does not."""
+    return np.asarray((_distances(lines, points) >= -_SNAP).all(axis=-1))
+
+
+def _distances(lines: Floats, points: Floats) -> Floats:
+    """Returns (..., m): how far (..., 2) points lie within each half-plane, in pixels."""
+    length = np.hypot(lines[:, 0], lines[:, 1])
+    lines = lines / np.where(length < 1e-12, 1.0, length)[:, None]
+    return np.asarray(points @ lines[:, :2].T + lines[:, 2])
+
+
+def _clip(polygons: Floats, lines: Floats) -> Floats:
+    """Cuts (N, k, 2) polygons by half-planes; the same array where none is cut."""
+    beyond = np.asarray(_distances(lines, polygons) < -_SNAP).any(axis=1)
+    rows = np.flatnonzero(beyond.any(axis=1))
+    if not len(rows):
+        return polygons
+    part = polygons[rows]
+    for line in lines[beyond.any(axis=0)]:
+        part = _cut(part, line[None])
+    count = max(polygons.shape[1], part.shape[1])
+    out = _padded(polygons, count)
+    out[rows] = _padded(part, count)
+    return out
+
+
+def _cut(polygons: Floats, line: Floats) -> Floats:
+    """Cuts all polygons by one half-plane (Sutherland and Hodgman, 1974).
+
+    Each side gives at most its crossing and its end. A polygon that lies beyond the line
+    wholly becomes one point.
+    """
+    here = _distances(line, polygons)[:, :, 0]
+    after, there = np.roll(polygons, -1, axis=1), np.roll(here, -1, axis=1)
+    crosses = (here >= -_SNAP) != (there >= -_SNAP)
+    t = np.clip(here / np.where(crosses, here - there, 1.0), 0.0, 1.0)[:, :, None]
+    ends = np.stack([polygons + t * (after - polygons), after], axis=2)
+    stays = np.stack([crosses, there >= -_SNAP], axis=2).reshape(len(polygons), -1)
+    count = stays.sum(axis=1, keepdims=True)
+    order = np.argsort(~stays, axis=1, kind="stable")
+    column = np.minimum(np.arange(max(int(count.max()), 1)), np.maximum(count - 1, 0))
+    chosen = np.take_along_axis(order, column, axis=1)[:, :, None]
+    return np.take_along_axis(ends.reshape(len(polygons), -1, 2), chosen, axis=1)
+
+
+def _padded(polygons: Floats, count: int) -> Floats:
+    """Returns a copy with `count` corners each: the last one repeated."""
+    more = np.repeat(polygons[:, -1:], count - polygons.shape[1], axis=1)
+    return np.concatenate([polygons, more], axis=1)
+
+
+def _area(polygons: Floats) -> Floats:
+    """Returns (N,) areas, by the shoelace formula."""
+    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
+    return np.asarray(abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(axis=1)) / 2.0)

@@ -159,7 +159,8 @@ class _Reader:
         if event.anchor is not None:
             self._refuse(place, f"anchors (&{event.anchor}) are not allowed", "write values out")
         if event.tag is not None:
-            self._refuse(place, f"tags ({event.tag}) are not allowed", "a recipe is plain data")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._refuse(place, f"tags ({tag}) are not allowed", "a recipe is plain data")
 
     def _scalar(self, event: yaml.ScalarEvent, place: Place) -> Any:
         if event.style is not None:

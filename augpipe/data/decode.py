@@ -49,7 +49,8 @@ def decode(
 
     - EXIF orientation is applied; an invalid one is ignored.
     - Grey stays grey (1 channel); 1-bit becomes grey 0 and 255.
-    - Palette becomes RGB, or RGBA if it has transparency.
+    - Palette becomes RGB, or RGBA if it has transparency. In a BMP or GIF the palette that
+      is the plain ramp from black to white counts as grey.
     - Grey with alpha becomes RGBA, and so does grey or RGB with one transparent colour (PNG's
       tRNS, GIF's transparent index). Alpha is straight, not premultiplied.
     - CMYK and YCCK become RGB without a profile, YCbCr by the JPEG formula, Lab by sRGB.

@@ -15,7 +15,7 @@ from augpipe.rng import Draws
 from augpipe.spec import Declaration, Json, Number, Numbers, Refused, declaration
 from augpipe.types import Bools, Frame, Sampling
 
-Probability = Annotated[float, Number(0, 1, "probability")]
+Probability = Annotated[float, Number(0, 1)]
 
 
 class Op(BaseModel):

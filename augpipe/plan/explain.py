@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from augpipe.ir import Meaning, Warp
+from augpipe.ir import Meaning, Warp, size_after
 from augpipe.plan.nodes import Node, Step, realise
 from augpipe.plan.rules import RULES
 from augpipe.rng import Draws
-from augpipe.types import Array, Frame, Ints
+from augpipe.types import Frame, Ints
 
 _DRAWS = 256  # how many draws a size is said to range over
+_OPENCV = ("opencv", "uint8, one image at a time on the CPU")
+_BATCHED = ("batched", "the whole batch at once; planned, not in this version")
 _WORDS = {"Color": "colour matrix", "Curve": "curve table", "Flow": "flow field"}
 _HEAD = ("#", "pass", "op", "when", "size after", "why")
 
@@ -87,14 +89,14 @@ class Explanation:
     size: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        blocks = [self._block(part) for part in self.parts if part.nodes]
-        return "\n\n".join(blocks) or "nothing to do: the recipe has no ops"
+        blocks = "\n\n".join(self._block(part) for part in self.parts)
+        return blocks or "nothing to do: the recipe has no ops"
 
     def _block(self, part: Part) -> str:
         own = [each for each in self.passes if each.section == part.name]
         ops, passes = count(part.nodes)
         title = f"{part.name}: {plural(ops, 'op')} in {plural(passes, 'pass')}"
-        start = f", from {_size(self.size)}" if self.size else ""
+        start = f", from {self.size[0]} × {self.size[1]}" if self.size else ""
         rows = [_HEAD]
         for each in own:
             for i, line in enumerate(each.lines):
@@ -104,20 +106,27 @@ class Explanation:
 
 
 def explain(
-    parts: Sequence[Part],
+    sample: Sequence[Node],
+    batch: Sequence[Node] = (),
+    size: tuple[int, int] | None = None,
     *,
     seed: int = 0,
     fused: bool = True,
-    size: tuple[int, int] | None = None,
 ) -> Explanation:
     """Explains a plan.
 
     Args:
-        parts: The planned sections, in the order they run.
-        seed: The recipe's seed: sizes that are drawn are given as what its draws span.
-        fused: The recipe's `fuse`.
+        sample: The plan of the sample section.
+        batch: The plan of the batch section.
         size: The (height, width) of the images, to say the frame size after each pass.
+        seed: The recipe's seed: a size that is drawn is given as what 256 draws span.
+        fused: The recipe's `fuse`.
     """
+    parts = [
+        Part(name, tuple(nodes), *place)
+        for name, nodes, place in (("sample", sample, _OPENCV), ("batch", batch, _BATCHED))
+        if nodes
+    ]
     passes: list[Pass] = []
     frame = Frame(np.tile(np.asarray(size, np.int64), (_DRAWS, 1))) if size else None
     for part in parts:
@@ -171,7 +180,7 @@ def _sizes(nodes: Sequence[Node], seed: int, frame: Frame) -> tuple[list[str], F
     out: list[str] = []
     draws = Draws(seed, np.arange(len(frame)))
     for meaning in realise(nodes, draws, frame):
-        frame = Frame(meaning.size) if isinstance(meaning, Warp) else frame
+        frame = size_after(meaning, frame)
         out.append(_span(frame.sizes))
     return out, frame
 
@@ -181,10 +190,6 @@ def _span(sizes: Ints) -> str:
     low, high = sizes.min(axis=0), sizes.max(axis=0)
     sides = [str(a) if a == b else f"{a}..{b}" for a, b in zip(low, high, strict=True)]
     return " × ".join(sides) + ("" if (low == high).all() else " drawn")
-
-
-def _size(size: Sequence[int] | Array) -> str:
-    return f"{size[0]} × {size[1]}"
 
 
 def _apart(first: Node, second: Node, fused: bool) -> str:
@@ -197,9 +202,9 @@ def _apart(first: Node, second: Node, fused: bool) -> str:
 def _difference(first: Node, second: Node) -> str:
     before, after = kind_in_words(first.kind), kind_in_words(second.kind)
     if first.kind is not second.kind:
-        return f"a {after} cannot join a {before}"
+        return f"different kind ({before}, then {after})"
     if first.kind is not Warp:
-        return f"no two of a kind ({after}) make one"
+        return f"two of this kind ({after}) do not compose"
     a, b = first.sampling, second.sampling
     for name in ("interpolation", "mask_interpolation", "antialias", "border", "fill", "mask_fill"):
         own, other = getattr(a, name), getattr(b, name)

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from augpipe.ir import Color, Curve, Meaning, Warp, size_after
 from augpipe.ops.base import Combinator, Op
 from augpipe.rng import Draws
@@ -136,11 +134,10 @@ def _acts(step: Step, draws: Draws, chosen: dict[str, Bools]) -> Bools | None:
 
 def _compose(first: Meaning, second: Meaning) -> Meaning:
     match first, second:
-        case (Warp(), Warp()) | (Color(), Color()) | (Curve(), Curve()):
-            return first.then(second)  # type: ignore[arg-type]
+        case (Warp(), Warp()):
+            return first.then(second)
+        case (Color(), Color()):
+            return first.then(second)
+        case (Curve(), Curve()):
+            return first.then(second)
     raise TypeError(f"{type(first).__name__} does not compose with {type(second).__name__}")
-
-
-def empty_frame(sizes: Sequence[tuple[int, int]]) -> Frame:
-    """Returns the frame of images of these (height, width)."""
-    return Frame(np.asarray(sizes, np.int64).reshape(-1, 2))

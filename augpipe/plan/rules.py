@@ -52,9 +52,7 @@ def warps(first: Node, second: Node) -> Node | None:
         borders = a
     else:
         return None
-    sampling = replace(
-        reads, border=borders.border, fill=borders.fill, mask_fill=borders.mask_fill
-    )
+    sampling = replace(reads, border=borders.border, fill=borders.fill, mask_fill=borders.mask_fill)
     return _joined(first, second, sampling, "projective maps multiply: pixels are read once")
 
 

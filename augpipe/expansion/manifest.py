@@ -1,0 +1,320 @@
+"""The manifest: one row an output, enough to make the same file again."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+import PIL
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+import augpipe
+from augpipe.data.encode import TEMPORARY_PREFIX
+from augpipe.errors import AugpipeError, DataError
+from augpipe.rng import Trace
+
+_MOST_NUMBERS = 64  # of one parameter in a row; a larger field says nothing to a reader
+
+Parameters = dict[str, dict[str, JsonValue]]
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One output.
+
+    Args:
+        output: Its path from the output folder.
+        sha256: Of its content.
+        bytes: Its size.
+        source: The source's path from the input folder.
+        source_sha256: Of the source's content.
+        label: The source's class, or None.
+        index: The source's index, which keys the draws.
+        copy: Which copy it is; None for the original.
+        seed: The recipe's seed.
+        epoch: The epoch that keys the draws: the copy's number; None for the original.
+        parameters: What was drawn, by op and name. It follows from seed, epoch and index.
+        versions: The versions of the libraries that made it.
+    """
+
+    output: str
+    sha256: str
+    bytes: int
+    source: str
+    source_sha256: str
+    label: str | None
+    index: int
+    copy: int | None
+    seed: int
+    epoch: int | None
+    parameters: Parameters
+    versions: dict[str, str]
+
+    @property
+    def key(self) -> Key:
+        """Returns where the row stands: the source's index, then -1 (the original) or copy."""
+        return self.index, -1 if self.copy is None else self.copy
+
+
+_ROW = TypeAdapter(Row)
+
+
+def parse_row(line: bytes) -> Row | None:
+    """Returns the row of one line, or None if it is not a whole row."""
+    try:
+        return _ROW.validate_json(line) if line.endswith(b"\n") else None
+    except ValidationError:
+        return None
+
+
+def rows_of(path: Path) -> Iterator[tuple[bytes, Row | None]]:
+    """Yields each line of a manifest and its row; nothing if there is no such file.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                yield line, parse_row(line)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({os.strerror(error.errno).lower()})") from error
+
+
+class Manifest:
+    """A manifest being written: rows are appended as outputs are made, and sorted at the end.
+
+    A killed run leaves at most one torn line, at the end, which `load` passes over.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines = LineFile(path)
+        self._places: dict[Key, tuple[int, int]] = {}
+        self._last: Key = (-1, -1)
+        self._sorted = True
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._places
+
+    def load(self, trusted: Callable[[Row], bool]) -> None:
+        """Takes over the rows of an earlier run.
+
+        Args:
+            trusted: Whether a row may be kept. Its output is made again if not.
+        """
+        start = 0
+        for line, row in rows_of(self.path):
+            if row is None or not trusted(row):
+                self._sorted = False
+            else:
+                self._note(row.key, start, len(line))
+            start += len(line)
+        self._lines.size = start - self._torn(start)
+
+    def _torn(self, size: int) -> int:
+        """Returns how many bytes at the end of the file are a line without its end."""
+        if not size:
+            return 0
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() == b"\n":
+                return 0
+            file.seek(0)
+            return len(file.read().rpartition(b"\n")[2])
+
+    def drop(self, key: Key) -> None:
+        """Gives up a row that was loaded."""
+        if self._places.pop(key, None):
+            self._sorted = False
+
+    def append(self, rows: tuple[Row, ...]) -> None:
+        """Adds the rows of one source.
+
+        Raises:
+            AugpipeError: If they cannot be written.
+        """
+        lines = [_ROW.dump_json(row) + b"\n" for row in rows]
+        start = self._lines.size
+        self._lines.append(b"".join(lines))
+        for row, line in zip(rows, lines, strict=True):
+            self._note(row.key, start, len(line))
+            start += len(line)
+
+    def _note(self, key: Key, start: int, length: int) -> None:
+        self._sorted = self._sorted and key > self._last
+        self._last = key
+        self._places[key] = (start, length)
+
+    def settle(self) -> None:
+        """Brings the file into its final form: each row once, in the order of its key.
+
+        Raises:
+            AugpipeError: If it cannot be written; then the file is as it was.
+        """
+        if self._sorted:
+            self._lines.trim()
+            return
+        self._lines.close()
+        temporary = self.path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        try:
+            try:
+                with self.path.open("rb") as old, temporary.open("xb") as new:
+                    self._copy(old, new)
+                temporary.replace(self.path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def _copy(self, old: BinaryIO, new: BinaryIO) -> None:
+        for key in sorted(self._places):
+            start, length = self._places[key]
+            old.seek(start)
+            new.write(old.read(length))
+
+
+class LineFile:
+    """A file that lines are appended to, each append in one piece.
+
+    Args:
+        path: The file. It is made at the first append.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        """Up to where the file holds whole lines: what lies behind is cut off."""
+        self._file: BinaryIO | None = None
+
+    def append(self, data: bytes) -> None:
+        """Writes at the end.
+
+        Raises:
+            AugpipeError: If it cannot be written.
+        """
+        try:
+            if self._file is None:
+                self._file = self.path.open("ab")
+                self._file.truncate(self.size)
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            self._abandon()
+            raise unwritable(self.path, error) from error
+        self.size += len(data)
+
+    def trim(self) -> None:
+        """Cuts off what lies behind the last whole line, and closes the file.
+
+        Raises:
+            AugpipeError: If it cannot be done.
+        """
+        self.close()
+        try:
+            if self.path.exists() and self.path.stat().st_size > self.size:
+                os.truncate(self.path, self.size)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def close(self) -> None:
+        """Closes the file; it may be appended to again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _abandon(self) -> None:
+        """Closes a file whose buffer can perhaps not be written."""
+        try:
+            self.close()
+        except OSError:
+            self._file = None
+
+
+def unwritable(path: Path, error: OSError) -> AugpipeError:
+    """Returns the error that says what could not be written, and why."""
+    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    return AugpipeError(f"{path}: cannot be written ({reason})")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what decides an output's bytes."""
+    return {
+        "augpipe": augpipe.__version__,
+        "python": platform.python_version(),
+        "numpy": metadata.version("numpy"),
+        "opencv": cv2.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Returns which libraries have another version: "opencv 5.0.0 is now 5.0.1", or ""."""
+    return ", ".join(
+        f"{name} {old.get(name, 'none')} is now {new.get(name, 'none')}"
+        for name in sorted(old.keys() | new.keys())
+        if name != "python" and old.get(name) != new.get(name)
+    )
+
+
+def parameters(trace: Trace, row: int) -> Parameters:
+    """Returns one sample's drawn parameters as JSON holds them.
+
+    64-bit keys are written in hexadecimal (a JSON number would lose digits), numbers that are
+    not finite as null; fields of more than 64 numbers are left out.
+    """
+    return {
+        op: {
+            name: _plain(values[row]) for name, values in draws.items() if _is_short(values, row)
+        }
+        for op, draws in trace.items()
+    }
+
+
+def _is_short(values: np.ndarray[Any, Any], row: int) -> bool:
+    return np.size(values[row]) <= _MOST_NUMBERS
+
+
+def _plain(value: Any) -> JsonValue:
+    if isinstance(value, np.ndarray):
+        return [_plain(each) for each in value]
+    match value.dtype.kind:
+        case "b":
+            return bool(value)
+        case "u" if value.dtype.itemsize == 8:
+            return f"{int(value):016x}"
+        case "i" | "u":
+            return int(value)
+        case _:
+            return float(value) if math.isfinite(value) else None

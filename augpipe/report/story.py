@@ -1,0 +1,211 @@
+"""What a preview shows, as values: each image, what becomes of it, and op by op how."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from augpipe.data.decode import decode
+from augpipe.data.folder import Listing, Source
+from augpipe.errors import AugpipeError, DataError
+from augpipe.pipeline import Pipeline
+from augpipe.plan.nodes import Step, steps
+from augpipe.recipe import Recipe
+from augpipe.report.annotations import Annotations, Marks
+from augpipe.rng import Draws, Trace
+from augpipe.targets import Sample
+from augpipe.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One cell of a preview.
+
+    Args:
+        title: What it is.
+        notes: What was drawn for it, one thing each.
+        image: (H, W, C), uint8.
+        marks: Boxes, mask and keypoints that belong to it.
+        idle: Whether the op left the image as it was.
+    """
+
+    title: str
+    notes: tuple[str, ...]
+    image: Array
+    marks: Marks | None = None
+    idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One image of a preview.
+
+    Args:
+        name: Its path within the folder.
+        index: Its index there: the key of its draws.
+        variants: The original and what the recipe makes of it, epoch after epoch.
+        steps: The first variant, built up one op at a time.
+    """
+
+    name: str
+    index: int
+    variants: tuple[Picture, ...]
+    steps: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A whole preview.
+
+    Args:
+        title: The recipe and the folder.
+        facts: What to know about it, one line each.
+        stories: An image each.
+        names: The names of the classes of boxes and masks.
+        plan: The recipe's plan in words.
+        recipe: The recipe as YAML.
+    """
+
+    title: str
+    facts: tuple[str, ...]
+    stories: tuple[Story, ...]
+    names: dict[int, str]
+    plan: str
+    recipe: str
+
+
+def spread(listing: Listing, count: int, wanted: Annotations) -> list[tuple[int, Source]]:
+    """Picks images with their indices: annotated ones first, then spread over the classes."""
+    every = list(enumerate(listing.sources))
+    marked = [each for each in every if wanted.has(each[1].relative)]
+    if marked:
+        return marked[:count]
+    classes: dict[str | None, list[tuple[int, Source]]] = {}
+    for each in every:
+        classes.setdefault(each[1].label, []).append(each)
+    groups = list(classes.values())
+    if len(groups) == 1:
+        return every[:: max(1, len(every) // count)][:count]
+    groups = groups[:: max(1, len(groups) // count)]
+    deepest = max(len(group) for group in groups)
+    return [group[i] for i in range(deepest) for group in groups if i < len(group)][:count]
+
+
+def shown(recipe: Recipe) -> Recipe:
+    """Returns the part of a recipe that can be looked at: without what ends in numbers."""
+    return recipe.model_copy(update={"sample": tuple(op for op in recipe.sample if not op.last)})
+
+
+def tell(
+    recipe: Recipe,
+    source: Source,
+    index: int,
+    *,
+    variants: int = 5,
+    epoch: int = 0,
+    annotations: Annotations | None = None,
+) -> Story:
+    """Makes the pictures of one image.
+
+    Args:
+        recipe: What to do, from `shown`.
+        source: The image.
+        index: Its index: the key of its draws.
+        variants: How many epochs to show.
+        epoch: The first of them.
+        annotations: Where its boxes, mask and keypoints are looked up.
+
+    Raises:
+        AugpipeError: If the image cannot be read, or an op cannot act on it.
+    """
+    image = decode(source.path)
+    height, width = image.shape[:2]
+    marks = annotations.find(source.relative, (height, width)) if annotations else None
+    original = Picture("original", (_size(image),), image, marks)
+    pipe = Pipeline(recipe)
+    try:
+        epochs = [
+            _made(pipe, original, index, each, f"epoch {each}")
+            for each in range(epoch, epoch + variants)
+        ]
+        built = _steps(recipe, original, index, epoch)
+    except AugpipeError as error:
+        if source.relative in str(error) or str(source.path) in str(error):
+            raise
+        raise DataError(source.path, str(error)) from error
+    return Story(source.relative, index, (original, *epochs), tuple(built))
+
+
+def _made(
+    pipe: Pipeline, start: Picture, index: int, epoch: int, title: str
+) -> Picture:
+    """Runs a pipeline on a picture and what belongs to it."""
+    if start.marks is None:
+        image = pipe(start.image, index=index, epoch=epoch)
+        return Picture(title, (_size(image),), image)
+    item = {
+        "image": start.image,
+        "boxes": start.marks.boxes,
+        "labels": np.asarray(start.marks.labels, np.int64),
+        "keypoints": start.marks.keypoints,
+    }
+    if start.marks.mask is not None:
+        item["mask"] = start.marks.mask
+    out = pipe(item, index=index, epoch=epoch)
+    labels = tuple(int(label) for label in out["labels"])
+    marks = Marks(out["boxes"], labels, out["keypoints"], out.get("mask"))
+    return Picture(title, (_size(out["image"]),), out["image"], marks)
+
+
+def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Picture]:
+    """Builds a variant up: the pictures after the first op, the first two, and so on.
+
+    An op's draws are keyed by its name and occurrence, so they are the same in each prefix.
+    """
+    trace: Trace = {}
+    Pipeline(recipe).run([Sample(original.image)], np.array([index]), epoch, trace=trace)
+    draws = Draws(recipe.seed, np.array([index]), epoch)
+    counter: Counter[str] = Counter()
+    before, out = original, []
+    for i, op in enumerate(recipe.sample):
+        acting = [step for step in steps([op], counter) if _acts(step, draws)]
+        prefix = Pipeline(recipe.model_copy(update={"sample": recipe.sample[: i + 1]}))
+        made = _made(prefix, original, index, epoch, f"{i + 1}  {op.name()}")
+        if np.array_equal(made.image, before.image):
+            chance = f" (p {op.p:g})" if op.p < 1 else ""
+            made = replace(made, notes=(f"no change{chance}",), idle=True)
+        else:
+            resized = made.image.shape != before.image.shape
+            drawn = [_drawn(step, trace, named=bool(step.gates)) for step in acting]
+            notes = (*(note for note in drawn if note), *(made.notes if resized else ()))
+            made = replace(made, notes=notes)
+        out.append(made)
+        before = made
+    return out
+
+
+def _acts(step: Step, draws: Draws) -> bool:
+    """Tells whether a step acts on the one sample."""
+    for gate in step.gates:
+        own = draws.at(gate.key)
+        chosen = gate.combinator.choose(own)[0, gate.slot, gate.branch]
+        if not (chosen and own.chance("p", gate.combinator.p)[0]):
+            return False
+    return bool(draws.at(step.key).chance("p", step.op.p)[0])
+
+
+def _drawn(step: Step, trace: Trace, named: bool) -> str:
+    """Words the numbers that were drawn for a step: "angle -7.3"."""
+    numbers = [
+        f"{name.replace('_', ' ')} {float(values[0]):.3g}"
+        for name, values in trace.get(step.key, {}).items()
+        if values.ndim == 1 and values.dtype.kind in "if"
+    ]
+    words = ", ".join(numbers)
+    return f"{step.op.name()}: {words}".removesuffix(": ") if named else words
+
+
+def _size(image: Array) -> str:
+    return f"{image.shape[0]} × {image.shape[1]}"

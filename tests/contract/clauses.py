@@ -1,0 +1,231 @@
+"""The contract of an op, a clause a function. Each raises AssertionError where it is broken.
+
+test_contract.py holds every op of the catalogue to every clause; test_teeth.py holds a
+sabotaged op to each and expects the error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import random
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from augpipe.backends import opencv
+from augpipe.errors import RecipeError
+from augpipe.ir import Flow, Meaning, Normalize, Warp
+from augpipe.ops.base import Combinator, Op
+from augpipe.pipeline import Pipeline
+from augpipe.plan.nodes import node, realise, steps
+from augpipe.recipe import Recipe, load
+from augpipe.rng import Draws
+from augpipe.targets import Sample
+from augpipe.types import Frame
+from tests.harness import photo
+
+SIZES = ((24, 40), (33, 17), (24, 40), (8, 9), (50, 51), (24, 40), (31, 64))
+
+
+def arrays(value: Any) -> list[Any]:
+    """Flattens a meaning to what it is made of."""
+    if dataclasses.is_dataclass(value):
+        return [a for f in dataclasses.fields(value) for a in arrays(getattr(value, f.name))]
+    if isinstance(value, (tuple, list)):
+        return [a for each in value for a in arrays(each)]
+    return [value]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two meanings are equal to the last bit."""
+    pairs = list(zip(arrays(one), arrays(other), strict=True))
+    return all(
+        np.array_equal(a, b, equal_nan=getattr(a, "dtype", "").__str__() != "")
+        if isinstance(a, np.ndarray) and a.dtype.kind == "f"
+        else np.all(a == b)
+        for a, b in pairs
+    )
+
+
+def row(meaning: Meaning, index: int) -> Meaning:
+    """One image's part of a meaning."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value[index : index + 1]
+        if isinstance(value, tuple) and any(isinstance(v, (np.ndarray, tuple)) for v in value):
+            return tuple(cut(each) for each in value)
+        return value
+
+    fields = dataclasses.fields(meaning)
+    return dataclasses.replace(meaning, **{f.name: cut(getattr(meaning, f.name)) for f in fields})
+
+
+def program(op: Op) -> tuple[Any, ...]:
+    return tuple(node(step) for step in steps([op], Counter()))
+
+
+def meanings(op: Op, indices: Any, sizes: Any, epoch: int = 0) -> list[Meaning]:
+    frame = Frame(np.array(sizes, np.int64).reshape(-1, 2))
+    return realise(program(op), Draws(3, np.asarray(indices, np.int64), epoch), frame)
+
+
+def pipeline(op: Op) -> Pipeline:
+    return Pipeline(Recipe(seed=3, sample=(op,)))
+
+
+def is_pure(op: Op) -> None:
+    """Two calls give the same meaning, and no global generator is read or moved."""
+    before = (random.getstate(), repr(np.random.get_state()))
+    first = meanings(op, range(7), SIZES)
+    np.random.seed(1), random.seed(1)
+    moved = (random.getstate(), repr(np.random.get_state()))
+    second = meanings(op, range(7), SIZES)
+    assert moved == (random.getstate(), repr(np.random.get_state())), "moves a global generator"
+    random.setstate(before[0])
+    assert all(map(same, first, second)), "two calls differ"
+
+
+def rows_stand_alone(op: Op) -> None:
+    """Row k of n images is that image's meaning alone, bit for bit."""
+    many = meanings(op, range(100, 107), SIZES)
+    for k, size in enumerate(SIZES):
+        alone = meanings(op, [100 + k], [size])
+        for whole, one in zip(many, alone, strict=True):
+            assert same(row(whole, k), one), f"row {k} of {len(SIZES)} is not the row alone"
+
+
+def p_zero_is_identity(op: Op) -> None:
+    """With p = 0 every target is untouched."""
+    if op.last:
+        return
+    off = op.model_copy(update={"p": 0.0})
+    image = photo(height=24, width=40)
+    mask = np.arange(24 * 40, dtype=np.int32).reshape(24, 40, 1)
+    (out,) = pipeline(off).run([Sample(image, [mask])], np.array([5]))
+    assert np.array_equal(out.image, image) and np.array_equal(out.masks[0], mask)
+
+
+def input_is_untouched(op: Op) -> None:
+    """The arrays that go in are the same afterwards."""
+    images = [np.array(photo(height=h, width=w)) for h, w in SIZES]
+    before = [image.copy() for image in images]
+    pipeline(op).run([Sample(image) for image in images], np.arange(len(images)))
+    assert all(map(np.array_equal, images, before)), "the input was written to"
+
+
+def kind_is_kept(op: Op) -> None:
+    """uint8 stays uint8, float stays float32, channels stay channels."""
+    image = photo(height=24, width=40)
+    last = isinstance(meanings(op, [0], [(24, 40)])[-1], Normalize)
+    for given in (image, image.astype(np.float32)):
+        (out,) = pipeline(op).run([Sample(given)], np.array([1]))
+        want = np.float32 if last else given.dtype
+        assert out.image.dtype == want, f"{given.dtype} became {out.image.dtype}"
+        assert out.image.ndim == 3 and out.image.shape[2] == 3
+        if given.dtype == np.float32 and not last:
+            assert out.image.min() >= 0 and out.image.max() <= 255, "leaves 0..255"
+
+
+def empty_batch(op: Op) -> None:
+    """No images: nothing, and no error."""
+    assert pipeline(op).run([], np.zeros(0, np.int64)) == []
+    for meaning in meanings(op, [], []):
+        assert all(len(a) == 0 for a in arrays(meaning) if isinstance(a, np.ndarray))
+
+
+def pickles(op: Op) -> None:
+    """The op and its pipeline survive pickling."""
+    assert pickle.loads(pickle.dumps(op)) == op
+    pipe = pickle.loads(pickle.dumps(pipeline(op)))
+    image = photo(height=24, width=40)
+    a, b = (p.run([Sample(image)], np.array([2]))[0].image for p in (pipe, pipeline(op)))
+    assert np.array_equal(a, b)
+
+
+def round_trips(op: Op) -> None:
+    """What it dumps builds it again."""
+    recipe = Recipe(seed=3, sample=(op,))
+    import yaml
+
+    assert load(yaml.safe_load(recipe.dump())) == recipe
+
+
+def refuses_bad_values(op: Op) -> None:
+    """Each declared field's bad values are refused by the field's name."""
+    good = op.item()
+    fields = dict(good[op.name()]) if isinstance(good, dict) else {}
+    for name, declared in type(op).declared().items():
+        refused = 0
+        for bad in declared.bad_values():
+            item = {op.name(): {**fields, name: bad}}
+            try:
+                load({"version": 1, "sample": [item]})
+            except RecipeError as error:
+                assert f"{op.name()}" in str(error) and name in str(error), f"unnamed: {error}"
+                refused += 1
+            else:
+                raise AssertionError(f"{op.name()}.{name} takes {bad!r}")
+        assert refused, f"{name} declares no bad value"
+
+
+def boxes_agree_with_pixels(op: Op) -> None:
+    """The centre of a drawn rectangle and of its box's outline move alike, to 0.1 pixel.
+
+    Through flows, whose box is the hull of bent edges, the box must hold the drawn pixels
+    to within a pixel.
+    """
+    height, width = 160, 200
+    x0, y0, x1, y1 = 70, 56, 118, 100
+    image = np.zeros((height, width, 1), np.float32)
+    image[y0:y1, x0:x1] = 255
+    sample = Sample(image, [(image > 0).astype(np.uint8)])
+    for index in range(6):
+        (meaning,) = meanings(op, [index], [(height, width)])
+        if not isinstance(meaning, (Warp, Flow)):
+            return
+        moved = opencv.render(meaning, 0, sample.image)[:, :, 0]
+        outline = _moved_outline(meaning, np.array([[x0, y0, x1, y1]], float))
+        if outline is None or moved.sum() < 255 * 30:
+            continue
+        rows, columns = np.nonzero(moved > 127)
+        hull = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        box = np.concatenate([outline.min(0), outline.max(0)])
+        cut = (hull[:2] == 0).any() or hull[2] == moved.shape[1] or hull[3] == moved.shape[0]
+        assert abs(hull - box).max() < 1.6, f"pixels at {hull}, box at {box}"
+        projective = isinstance(meaning, Warp) and meaning.matrix[0, 2, :2].any()
+        if cut or isinstance(meaning, Flow) or projective:
+            continue
+        at = (np.indices(moved.shape) + 0.5).reshape(2, -1) @ moved.ravel() / moved.sum()
+        centre = outline[:4].mean(axis=0)
+        assert abs(at[::-1] - centre).max() < 0.1, f"centre at {at[::-1]}, outline's at {centre}"
+
+
+def _moved_outline(meaning: Warp | Flow, box: np.ndarray) -> np.ndarray | None:
+    from augpipe import targets
+
+    outlines = targets.move_outlines(meaning, 0, targets.outlines(box))
+    seen = outlines.seen[0]
+    return np.asarray(seen) if len(seen) else None
+
+
+CLAUSES = [
+    is_pure,
+    rows_stand_alone,
+    p_zero_is_identity,
+    input_is_untouched,
+    kind_is_kept,
+    empty_batch,
+    pickles,
+    round_trips,
+    refuses_bad_values,
+    boxes_agree_with_pixels,
+]
+PIXEL_CLAUSES = {p_zero_is_identity, input_is_untouched, kind_is_kept, pickles}
+
+
+def applies(clause: Any, op: Op) -> bool:
+    """Whether a clause speaks of this op."""
+    return not (clause is boxes_agree_with_pixels and isinstance(op, Combinator))

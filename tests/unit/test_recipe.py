@@ -1,0 +1,187 @@
+"""Recipes: reading, extending, overriding, dumping, and the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import augpipe
+from augpipe.errors import RecipeError, UsageError
+from augpipe.ops import catalogue
+from augpipe.recipe import Recipe, load, schema
+from augpipe.yamltree import parse, scalar
+from tests.cases import CASES
+from tests.harness import ROOT
+
+GOOD = "version: 1\nseed: 5\nsample:\n  - rotate: {degrees: [-5, 5]}\n  - horizontal_flip\n"
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_loads_what_it_dumps(tmp_path: Path) -> None:
+    recipe = load(write(tmp_path, "a.yaml", GOOD))
+    assert recipe.seed == 5 and [op.name() for op in recipe.sample] == ["rotate", "horizontal_flip"]
+    assert load(write(tmp_path, "b.yaml", recipe.dump())) == recipe
+
+
+def test_extends_replaces_lists_and_merges_mappings(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "base.yaml", GOOD + "boxes: {min_area: 4, min_visibility: 0.5}\n")
+    middle = "version: 1\nextends: ../base.yaml\nboxes: {min_area: 9}\n"
+    write(tmp_path / "sub", "middle.yaml", middle)
+    top = "version: 1\nextends: sub/middle.yaml\nsample: [vertical_flip]\n"
+    recipe = load(write(tmp_path, "top.yaml", top))
+    assert [op.name() for op in recipe.sample] == ["vertical_flip"]
+    assert (recipe.seed, recipe.boxes.min_area, recipe.boxes.min_visibility) == (5, 9, 0.5)
+
+
+def test_a_problem_in_the_base_names_the_base(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", "version: 1\nsample: [rotat]\n")
+    top = write(tmp_path, "top.yaml", "version: 1\nextends: base.yaml\nseed: x\n")
+    with pytest.raises(RecipeError) as caught:
+        load(top)
+    assert {Path(p.place.file).name for p in caught.value.problems if p.place} == {
+        "base.yaml",
+        "top.yaml",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "check"),
+    [
+        ("seed=9", lambda r: r.seed == 9),
+        ("sample.0.rotate.degrees=[1, 2]", lambda r: r.sample[0].degrees == (1, 2)),
+        ("sample.1.horizontal_flip.p=0.25", lambda r: r.sample[1].p == 0.25),
+        ("sample.1=vertical_flip", lambda r: r.sample[1].name() == "vertical_flip"),
+        ("boxes.min_area=7", lambda r: r.boxes.min_area == 7),
+        ("sample=[]", lambda r: r.sample == ()),
+    ],
+)
+def test_overrides(tmp_path: Path, setting: str, check) -> None:
+    path = write(tmp_path, "a.yaml", GOOD + "boxes: {min_area: 1}\n")
+    assert check(load(path, [setting]))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["seed", "=3", "sample.7.rotate.p=1", "sample.0.rotatee.p=1", "seed.x=1", "sample.x.p=1"],
+)
+def test_overrides_that_reach_nothing(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(UsageError, match="--set"):
+        load(write(tmp_path, "a.yaml", GOOD), [setting])
+
+
+def test_an_override_is_checked_like_the_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="must be a range"):
+        load(write(tmp_path, "a.yaml", GOOD), ["sample.0.rotate.degrees=[9, 2]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-4", 5e-4),
+        ("1_000", "1_000"),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("012", 12),
+        ("0x10", 16),
+        ("~", None),
+        ("1:30", "1:30"),
+        ("2026-11-23", "2026-11-23"),
+        ("+.5", 0.5),
+        (".", "."),
+        ("-", "-"),
+        ("1.", 1.0),
+    ],
+)
+def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
+    got = scalar(text)
+    assert got == value and type(got) is type(value)
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_the_reader(text: str) -> None:
+    try:
+        parse(text, "x.yaml")
+    except RecipeError as error:
+        assert str(error).startswith("x.yaml:")
+
+
+def test_bombs_are_refused_quickly() -> None:
+    laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n"
+        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    with pytest.raises(RecipeError, match="anchors"):
+        parse(laughs, "x.yaml")
+    with pytest.raises(RecipeError, match="deeply"):
+        parse("[" * 5000, "x.yaml")
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"there is no recipe .*did you mean 'quick.yaml'"):
+        write(tmp_path, "quick.yaml", GOOD)
+        load(tmp_path / "quik.yaml")
+    with pytest.raises(RecipeError, match="cannot read"):
+        load(tmp_path)
+    (tmp_path / "bin.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="UTF-8"):
+        load(tmp_path / "bin.yaml")
+
+
+def test_python_mappings_are_recipes_too() -> None:
+    recipe = load({"version": 1, "sample": [{"rotate": {"degrees": (1, 2)}}]})
+    assert recipe.sample[0].degrees == (1.0, 2.0)
+    assert load(yaml.safe_load(recipe.dump())) == recipe
+
+
+def test_schema_is_valid_and_takes_what_the_reader_takes() -> None:
+    whole = schema()
+    json.dumps(whole)
+    jsonschema.Draft202012Validator.check_schema(whole)
+    validator = jsonschema.Draft202012Validator(whole)
+    for case in CASES:
+        document = json.loads(json.dumps({"version": 1, "sample": [case.item]}))
+        assert not list(validator.iter_errors(document)), case.item
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        assert not list(validator.iter_errors(yaml.safe_load(path.read_text()))), path
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"version": 2},
+        {"sample": []},
+        {"version": 1, "sample": ["rotat"]},
+        {"version": 1, "sample": [{"rotate": {"degree": [1, 2]}}]},
+        {"version": 1, "sample": [{"rotate": {"degrees": 15}}]},
+        {"version": 1, "sample": [{"brightness": {"factor": [-1, 2]}}]},
+        {"version": 1, "extra": 1},
+    ],
+)
+def test_schema_refuses_what_the_reader_refuses(document: dict) -> None:
+    assert list(jsonschema.Draft202012Validator(schema()).iter_errors(document))
+    with pytest.raises(RecipeError):
+        load(document)
+
+
+def test_every_op_stands_in_the_schema() -> None:
+    assert set(catalogue()) <= set(schema()["$defs"])
+
+
+def test_pipeline_of_an_empty_recipe_is_the_identity() -> None:
+    import numpy as np
+
+    pipe = augpipe.Pipeline(Recipe())
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    assert np.array_equal(pipe(image, index=0), image)

@@ -87,7 +87,7 @@ def outline(boxes: Array, where: str = "boxes") -> Outlines:
         DataError: If a coordinate is not finite, or x1 < x0 or y1 < y0, with the row.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    finite: Bools = np.isfinite(boxes).all(axis=1, keepdims=True)[:, 0]
+    finite = np.asarray(np.isfinite(boxes).all(axis=1))
     ordered = (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1])
     for row in np.flatnonzero(~(finite & ordered))[:1]:
         what = "x1 < x0 or y1 < y0" if finite[row] else "coordinates must be finite"
@@ -272,7 +272,7 @@ def _distances(lines: Floats, points: Floats) -> Floats:
 
 def _clip(polygons: Floats, lines: Floats) -> Floats:
     """Cuts (N, k, 2) polygons by half-planes; the same array where none is cut."""
-    beyond = np.asarray(_distances(lines, polygons) < -_SNAP).any(axis=1)
+    beyond = np.any(_distances(lines, polygons) < -_SNAP, axis=1)
     rows = np.flatnonzero(beyond.any(axis=1))
     if not len(rows):
         return polygons

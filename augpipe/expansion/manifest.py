@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -135,23 +136,14 @@ class Manifest:
         """
         start = 0
         for line, row in rows_of(self.path):
-            if row is None or not trusted(row):
-                self._sorted = False
-            else:
+            if not line.endswith(b"\n"):
+                break
+            if row is not None and trusted(row):
                 self._note(row.key, start, len(line))
+            else:
+                self._sorted = False
             start += len(line)
-        self._lines.size = start - self._torn(start)
-
-    def _torn(self, size: int) -> int:
-        """Returns how many bytes at the end of the file are a line without its end."""
-        if not size:
-            return 0
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read() == b"\n":
-                return 0
-            file.seek(0)
-            return len(file.read().rpartition(b"\n")[2])
+        self._lines.size = start
 
     def drop(self, key: Key) -> None:
         """Gives up a row that was loaded."""
@@ -216,7 +208,7 @@ class LineFile:
         self.path = path
         self.size = 0
         """Up to where the file holds whole lines: what lies behind is cut off."""
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def append(self, data: bytes) -> None:
         """Writes at the end.
@@ -226,12 +218,12 @@ class LineFile:
         """
         try:
             if self._file is None:
-                self._file = self.path.open("ab")
+                self._file = self.path.open("ab", buffering=0)
                 self._file.truncate(self.size)
-            self._file.write(data)
-            self._file.flush()
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
-            self._abandon()
             raise unwritable(self.path, error) from error
         self.size += len(data)
 
@@ -252,13 +244,6 @@ class LineFile:
         """Closes the file; it may be appended to again."""
         if self._file is not None:
             self._file.close()
-            self._file = None
-
-    def _abandon(self) -> None:
-        """Closes a file whose buffer can perhaps not be written."""
-        try:
-            self.close()
-        except OSError:
             self._file = None
 
 
@@ -295,9 +280,7 @@ def parameters(trace: Trace, row: int) -> Parameters:
     not finite as null; fields of more than 64 numbers are left out.
     """
     return {
-        op: {
-            name: _plain(values[row]) for name, values in draws.items() if _is_short(values, row)
-        }
+        op: {name: _plain(values[row]) for name, values in draws.items() if _is_short(values, row)}
         for op, draws in trace.items()
     }
 

@@ -1,22 +1,45 @@
-"""Geometry that is a projective map: crops, flips, resizes, rotations, perspective.
+"""Geometry that keeps the axes: flips, quarter turns, crops, padding, resizes.
 
 Matrices map output to source in continuous coordinates (types.py). Angles are in degrees,
-positive is counter-clockwise as seen.
+positive is counter-clockwise as seen. What turns, shears or bends is in affine.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from augpipe.ir import Meaning, Warp
+from augpipe.errors import UsageError
+from augpipe.ir import Meaning, Warp, rect
 from augpipe.ops.base import Op, Probability
 from augpipe.rng import Draws
-from augpipe.spec import Choice, IntPair, Number, Numbers, Pair, Range, Size
+from augpipe.spec import Choice, Flag, IntPair, Number, Numbers, Pair, Range, Size
 from augpipe.types import Antialias, Border, Fill, Floats, Frame, Interpolation, Ints, Sampling
 
-Degrees = Annotated[Pair, Range(-360, 360, "degrees")]
+
+@dataclass(frozen=True)
+class Margins(Numbers):
+    """Whole pixels on every side: one number, or [left, top, right, bottom]."""
+
+    count: int | None = 4
+    scalar: bool = True
+
+    @property
+    def number(self) -> Number:
+        """The declaration of each number."""
+        return Number(0, 65535, "pixels", integer=True)
+
+    def allowed(self) -> str:
+        return f"an integer or [left, top, right, bottom], integers {self.number.bounds()}"
+
+
+def margins(padding: int | tuple[int, ...]) -> tuple[Ints, Ints]:
+    """Returns the rows and columns added before the image, and those added after it."""
+    left, top, right, bottom = np.broadcast_to(np.asarray(padding, np.int64), 4)
+    return np.array([top, left]), np.array([bottom, right])
 
 
 class _Geometry(Op):
@@ -63,16 +86,25 @@ class _Interpolated(_Filled):
         )
 
 
-def affine(a: object, b: object, tx: object, c: object, d: object, ty: object) -> Floats:
+def affine(
+    a: ArrayLike, b: ArrayLike, tx: ArrayLike, c: ArrayLike, d: ArrayLike, ty: ArrayLike
+) -> Floats:
     """Returns (n, 3, 3) matrices [[a, b, tx], [c, d, ty], [0, 0, 1]] from numbers or (n,)."""
     rows = np.broadcast_arrays(a, b, tx, c, d, ty, 0.0, 0.0, 1.0)
     return np.stack(rows, axis=-1).reshape(-1, 3, 3).astype(np.float64)
 
 
-def about_center(linear: Floats, frame: Frame) -> Floats:
-    """Returns the (n, 3, 3) matrices that do `linear` about each image's centre."""
-    x, y = frame.width / 2.0, frame.height / 2.0
-    return affine(1, 0, x, 0, 1, y) @ linear @ affine(1, 0, -x, 0, 1, -y)
+def about_center(linear: Floats, frame: Frame, size: Ints | None = None) -> Floats:
+    """Returns the (n, 3, 3) matrices that do `linear` from centre to centre.
+
+    Args:
+        linear: (n, 3, 3), output to source about the origin.
+        frame: The sources.
+        size: (n, 2), sizes of the outputs; those of the sources when left out.
+    """
+    out = frame if size is None else Frame(size)
+    there = affine(1, 0, frame.width / 2.0, 0, 1, frame.height / 2.0)
+    return there @ linear @ affine(1, 0, -out.width / 2.0, 0, 1, -out.height / 2.0)
 
 
 def turn(degrees: Floats) -> Floats:
@@ -99,20 +131,160 @@ class HorizontalFlip(_Geometry):
         return self.warp(affine(-1, 0, frame.width, 0, 1, 0), frame)
 
 
-class Rotate(_Interpolated):
-    """Turns the image about its centre by a uniformly drawn angle; the size is kept.
+class VerticalFlip(_Geometry):
+    """Mirrors top and bottom: out[y, x] = in[H - 1 - y, x].
 
-    Matches torchvision's RandomRotation(expand=False): positive is counter-clockwise.
+    Matches torchvision's RandomVerticalFlip.
     """
 
-    main: ClassVar[str] = "degrees"
+    inside: ClassVar[bool] = True
+    lattice: ClassVar[bool] = True
 
-    degrees: Degrees = (-15.0, 15.0)
-    """Angle of rotation, counter-clockwise."""
+    p: Probability = 0.5
+    """Probability that the image is mirrored."""
 
     def means(self, draw: Draws, frame: Frame) -> Warp:
-        angle = draw.uniform("angle", *self.degrees)
-        return self.warp(about_center(turn(angle), frame), frame)
+        return self.warp(affine(1, 0, 0, 0, -1, frame.height), frame)
+
+
+class Transpose(_Geometry):
+    """Mirrors about the main diagonal: out[y, x] = in[x, y]; height and width change places.
+
+    Matches albumentations' Transpose.
+    """
+
+    inside: ClassVar[bool] = True
+    lattice: ClassVar[bool] = True
+
+    p: Probability = 0.5
+    """Probability that the image is mirrored."""
+
+    def means(self, draw: Draws, frame: Frame) -> Warp:
+        matrix = affine(0, 1, np.zeros(len(frame)), 1, 0, 0)
+        return self.warp(matrix, frame, frame.sizes[:, ::-1])
+
+
+class Rotate90(_Geometry):
+    """Turns by a random number of quarter turns, counter-clockwise; no pixel is interpolated.
+
+    out = np.rot90(in, times); height and width change places where `times` is odd. Matches
+    albumentations' RandomRotate90.
+    """
+
+    inside: ClassVar[bool] = True
+    lattice: ClassVar[bool] = True
+    main: ClassVar[str] = "times"
+
+    times: Annotated[IntPair, Range(0, 3, "quarter turns", integer=True)] = (0, 3)
+    """Quarter turns, each number of them equally likely."""
+
+    def means(self, draw: Draws, frame: Frame) -> Warp:
+        times = draw.integers("times", *self.times)
+        odd = (times % 2 == 1)[:, None]
+        size = np.where(odd, frame.sizes[:, ::-1], frame.sizes)
+        return self.warp(about_center(turn(90.0 * times), frame, size), frame, size)
+
+
+class CenterCrop(_Filled):
+    """Cuts out the central rectangle; a smaller image is padded on both sides.
+
+    The first row is round((H - h) / 2), half to even; of an odd number of padded rows the
+    larger part is below; columns likewise. Matches torchvision's CenterCrop.
+    """
+
+    lattice: ClassVar[bool] = True
+    main: ClassVar[str] = "size"
+
+    size: Annotated[IntPair, Size()]
+    """Size of the result: [height, width], or one number for a square."""
+
+    def means(self, draw: Draws, frame: Frame) -> Warp:
+        size = _sizes(self.size, frame)
+        excess = frame.sizes - size
+        first = np.where(excess < 0, -(-excess // 2), np.rint(excess / 2.0))
+        return self.warp(affine(1, 0, first[:, 1], 0, 1, first[:, 0]), frame, size)
+
+
+class RandomCrop(_Filled):
+    """Cuts a rectangle of fixed size out at a random place, after padding.
+
+    The place is uniform over all whole pixels. Matches torchvision's RandomCrop: with
+    `pad_if_needed`, a side that is too short is padded at both ends by all that it lacks.
+    """
+
+    lattice: ClassVar[bool] = True
+    main: ClassVar[str] = "size"
+
+    size: Annotated[IntPair, Size()]
+    """Size of the result: [height, width], or one number for a square."""
+    padding: Annotated[int | tuple[int, ...], Margins()] = 0
+    """Pixels added first: one number, or [left, top, right, bottom]."""
+    pad_if_needed: Annotated[bool, Flag()] = False
+    """Whether an image smaller than `size` is padded; otherwise it is an error."""
+
+    @property
+    def inside(self) -> bool:  # type: ignore[override]
+        """Whether nothing is ever padded."""
+        return not np.any(self.padding) and not self.pad_if_needed
+
+    def means(self, draw: Draws, frame: Frame) -> Warp:
+        size = _sizes(self.size, frame)
+        before, after = margins(self.padding)
+        lack = np.maximum(size - frame.sizes - before - after, 0)
+        if lack.any() and not self.pad_if_needed:
+            small = frame.sizes[lack.any(axis=1).argmax()]
+            raise UsageError(
+                f"random_crop: {self.size[0]} x {self.size[1]} does not fit into an image of "
+                f"{small[0]} x {small[1]} (set pad_if_needed: true)"
+            )
+        free = frame.sizes + before + after + 2 * lack - size
+        at = np.floor(draw.uniforms("position", 2) * (free + 1)) - before - lack
+        draw.note("offset", at)
+        return self.warp(affine(1, 0, at[:, 1], 0, 1, at[:, 0]), frame, size)
+
+
+class Pad(_Filled):
+    """Adds a border around the image. Matches torchvision's Pad."""
+
+    lattice: ClassVar[bool] = True
+    main: ClassVar[str] = "padding"
+
+    padding: Annotated[int | tuple[int, ...], Margins()]
+    """Pixels added: one number for every side, or [left, top, right, bottom]."""
+
+    def means(self, draw: Draws, frame: Frame) -> Warp:
+        before, after = margins(self.padding)
+        top, left = np.broadcast_to(before, (len(frame), 2)).T
+        return self.warp(affine(1, 0, -left, 0, 1, -top), frame, frame.sizes + before + after)
+
+
+class Resize(_Geometry):
+    """Resizes the image.
+
+    One number is the shorter side; the longer one is then floor(size x long / short), as
+    torchvision's Resize.
+    """
+
+    inside: ClassVar[bool] = True
+    main: ClassVar[str] = "size"
+
+    size: Annotated[int | IntPair, Size(short_side=True)]
+    """Length of the shorter side (the ratio is kept), or [height, width]."""
+    interpolation: Annotated[Interpolation, Choice(("nearest", "bilinear", "bicubic"))] = "bilinear"
+    """How images are read between pixel centres."""
+    antialias: Annotated[Antialias, Choice(("box", "full"))] = "box"
+    """How shrinking by 2 or more is kept from aliasing."""
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.interpolation, border="edge", antialias=self.antialias)
+
+    def means(self, draw: Draws, frame: Frame) -> Warp:
+        size = _sizes(self.size, frame)
+        if isinstance(self.size, int):
+            short = frame.sizes.min(axis=1, keepdims=True)
+            size = self.size * frame.sizes // np.maximum(short, 1)
+        return crop_resize(self, frame, rect(frame.sizes), size)
 
 
 class RandomResizedCrop(_Geometry):
@@ -143,42 +315,46 @@ class RandomResizedCrop(_Geometry):
         return Sampling(self.interpolation, border="edge", antialias=self.antialias)
 
     def means(self, draw: Draws, frame: Frame) -> Warp:
-        n, tries = len(frame), 10
-        width, height = frame.width[:, None], frame.height[:, None]
+        box = draw.note("box", self.box(draw, frame))
+        return crop_resize(self, frame, box, _sizes(self.size, frame))
+
+    def box(self, draw: Draws, frame: Frame, tries: int = 10) -> Floats:
+        """Returns (n, 4): the rectangles that are cut out."""
+        height, width = frame.height, frame.width
+        (least, most), (narrow, wide) = self.scale, self.ratio
+        shares = least + (most - least) * draw.uniforms("area", tries)
+        area = (width * height)[:, None] * shares
         low, high = np.log(self.ratio)
-        area = width * height * (
-            self.scale[0] + (self.scale[1] - self.scale[0]) * draw.uniforms("area", tries)
-        )
         aspect = np.exp(low + (high - low) * draw.uniforms("aspect", tries))
-        w, h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
-        fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-        # The fallback stands as an eleventh try that always fits.
-        whole = width / height
-        w = np.concatenate([w, np.where(whole > self.ratio[1], np.rint(height * self.ratio[1]),
-                                        width)], axis=1)
-        h = np.concatenate([h, np.where(whole < self.ratio[0], np.rint(width / self.ratio[0]),
-                                        height)], axis=1)
-        fits = np.concatenate([fits, np.ones((n, 1), bool)], axis=1)
+        sides = np.rint(np.sqrt(np.stack([area * aspect, area / aspect], axis=2)))
+        # The fallback stands as an eleventh try, which always fits.
+        ratio = width / height
+        last_width = np.where(ratio > wide, np.rint(height * wide), width)
+        last_height = np.where(ratio < narrow, np.rint(width / narrow), height)
+        last = np.maximum(np.stack([last_width, last_height], axis=1), 1)
+        sides = np.concatenate([sides, last[:, None]], axis=1)
+
+        room = np.stack([width, height], axis=1)
+        fits = np.asarray(((sides > 0) & (sides <= room[:, None])).all(axis=2))
+        fits[:, tries] = True
         first = fits.argmax(axis=1)
-        w, h = w[np.arange(n), first], h[np.arange(n), first]
-        w, h = np.maximum(w, 1), np.maximum(h, 1)
-        at = draw.uniforms("position", 2)
-        x = np.floor(at[:, 0] * (frame.width - w + 1))
-        y = np.floor(at[:, 1] * (frame.height - h + 1))
-        x = np.where(first == tries, np.floor((frame.width - w) / 2), x)
-        y = np.where(first == tries, np.floor((frame.height - h) / 2), y)
-        return crop_resize(self, frame, np.stack([x, y, x + w, y + h], axis=1), self.size)
+        side = sides[np.arange(len(frame)), first]
+        place = np.floor(draw.uniforms("position", 2) * (room - side + 1))
+        place = np.where((first == tries)[:, None], np.floor((room - side) / 2), place)
+        return np.concatenate([place, place + side], axis=1)
 
 
-def crop_resize(op: _Geometry, frame: Frame, box: Floats, size: IntPair | Ints) -> Warp:
-    """Returns the warp that cuts out `box` (n, 4) and resizes it to `size`.
+def _sizes(size: int | IntPair, frame: Frame) -> Ints:
+    """Returns (n, 2): one size for every image."""
+    return np.broadcast_to(np.asarray(size, np.int64), (len(frame), 2))
+
+
+def crop_resize(op: _Geometry, frame: Frame, box: Floats, size: Ints) -> Warp:
+    """Returns the warp that cuts out `box` (n, 4) and resizes it to `size` (n, 2).
 
     What lies outside the box is not seen: the result is that of a crop and then a resize.
     """
-    sizes = np.broadcast_to(np.asarray(size, np.int64), (len(frame), 2))
-    sx = (box[:, 2] - box[:, 0]) / sizes[:, 1]
-    sy = (box[:, 3] - box[:, 1]) / sizes[:, 0]
+    sx = (box[:, 2] - box[:, 0]) / size[:, 1]
+    sy = (box[:, 3] - box[:, 1]) / size[:, 0]
     matrix = affine(sx, 0, box[:, 0], 0, sy, box[:, 1])
-    return Warp(
-        matrix, frame.sizes, sizes, box, np.zeros((len(frame), 0, 3)), op.sampling
-    )
+    return Warp(matrix, frame.sizes, size, box, np.zeros((len(frame), 0, 3)), op.sampling)

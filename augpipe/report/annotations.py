@@ -35,6 +35,11 @@ class Marks:
     keypoints: Floats = field(default_factory=lambda: _none(3))
     mask: Array | None = None
 
+    def classes(self) -> set[int]:
+        """Returns the class numbers that occur."""
+        in_mask = [] if self.mask is None else np.unique(self.mask[self.mask > 0])
+        return {*self.labels, *(int(label) for label in in_mask)}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from augpipe.data.decode import decode
-from augpipe.data.folder import Listing, Source
+from augpipe.data.folder import Source
 from augpipe.errors import AugpipeError, DataError
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import Step, steps
@@ -76,28 +76,6 @@ class Preview:
     recipe: str
 
 
-def spread(listing: Listing, count: int, wanted: Annotations) -> list[tuple[int, Source]]:
-    """Picks images with their indices: annotated ones first, then spread over the classes."""
-    every = list(enumerate(listing.sources))
-    marked = [each for each in every if wanted.has(each[1].relative)]
-    if marked:
-        return marked[:count]
-    classes: dict[str | None, list[tuple[int, Source]]] = {}
-    for each in every:
-        classes.setdefault(each[1].label, []).append(each)
-    groups = list(classes.values())
-    if len(groups) == 1:
-        return every[:: max(1, len(every) // count)][:count]
-    groups = groups[:: max(1, len(groups) // count)]
-    deepest = max(len(group) for group in groups)
-    return [group[i] for i in range(deepest) for group in groups if i < len(group)][:count]
-
-
-def shown(recipe: Recipe) -> Recipe:
-    """Returns the part of a recipe that can be looked at: without what ends in numbers."""
-    return recipe.model_copy(update={"sample": tuple(op for op in recipe.sample if not op.last)})
-
-
 def tell(
     recipe: Recipe,
     source: Source,
@@ -110,7 +88,7 @@ def tell(
     """Makes the pictures of one image.
 
     Args:
-        recipe: What to do, from `shown`.
+        recipe: What to do, without an op that ends in numbers.
         source: The image.
         index: Its index: the key of its draws.
         variants: How many epochs to show.

@@ -1,43 +1,171 @@
-"""Color, Curve, Histogram and Normalize with OpenCV."""
+"""Color, Curve, Histogram and Normalize with OpenCV.
+
+A function of one channel's level alone is a table of 256 entries for uint8, computed in
+float64 and rounded once. Other colour maps are computed in float32 on coefficients for
+which float32 is exact (see `_on_grid`): the result is the same on every machine and with
+any order of summation, and a grey pixel stays grey.
+"""
 
 from __future__ import annotations
+
+from typing import assert_never
 
 import cv2
 import numpy as np
 
-from augpipe.ir import Color, Curve, Histogram, Normalize
-from augpipe.types import Array
+from augpipe.errors import DataError
+from augpipe.ir import Color, Curve, CurveKind, Histogram, Normalize
+from augpipe.types import Array, Floats
+
+_LEVELS = np.arange(256.0)
+_STRIP = 8192  # pixels in one pass: their float32 copy stays in the cache and off the heap's top
 
 
 def color(meaning: Color, row: int, image: Array) -> Array:
     """Maps the colours of one image (H, W, 1 or 3)."""
+    channels = image.shape[2]
+    if channels not in (1, 3):
+        raise DataError("colour", f"an image has 1, 3 or 4 channels here, not {channels}")
     matrix, offset = meaning.matrix[row], meaning.offset[row]
     if meaning.mean[row].any():
-        mean = np.asarray(cv2.mean(image)[: image.shape[2]])
+        mean = np.asarray(cv2.mean(image)[:channels])
         offset = offset + meaning.mean[row] @ np.broadcast_to(mean, 3)
-    if image.shape[2] == 1:
-        gain, shift = matrix[0].sum(), offset[0]
-        if gain == 1.0 and shift == 0.0:
-            return image
-        out = np.rint(image * gain + shift) if image.dtype == np.uint8 else image * gain + shift
-        return np.clip(out, 0, 255).astype(image.dtype)
-    whole = np.concatenate([matrix, offset[:, None]], axis=1)
-    if (whole == np.eye(3, 4)).all():
+    if channels == 1:
+        matrix, offset = matrix[:1].sum(axis=1, keepdims=True), offset[:1]
+    gain = np.diagonal(matrix)
+    alone = (matrix == np.diag(gain)).all()
+    if alone and (gain == 1.0).all() and not offset.any():
         return image
-    out = cv2.transform(image, whole.astype(np.float32))
-    return out if image.dtype == np.uint8 else np.clip(out, 0, 255)
+    if image.dtype != np.uint8:
+        if alone:
+            return np.clip(_affine(image, gain, offset), 0, 255)
+        whole = np.concatenate([matrix, offset[:, None]], axis=1)
+        return np.clip(cv2.transform(image, whole.astype(np.float32)), 0, 255)
+    if alone:
+        same = (gain == gain[0]).all() and (offset == offset[0]).all()
+        which = slice(1) if same else slice(None)
+        return _look_up(image, _LEVELS[:, None] * gain[which] + offset[which])
+    return _mix(image, _on_grid(matrix, offset))
+
+
+def _on_grid(matrix: Floats, offset: Floats) -> Array:
+    """Returns (3, 4) coefficients, rounded so that float32 sums of them are exact.
+
+    All are multiples of one power of two, so small that no sum needs more than the 24 bits
+    of a float32, and rows of one sum keep one sum. The level that comes out is off by less
+    than 0.02, where levels are mixed as colour operations mix them.
+    """
+    reach = 255.0 * abs(matrix).sum(axis=1).max() + abs(offset).max()
+    grid = 2.0 ** (22 - np.ceil(np.log2(max(reach, 1.0))))
+    snapped = np.rint(matrix * grid)
+    snapped[:, 0] += np.rint(matrix.sum(axis=1).round(12) * grid) - snapped.sum(axis=1)
+    shift = np.rint(offset.round(9) * grid)
+    return np.asarray(np.concatenate([snapped, shift[:, None]], axis=1) / grid, np.float32)
+
+
+def _mix(image: Array, whole: Array) -> Array:
+    """Returns a (3, 4) map of the colours of a uint8 image, rounded half to even."""
+    out = np.empty_like(image)
+    rows = max(1, _STRIP // image.shape[1])
+    for top in range(0, len(image), rows):
+        strip = image[top : top + rows].astype(np.float32)
+        cv2.transform(strip, whole, dst=strip)
+        cv2.threshold(strip, 0.0, 0.0, cv2.THRESH_TOZERO, dst=strip)
+        cv2.convertScaleAbs(strip, dst=out[top : top + rows])
+    return out
+
+
+def _look_up(image: Array, table: Floats) -> Array:
+    """Looks uint8 levels up in a table (256, 1 or C) of levels, rounded half to even."""
+    rounded = np.rint(np.clip(table, 0, 255)).astype(np.uint8)
+    return cv2.LUT(image, rounded.reshape(1, 256, -1)).reshape(image.shape)
+
+
+def _affine(image: Array, gain: Floats, shift: Floats) -> Array:
+    """Returns gain x image + shift as float32, one number a channel or one for all."""
+    height, width, channels = image.shape
+    scale, level = (
+        np.tile(np.broadcast_to(v, channels).astype(np.float32), width) for v in (gain, shift)
+    )
+    out = image.reshape(height, -1) * scale  # whole rows: NumPy is slow on an axis of three
+    out += level
+    return np.asarray(out.reshape(image.shape), np.float32)
 
 
 def curve(meaning: Curve, row: int, image: Array) -> Array:
-    """To be written."""
-    raise NotImplementedError
+    """Maps every level by the curve."""
+    steps = [(kind, amount[row]) for kind, amount in meaning.steps if not np.isnan(amount[row])]
+    if not steps:
+        return image
+    levels = _LEVELS[:, None] if image.dtype == np.uint8 else np.clip(image, 0, 255)
+    for kind, amount in steps:
+        levels = _step(kind, amount, levels)
+    return _look_up(image, levels) if image.dtype == np.uint8 else levels.astype(np.float32)
+
+
+def _step(kind: CurveKind, amount: float, levels: Array) -> Array:
+    match kind:
+        case "gamma":
+            return np.asarray(255.0 * (levels / 255.0) ** amount)
+        case "solarize":
+            return np.where(levels >= amount, 255.0 - levels, levels)
+        case "posterize":
+            return levels - levels % 2.0 ** (8.0 - amount)
+        case _:
+            assert_never(kind)
 
 
 def histogram(meaning: Histogram, row: int, image: Array) -> Array:
-    """To be written."""
-    raise NotImplementedError
+    """Maps the levels of each channel by what its histogram says."""
+    if meaning.kind == "autocontrast":
+        return _autocontrast(image)
+    levels = image if image.dtype == np.uint8 else np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    if meaning.kind == "equalize":
+        out = _look_up(levels, np.stack([_equal(p) for p in cv2.split(levels)], axis=1))
+    else:
+        out = _clahe(levels, float(meaning.amount[row]), meaning.tiles)
+    return out.astype(image.dtype, copy=False)
+
+
+def _autocontrast(image: Array) -> Array:
+    ends = np.array([cv2.minMaxLoc(plane)[:2] for plane in cv2.split(image)])
+    low, span = ends[:, 0], ends[:, 1] - ends[:, 0]
+    gain = np.where(span > 0, 255.0 / np.where(span > 0, span, 1.0), 1.0)
+    low = np.where(span > 0, low, 0.0)
+    if image.dtype == np.uint8:
+        return _look_up(image, (_LEVELS[:, None] - low) * gain)
+    return np.clip(_affine(image, gain, -low * gain), 0, 255)
+
+
+def _equal(plane: Array) -> Floats:
+    """Returns Pillow's equalizing table of one channel."""
+    counts = cv2.calcHist([plane], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
+    present = counts[counts > 0]
+    step = int(plane.size - present[-1]) // 255
+    if len(present) <= 1 or step == 0:
+        return _LEVELS
+    before = np.cumsum(counts) - counts
+    return ((step // 2 + before) // step).astype(np.float64)
+
+
+def _clahe(image: Array, clip_limit: float, tiles: int) -> Array:
+    clahe = cv2.createCLAHE(clip_limit, (tiles, tiles))
+    if image.shape[2] == 1:
+        return clahe.apply(image).reshape(image.shape)
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    lab[:, :, 0] = clahe.apply(np.ascontiguousarray(lab[:, :, 0]))
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
 
 def normalize(meaning: Normalize, row: int, image: Array) -> Array:
-    """To be written."""
-    raise NotImplementedError
+    """Returns float32 (v / 255 - mean) / std."""
+    channels = image.shape[2]
+    if len(meaning.mean) not in (1, channels):
+        have = f"the image has {channels} channel{'s' * (channels > 1)}"
+        need = f"its mean and std have {len(meaning.mean)} numbers"
+        raise DataError("normalize", f"{have}, {need}: give one number, or one a channel")
+    mean, std = np.array(meaning.mean), np.array(meaning.std)
+    if image.dtype != np.uint8:
+        return _affine(image, 1.0 / (255.0 * std), -mean / std)
+    table = ((_LEVELS[:, None] / 255.0 - mean) / std).astype(np.float32)
+    return cv2.LUT(image, table.reshape(1, 256, -1)).reshape(image.shape)

@@ -1,0 +1,65 @@
+"""Commands about recipes and ops: check, explain, ops, schema."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augpipe.cli.options import Overrides, RecipePath
+from augpipe.errors import RecipeError
+
+
+def check(
+    paths: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes in YAML.")],
+    overrides: Overrides = None,
+) -> None:
+    """Report every problem of recipes at once, each with its place and a hint."""
+    from augpipe.pipeline import load
+    from augpipe.plan.explain import count, plural
+
+    problems = []
+    for path in paths:
+        try:
+            ops, passes = count(load(path, overrides or ()).nodes)
+        except RecipeError as error:
+            problems += error.problems
+        else:
+            print(f"{path}: fine: {plural(ops, 'op')} in {plural(passes, 'pass')}")
+    if problems:
+        raise RecipeError(problems)
+
+
+def explain(
+    path: RecipePath,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="H W", min=1, help="Follow an image of this size through it."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print a recipe's plan: what fuses with what, on which backend, and why."""
+    from augpipe.pipeline import load
+
+    print(load(path, overrides or ()).explain(size=size))
+
+
+def ops(
+    name: Annotated[str, typer.Argument(help="An op, to read all about it.")] = "",
+) -> None:
+    """List the ops, or describe one."""
+    from augpipe.report.catalogue import describe_op, list_ops
+
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    print(describe_op(name, width) if name else list_ops(width))
+
+
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from augpipe.recipe import schema
+
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))

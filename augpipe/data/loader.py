@@ -1,0 +1,303 @@
+"""Batches ready to train on, loaded by threads.
+
+Which samples make which batch is settled before a thread starts, from the seed and the epoch,
+and a sample's pixels depend on its index and the epoch: so the threads have no say in the
+result. Each takes a whole batch, and batches are handed on in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from augpipe.data.dataset import (
+    Apply,
+    FolderImages,
+    check_epoch,
+    check_map_style,
+    distinct_keys,
+    load,
+    positions,
+)
+from augpipe.errors import DataError, UsageError
+from augpipe.rng import Draws
+
+_NUMERIC = int | float | np.generic | Tensor | np.ndarray
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+
+
+class Loader:
+    """Yields (images, targets): images (B, C, H, W), targets of B.
+
+    Pixels are the same for any number of workers and any batch size. Each iteration is an
+    epoch: the first is `epoch`, the next is one later, also where the one before was broken
+    off. `state_dict` says where the iteration that was begun last stands.
+
+    An index that a sampler gives more than once in an epoch is augmented anew each time: its
+    k-th time (from 0) is keyed by index + k * len(base).
+
+    Targets that are numbers, tensors or arrays are collated as torch's `default_collate` does
+    (integers become int64); of anything else there is a list.
+
+    Args:
+        base: A map-style dataset of (image, target), whose items may be read from several
+            threads at once; or a folder, whose images all become RGB (grey is repeated, alpha
+            is dropped, as in `torchvision.datasets.ImageFolder`) and whose targets are class
+            indices, -1 where there are no classes.
+        apply: What to do to the items.
+        seed: Of the shuffling.
+        batch_size: Samples in a batch. The last one may be smaller.
+        workers: Threads; 0 loads in the caller's. At most 2 * workers + 1 batches are in hand.
+        device: Where the tensors go.
+        epoch: The first epoch.
+        shuffle: Whether to draw an order for each epoch; yes unless there is a sampler.
+        drop_last: Leave out a last batch that is smaller.
+        on_error: What to do with a sample that fails: raise, or leave it out of its batch and
+            append its DataError to `skipped`, which each epoch empties.
+        sampler: Gives the epoch's indices; its `set_epoch` is called, if it has one. A resumed
+            epoch needs the same indices from it again.
+        split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
+
+    Raises:
+        UsageError: If an argument cannot be used.
+        DataError: If the folder cannot be read.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        apply: Apply,
+        *,
+        seed: int,
+        batch_size: int = 64,
+        workers: int = 2,
+        device: str | torch.device = "cpu",
+        epoch: int = 0,
+        shuffle: bool | None = None,
+        drop_last: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+        sampler: Iterable[int] | None = None,
+        split: str | None = None,
+    ) -> None:
+        if batch_size < 1 or workers < 0:
+            raise UsageError(f"batch_size {batch_size} (1 or more), workers {workers} (0 or more)")
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error {on_error!r}: raise or skip")
+        if sampler is not None and shuffle:
+            raise UsageError("the order comes from the sampler or from shuffle, not from both")
+        if isinstance(base, str | os.PathLike):
+            base = FolderImages(Path(base), split)
+        elif split is not None:
+            raise UsageError(f"split {split!r}: only a folder has splits")
+        self._length = check_map_style(base)
+        self.base = base
+        self.batch_size = batch_size
+        self.skipped: list[DataError] = []
+        self._apply = apply
+        self._seed = seed
+        self._workers = workers
+        self._device = torch.device(device)
+        self._shuffle = sampler is None and shuffle is not False
+        self._drop_last = drop_last
+        self._on_error = on_error
+        self._sampler = sampler
+        self._samples = self._length if sampler is None else len(sampler)  # type: ignore[arg-type]
+        self._next = self._at = (check_epoch(epoch), 0)
+        self._run = object()
+
+    def __len__(self) -> int:
+        """Batches in an epoch; fewer come if all samples of one are left out."""
+        full, rest = divmod(self._samples, self.batch_size)
+        return full + (rest > 0 and not self._drop_last)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration will be."""
+        return self._next[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration this epoch, from its first batch."""
+        self._go_to(check_epoch(epoch), 0)
+
+    def state_dict(self) -> dict[str, int | bool]:
+        """Returns where the iteration begun last stands, behind the batch yielded last."""
+        epoch, samples = self._at
+        return {"epoch": epoch, "samples": samples, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Makes the next iteration the rest of the one that was saved.
+
+        The batch size may be another. After an epoch's last batch the rest has no batch.
+
+        Raises:
+            UsageError: If the state is of another seed, dataset or way to shuffle.
+        """
+        for name, here in self._identity().items():
+            if state.get(name) != here:
+                raise UsageError(
+                    f"the saved state has {name} {state.get(name)}, this loader has {here}"
+                )
+        self._go_to(check_epoch(state["epoch"]), int(state["samples"]))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        epoch, start = self._next
+        self._go_to(epoch, start)
+        self._next = (epoch + 1, 0)
+        self.skipped = []
+        return self._batches(self._run, epoch, start)
+
+    def _go_to(self, epoch: int, samples: int) -> None:
+        self._next = self._at = (epoch, samples)
+        # An iteration that still runs no longer says where the loader stands.
+        self._run = object()
+
+    def _identity(self) -> dict[str, int | bool]:
+        return {"seed": self._seed, "length": self._samples, "shuffle": self._shuffle}
+
+    def _batches(self, run: object, epoch: int, start: int) -> Iterator[tuple[Tensor, Any]]:
+        order = self._order(epoch)
+        keys = distinct_keys(order, self._length)
+        stop = len(order) - len(order) % self.batch_size if self._drop_last else len(order)
+        ends = [min(at + self.batch_size, stop) for at in range(start, stop, self.batch_size)]
+        parts = [slice(at, end) for at, end in zip([start, *ends], ends, strict=False)]
+        stopped = Event()
+        base = _Stoppable(self.base, stopped)
+
+        def work(part: slice) -> tuple[list[DataError], tuple[Tensor, Any] | None]:
+            indices = order[part].tolist()
+            rows = load(base, self._apply, indices, keys[part].tolist(), epoch)
+            failed = [row for row in rows if isinstance(row, DataError)]
+            if failed and self._on_error == "raise":
+                raise failed[0]
+            named = zip(indices, rows, strict=True)
+            good = [(index, row) for index, row in named if not isinstance(row, DataError)]
+            return failed, _collate(good) if good else None
+
+        yielded = start > 0
+        with closing(_in_order(work, parts, self._workers, stopped)) as batches:
+            for end, (failed, batch) in zip(ends, batches, strict=True):
+                self.skipped += failed
+                if self._run is run:
+                    self._at = (epoch, end)
+                if batch is not None:
+                    yielded = True
+                    images, targets = batch
+                    if isinstance(targets, Tensor):
+                        targets = targets.to(self._device)
+                    yield images.to(self._device), targets
+        if self.skipped and not yielded:
+            raise DataError("no sample could be loaded; the first", str(self.skipped[0]))
+        if self._run is run:
+            self._at = (epoch + 1, 0)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Returns the epoch's indices, in order."""
+        if self._sampler is not None:
+            if hasattr(self._sampler, "set_epoch"):
+                self._sampler.set_epoch(epoch)
+            return positions(self._sampler, self._length)
+        if not self._shuffle:
+            return np.arange(self._length)
+        draws = Draws(self._seed, np.zeros(1, np.int64), epoch, op="loader")
+        return draws.permutation("shuffle", self._length)[0]
+
+
+class _Stopped(BaseException):
+    """Ends a thread's work on a batch that nobody waits for."""
+
+
+class _Stoppable:
+    """A dataset that raises _Stopped instead of an item once the event is set."""
+
+    def __init__(self, base: Any, stopped: Event) -> None:
+        self._base = base
+        self._stopped = stopped
+        self.__getitems__ = getattr(base, "__getitems__", None)
+
+    def __getitem__(self, index: int) -> Any:
+        if self._stopped.is_set():
+            raise _Stopped
+        return self._base[index]
+
+
+def _in_order(
+    work: Callable[[_Job], _Result], jobs: Iterable[_Job], workers: int, stopped: Event
+) -> Generator[_Result]:
+    """Yields the results of the jobs in order, with threads working ahead of the consumer.
+
+    When the iterator ends, fails or is closed, `stopped` is set and the threads are joined.
+    """
+    if not workers:
+        yield from map(work, jobs)
+        return
+    waiting: deque[Future[_Result]] = deque()
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="augpipe-loader")
+    try:
+        for job in jobs:
+            waiting.append(threads.submit(work, job))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stopped.set()
+        threads.shutdown(cancel_futures=True)
+
+
+def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
+    """Makes a batch of (index, (image, target)) samples."""
+    images: list[Tensor] = []
+    targets: list[Any] = []
+    for index, item in samples:
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise UsageError(
+                f"sample {index}: pipe.loader needs a dataset of (image, target), not of "
+                f"{type(item).__name__}: use pipe.dataset and a DataLoader"
+            )
+        images.append(_image_tensor(index, item[0]))
+        targets.append(item[1])
+        if images[-1].shape != images[0].shape:
+            raise DataError(
+                f"sample {index}",
+                f"the image is {_size(images[-1])}, that of sample {samples[0][0]} is "
+                f"{_size(images[0])}: a batch needs one size, so end the recipe's geometry with "
+                "resize, random_resized_crop or center_crop (and one number of channels)",
+            )
+    if not all(isinstance(each, _NUMERIC) for each in targets):
+        return torch.stack(images), targets
+    try:
+        return torch.stack(images), default_collate(targets)
+    except RuntimeError as error:
+        reason = f"{error} (in a dict or a tuple they would be left as a list)"
+        raise DataError(f"the targets of the batch from sample {samples[0][0]}", reason) from error
+
+
+def _image_tensor(index: int, image: Any) -> Tensor:
+    """Returns a (C, H, W) tensor of the image's own dtype."""
+    if isinstance(image, Tensor):
+        tensor = image.as_subclass(Tensor)
+        return tensor if tensor.ndim == 3 else tensor[None]
+    if not isinstance(image, np.ndarray | Image.Image):
+        raise UsageError(f"sample {index}: {type(image).__name__} is not an image")
+    pixels = np.asarray(image)
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+
+
+def _size(image: Tensor) -> str:
+    channels, height, width = image.shape
+    return f"{height} × {width} with {channels} channels"

@@ -1,0 +1,168 @@
+"""The output folder: whose it is, who may write in it, and what a killed run left there."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from augpipe.data.encode import TEMPORARY_PREFIX, write_atomic
+from augpipe.errors import AugpipeError, UsageError
+from augpipe.expansion.jobs import JOB, Job, Record, read_record
+from augpipe.expansion.manifest import unwritable
+
+if sys.platform != "win32":
+    import fcntl
+
+_LEFTOVER = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{16}")
+
+
+def check_apart(source: Path, job: Job, out: Path) -> None:
+    """Refuses an output folder inside the input, or around it.
+
+    Folders that are linked into the input count as input.
+
+    Raises:
+        UsageError: With the two folders.
+    """
+    target = out.resolve()
+    inputs = {source.resolve()}
+    if source.is_dir():
+        inputs.update(Path(p).resolve() for p in {each.path.parent for each in job.listing.sources})
+    for each in inputs:
+        if target == each:
+            raise UsageError(f"{out}: the output folder is the input: choose another")
+        if each in target.parents:
+            raise UsageError(f"{out}: lies inside the input {each}: choose a folder outside")
+        if target in each.parents:
+            raise UsageError(f"{out}: the input {each} lies inside it: choose another folder")
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Makes the output folder, and keeps other expansions out of it for the block.
+
+    The lock is on the folder itself and ends with the process, however that ends. Where a
+    file system cannot lock a folder, there is none.
+
+    Raises:
+        UsageError: If it is a file, or another process is at work in it.
+        AugpipeError: If it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY) if sys.platform != "win32" else None
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{out}: the output folder is a file: choose another") from None
+    except OSError as error:
+        raise unwritable(out, error) from error
+    try:
+        if handle is not None:
+            _lock(handle, out)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int, out: Path) -> None:
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{out}: another expand is at work in this folder") from None
+        except OSError:  # NFS and its like
+            return
+
+
+def take_over(out: Path, job: Job) -> Record:
+    """Makes sure that the folder is this job's, and leaves job.json in it.
+
+    Returns:
+        The job.json of the run that began the work: its versions are those of the rows.
+
+    Raises:
+        UsageError: If it holds something else.
+        AugpipeError: If it cannot be read or written.
+    """
+    try:
+        _sweep(out, deep=(out / JOB).exists())
+        if not (out / JOB).exists():
+            if any(out.iterdir()):
+                raise UsageError(
+                    f"{out}: not empty, and not an expansion: choose a new folder or empty this one"
+                )
+            write_atomic(out / JOB, job.record.dump())
+            return job.record
+    except OSError as error:
+        raise unwritable(out, error) from error
+    begun = read_record(out)
+    differences = begun.differences(job.record)
+    if differences:
+        raise UsageError(
+            f"{out}: holds another expansion, which differs in {', '.join(differences)}: "
+            "choose a new folder, or delete this one"
+        )
+    if begun.source != job.record.source:  # the same images at another place
+        begun = begun.model_copy(update={"source": job.record.source})
+        write_atomic(out / JOB, begun.dump())
+    return begun
+
+
+def _sweep(out: Path, deep: bool) -> None:
+    """Removes the temporary files of a killed run."""
+    for folder, inner, files in os.walk(out):
+        for name in files:
+            if _LEFTOVER.fullmatch(name):
+                (Path(folder) / name).unlink(missing_ok=True)
+        if not deep:
+            inner.clear()
+
+
+class Writer:
+    """Writes outputs, and makes their folders.
+
+    Args:
+        out: The output folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._real = out.resolve()
+        self._made: set[Path] = set()
+
+    def write(self, relative: str, data: bytes) -> None:
+        """Writes a file, whole or not at all.
+
+        Raises:
+            AugpipeError: If it cannot be written, or its folder is a link to elsewhere.
+        """
+        path = self.out / relative
+        folder = path.parent
+        if folder not in self._made:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                real = folder.resolve()
+            except OSError as error:
+                raise unwritable(folder, error) from error
+            if real != self._real / folder.relative_to(self.out):
+                raise AugpipeError(f"{folder}: leads out of the output folder, to {real}")
+            self._made.add(folder)
+        write_atomic(path, data)
+
+    def remove(self, relative: str) -> None:
+        """Removes a file, if it is there.
+
+        Raises:
+            AugpipeError: If it cannot be removed.
+        """
+        path = self.out / relative
+        try:
+            path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise unwritable(path, error) from error

@@ -1,0 +1,306 @@
+"""Offline expansion: a folder of images to a folder of augmented ones, resumable."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from augpipe.data.encode import Format
+from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.expansion.claim import Writer, check_apart, claimed, take_over
+from augpipe.expansion.engine import Stopped, ordered
+from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, as_recipe, prepare
+from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, unwritable
+from augpipe.expansion.render import Origin, Renderer
+from augpipe.recipe import Recipe
+
+Progress = Callable[[int, int, int], None]
+"""Called with the outputs done, the outputs in all, and the images that could not be used."""
+
+INTERVAL = 0.1
+"""Seconds between two calls of a `Progress`, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an expansion came to.
+
+    Args:
+        out: The output folder.
+        images: How many images the source has.
+        written: Outputs made by this run.
+        kept: Outputs that an earlier run had made.
+        skipped: Images that could not be used; errors.jsonl says why.
+        left_out: Ops of the recipe that were left out, since files hold no floats.
+    """
+
+    out: Path
+    images: int
+    written: int
+    kept: int
+    skipped: int
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Returns 1 if images were skipped."""
+        return int(self.skipped > 0)
+
+    def __str__(self) -> str:
+        used = self.images - self.skipped
+        if self.written:
+            before = f", {self.kept} were there already" if self.kept else ""
+            lines = [f"wrote {self.written} images from {used} to {self.out}{before}"]
+        else:
+            lines = [f"all {self.kept} images are done already in {self.out}"]
+        if self.skipped:
+            lines.append(f"skipped {self.skipped} of {self.images}: {self.out / ERRORS} says why")
+        if self.left_out:
+            lines.append(f"left out {', '.join(self.left_out)}: image files hold no floats")
+        return "\n".join(lines)
+
+
+def expand(
+    recipe: Recipe | str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    copies: int = 1,
+    workers: int = 0,
+    keep_originals: bool = False,
+    format: Format = "png",
+    quality: int = 95,
+    split: str | None = None,
+    strict: bool = False,
+    overrides: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Summary:
+    """Writes augmented copies of every image of a folder into a new folder.
+
+    Copy k of the image with index i (ImageFolder's) has the pixels of
+    `pipe(image, index=i, epoch=k)`. What is written does not depend on `workers`, nor on
+    how often the work was killed and begun again with the same arguments.
+
+    Args:
+        recipe: A recipe, or its file. The sample section is run.
+        source: A folder of class folders, a flat folder, or one image.
+        out: A new or empty folder, or that of the same expansion, which is then finished.
+        copies: How many copies of each image.
+        workers: Threads; 0 works in the caller's.
+        keep_originals: Whether the images themselves are copied too, byte for byte.
+        format: "png", "jpeg" or "webp".
+        quality: 1 to 100, for JPEG and WebP.
+        split: Which split of the source (see `augpipe.data.folder.scan`).
+        strict: Whether an image that cannot be used ends the work; else it is skipped and
+            listed in errors.jsonl.
+        overrides: Settings such as `sample.0.rotate.degrees=[-5, 5]`.
+        progress: Called at most ten times a second, and at the end.
+
+    Raises:
+        UsageError: If nothing can be done with these arguments.
+        RecipeError: If the recipe does not hold.
+        DataError: If the source holds no image or cannot be listed.
+        AugpipeError: If the work cannot go on: what failed, and what is kept.
+    """
+    if workers < 0:
+        raise UsageError(f"workers is {workers}: 0 or more")
+    settings = Settings(copies, keep_originals, format, quality, split)
+    source, out = Path(source).expanduser(), Path(out).expanduser()
+    job = prepare(as_recipe(recipe, overrides), source, settings)
+    check_apart(source, job, out)
+    with claimed(out):
+        begun = take_over(out, job)
+        with Manifest(out / MANIFEST) as manifest:
+            return _Run(job, out, begun.versions, manifest, progress).run(workers, strict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What came of one source: rows, or the reason why not."""
+
+    index: int
+    rows: tuple[Row, ...]
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of a job in a folder that is its own."""
+
+    job: Job
+    out: Path
+    versions: dict[str, str]
+    manifest: Manifest
+    progress: Progress | None
+    stop: threading.Event = field(default_factory=threading.Event)
+    seen: dict[int, str] = field(default_factory=dict)
+    """The content hash of sources that an earlier run had read, but not finished."""
+
+    def run(self, workers: int, strict: bool) -> Summary:
+        """Does what is left to do."""
+        pending = self._resume()
+        kept, total = len(self.manifest), self.job.record.outputs
+        errors = _Errors(self.out / ERRORS)
+        renderer = Renderer(self.job.recipe, self.job.settings)
+        if pending and (changed := changes(self.versions, renderer.versions)):
+            raise UsageError(
+                f"{self.out}: was begun with other versions: {changed}. "
+                "Install those again, or choose a new folder"
+            )
+        maker = _Maker(self.job, renderer, Writer(self.out), self.stop, self.seen)
+        meter = Meter(self.progress, total)
+        meter(kept, 0)
+        with self._kept(total):
+            errors.clear()
+            with closing(errors), closing(ordered(maker, pending, workers, self.stop)) as results:
+                for made in results:
+                    if made.reason:
+                        relative = self.job.listing.sources[made.index].relative
+                        if strict:
+                            raise DataError(relative, made.reason)
+                        errors.add(relative, made.reason)
+                    else:
+                        self.manifest.append(made.rows)
+                    skipped = errors.count * self.job.names.each
+                    meter(len(self.manifest) + skipped, errors.count)
+            self.manifest.settle()
+        meter(total, errors.count, last=True)
+        written = len(self.manifest) - kept
+        images = self.job.record.images
+        return Summary(self.out, images, written, kept, errors.count, self.job.left_out)
+
+    def _resume(self) -> list[int]:
+        """Takes over what is done; returns the indices of the sources that are not."""
+        outputs = self.job.names.outputs
+        images = range(self.job.record.images)
+
+        def trusted(row: Row) -> bool:
+            if row.index not in images:
+                return False
+            self.seen[row.index] = row.source_sha256
+            expected = {each.copy: each.path for each in outputs(row.index)}
+            return expected.get(row.copy) == row.output and self._is_there(row)
+
+        self.manifest.load(trusted)
+        pending = []
+        for index in images:
+            keys = [(index, -1 if each.copy is None else each.copy) for each in outputs(index)]
+            if all(key in self.manifest for key in keys):
+                self.seen.pop(index, None)
+                continue
+            pending.append(index)
+            for key in keys:
+                self.manifest.drop(key)
+        return pending
+
+    def _is_there(self, row: Row) -> bool:
+        try:
+            return (self.out / row.output).stat().st_size == row.bytes
+        except OSError:
+            return False
+
+    @contextmanager
+    def _kept(self, total: int) -> Iterator[None]:
+        """Adds to any error what was kept, and how to go on."""
+        try:
+            yield
+        except UsageError:
+            raise
+        except AugpipeError as error:
+            raise AugpipeError(f"{error}: {self._state(total)}") from error
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(self._state(total))
+            raise
+
+    def _state(self, total: int) -> str:
+        done = len(self.manifest)
+        return f"{done} of {total} written and kept; run the same command again to go on"
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Writes all outputs of one source, or none. Runs in the workers."""
+
+    job: Job
+    renderer: Renderer
+    writer: Writer
+    stop: threading.Event
+    seen: dict[int, str]
+
+    def __call__(self, index: int) -> _Made:
+        source = self.job.listing.sources[index]
+        origin = Origin(source.path, source.relative, source.label, index)
+        outputs = self.job.names.outputs(index)
+        rows: list[Row] = []
+        try:
+            for row, data in self.renderer.render(origin, outputs):
+                if self.stop.is_set():
+                    raise Stopped
+                if row.source_sha256 != self.seen.get(index, row.source_sha256):
+                    raise AugpipeError(
+                        f"{source.path}: changed since some of its copies were made: bring the "
+                        "old file back, or choose a new output folder"
+                    )
+                self.writer.write(row.output, data)
+                rows.append(row)
+        except DataError as error:
+            for each in outputs:
+                self.writer.remove(each.path)
+            return _Made(index, (), error.reason)
+        return _Made(index, tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _ErrorRow:
+    source: str
+    reason: str
+
+
+class _Errors:
+    """errors.jsonl, made anew by each run: what could not be used is tried again."""
+
+    def __init__(self, path: Path) -> None:
+        self.count = 0
+        self._lines = LineFile(path)
+
+    def clear(self) -> None:
+        """Removes the rows of an earlier run."""
+        try:
+            self._lines.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(self._lines.path, error) from error
+
+    def add(self, source: str, reason: str) -> None:
+        """Adds a row."""
+        self.count += 1
+        self._lines.append(TypeAdapter(_ErrorRow).dump_json(_ErrorRow(source, reason)) + b"\n")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._lines.close()
+
+
+class Meter:
+    """Calls a `Progress`, not too often.
+
+    Args:
+        progress: What to call, or None.
+        total: How much there is to do.
+    """
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._next = 0.0
+
+    def __call__(self, done: int, errors: int, last: bool = False) -> None:
+        """Reports, if it is time to or the last call."""
+        if self._progress is not None and (last or time.monotonic() >= self._next):
+            self._progress(done, self._total, errors)
+            self._next = time.monotonic() + INTERVAL

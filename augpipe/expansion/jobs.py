@@ -1,0 +1,244 @@
+"""What an expansion is made from: the recipe, the images, the settings, and job.json."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from augpipe.data.encode import EXTENSIONS, Format
+from augpipe.data.folder import Listing, scan
+from augpipe.errors import UsageError
+from augpipe.expansion.manifest import versions
+from augpipe.expansion.names import Names, choose
+from augpipe.recipe import Recipe, load
+
+JOB = "job.json"
+MANIFEST = "manifest.jsonl"
+ERRORS = "errors.jsonl"
+OWN_FILES = (JOB, MANIFEST, ERRORS)
+"""The files in an output folder that are no images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides the outputs beside the recipe and the images.
+
+    Args:
+        copies: How many augmented copies of each image, at least 1.
+        keep_originals: Whether the images themselves are copied too.
+        format: "png", "jpeg" or "webp".
+        quality: 1 to 100, for JPEG and WebP.
+        split: Which split of the input; None for its train split, if it has splits.
+    """
+
+    copies: int = 1
+    keep_originals: bool = False
+    format: Format = "png"
+    quality: int = 95
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.copies <= 2**32:
+            raise UsageError(f"copies is {self.copies}: at least 1 copy of each image is made")
+        if self.format not in get_args(Format):
+            allowed = ", ".join(get_args(Format))
+            raise UsageError(f"format is {self.format!r}: it is one of {allowed}")
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality is {self.quality}: it goes from 1 to 100")
+
+
+class Record(BaseModel):
+    """What job.json holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    expansion: Literal[1] = 1
+    """The version of this file's form."""
+    source: str
+    """The absolute path of the images."""
+    images: int
+    """How many images the source had."""
+    listing_sha256: str
+    """Of their relative paths and sizes, in order."""
+    settings: Settings
+    """What the outputs were to be."""
+    recipe_sha256: str
+    """Of `recipe`."""
+    recipe: str
+    """The recipe in YAML, `extends` and overrides worked in."""
+    versions: dict[str, str]
+    """The libraries' versions when the work began."""
+
+    def dump(self) -> bytes:
+        """Returns the content of job.json."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+    @property
+    def outputs(self) -> int:
+        """Returns how many outputs there are to be, if no image is skipped."""
+        return self.images * (self.settings.copies + self.settings.keep_originals)
+
+    def differences(self, other: Record) -> list[str]:
+        """Returns, in words, why the outputs of another job are not those of this one."""
+        found = []
+        if self.recipe_sha256 != other.recipe_sha256:
+            found.append(f"the recipe ({_first_difference(self.recipe, other.recipe)})")
+        mine, theirs = _telling(self.settings), _telling(other.settings)
+        found += [
+            f"{name} ({_shown(mine.get(name))}, now {_shown(theirs.get(name))})"
+            for name in dict.fromkeys((*mine, *theirs))
+            if mine.get(name) != theirs.get(name)
+        ]
+        if self.images != other.images:
+            found.append(f"the images ({self.images}, now {other.images})")
+        elif self.listing_sha256 != other.listing_sha256:
+            found.append("the images (their names or sizes)")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An expansion to be done.
+
+    Args:
+        recipe: What is done to each image: the sample section, without ops that end in floats.
+        left_out: The names of the ops that were left out.
+        listing: The images.
+        names: The outputs' names.
+        record: What is kept of all this in job.json.
+    """
+
+    recipe: Recipe
+    left_out: tuple[str, ...]
+    listing: Listing
+    names: Names
+    record: Record
+
+    @property
+    def settings(self) -> Settings:
+        """Returns the settings."""
+        return self.record.settings
+
+
+def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
+    """Lists the images and names the outputs.
+
+    Raises:
+        UsageError: If the recipe cannot be expanded, or the source cannot be named or listed.
+        DataError: If the source cannot be read or holds no image.
+    """
+    runnable, left_out = for_files(recipe)
+    listing = scan(source, settings.split)
+    origin = str(source.expanduser().resolve())
+    try:
+        origin.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{origin!r}: the path is not UTF-8: rename the folder") from None
+    names = choose(
+        [each.relative for each in listing.sources],
+        settings.copies,
+        EXTENSIONS[settings.format],
+        settings.keep_originals,
+        OWN_FILES,
+    )
+    text = recipe.dump()
+    record = Record(
+        source=origin,
+        images=len(listing.sources),
+        listing_sha256=_fingerprint(listing),
+        settings=settings,
+        recipe_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        recipe=text,
+        versions=versions(),
+    )
+    return Job(runnable, left_out, listing, names, record)
+
+
+def as_recipe(recipe: Recipe | str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Returns a recipe, loaded if it is a path, with the overrides applied.
+
+    Raises:
+        RecipeError: If it does not hold.
+    """
+    if not isinstance(recipe, Recipe):
+        return load(Path(recipe), overrides)
+    overrides = tuple(overrides)
+    return load(yaml.safe_load(recipe.dump()), overrides) if overrides else recipe
+
+
+def for_files(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Returns the part of a recipe that files can hold, and the names of what was left out.
+
+    Raises:
+        UsageError: If the batch section does more than normalize.
+    """
+    mixing = [op.name() for op in recipe.batch if not op.last]
+    if mixing:
+        raise UsageError(
+            f"expand runs the recipe's sample section, and its batch section has "
+            f"{', '.join(mixing)}: move what works on one image to sample, and drop the rest"
+        )
+    left_out = tuple(op.name() for op in (*recipe.sample, *recipe.batch) if op.last)
+    sample = tuple(op for op in recipe.sample if not op.last)
+    return recipe.model_copy(update={"sample": sample, "batch": ()}), left_out
+
+
+def read_record(out: Path) -> Record:
+    """Reads the job.json of an output folder.
+
+    Raises:
+        UsageError: If there is none, or it is damaged.
+    """
+    path = out / JOB
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{out}: not an expansion (there is no {JOB} in it)") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({(error.strerror or '').lower()})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{path}: not a job file of this version of augpipe ({at}: {first['msg']})"
+        ) from None
+    if hashlib.sha256(record.recipe.encode()).hexdigest() != record.recipe_sha256:
+        raise UsageError(f"{path}: the recipe in it was altered")
+    return record
+
+
+def _fingerprint(listing: Listing) -> str:
+    digest = hashlib.sha256()
+    for source in listing.sources:
+        try:
+            size = source.path.stat().st_size
+        except OSError:  # a dangling link: decoding it will say so
+            size = -1
+        digest.update(f"{source.relative}\0{size}\0".encode())
+    return digest.hexdigest()
+
+
+def _telling(settings: Settings) -> dict[str, Any]:
+    """Returns the settings that make a difference: PNG has no quality."""
+    out = asdict(settings)
+    if settings.format == "png":
+        del out["quality"]
+    return out
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else str(value)
+
+
+def _first_difference(old: str, new: str) -> str:
+    for a, b in zip_longest(old.splitlines(), new.splitlines(), fillvalue="nothing"):
+        if a != b:
+            return f"'{a.strip()}', now '{b.strip()}'"
+    return "its text"

@@ -1,0 +1,276 @@
+"""Verification: whether an output folder still is what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import yaml
+
+from augpipe.data.decode import decode
+from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.expansion.engine import Stopped, ordered
+from augpipe.expansion.expanding import Meter, Progress
+from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, Record, for_files, read_record
+from augpipe.expansion.manifest import Key, Row, changes, rows_of
+from augpipe.expansion.names import Output
+from augpipe.expansion.render import Origin, Renderer
+from augpipe.recipe import load
+
+_SHOWN = 20
+
+Kind = Literal["missing", "altered", "source", "differs", "row", "extra", "unfinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as the manifest says.
+
+    Args:
+        kind: "missing" (no such output), "altered" (the output's content is another),
+            "source" (the source is gone, unreadable or another), "differs" (rendering gives
+            other bytes than it did), "row" (the manifest itself does not fit), "extra" (a file
+            that no row names), "unfinished" (outputs that were not made yet).
+        where: The output, the source or the file.
+        detail: What is wrong.
+    """
+
+    kind: Kind
+    where: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a verification found.
+
+    Args:
+        out: The output folder.
+        checked: How many outputs the manifest has.
+        skipped: How many images errors.jsonl lists.
+        findings: What is wrong.
+    """
+
+    out: Path
+    checked: int
+    skipped: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """Returns 1 if anything is wrong."""
+        return int(bool(self.findings))
+
+    def __str__(self) -> str:
+        skipped = f"; {self.skipped} images were skipped" if self.skipped else ""
+        if not self.findings:
+            return f"all {self.checked} images in {self.out} are as the recipe makes them{skipped}"
+        counts = Counter(each.kind for each in self.findings)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        lines = [str(each) for each in self.findings[:_SHOWN]]
+        if len(self.findings) > _SHOWN:
+            lines.append(f"... and {len(self.findings) - _SHOWN} more")
+        return "\n".join([*lines, f"{self.checked} images checked: {kinds}{skipped}"])
+
+
+def verify(
+    out: str | Path,
+    source: str | Path | None = None,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Makes every output again, in memory, and compares.
+
+    Nothing is written, so the folder may be read-only.
+
+    Args:
+        out: The folder of an expansion.
+        source: Where the images are now, if they were moved.
+        workers: Threads; 0 works in the caller's.
+        progress: Called at most ten times a second, and at the end.
+
+    Raises:
+        UsageError: If `out` is not an expansion.
+        DataError: If the manifest cannot be read.
+    """
+    out = Path(out).expanduser()
+    if workers < 0:
+        raise UsageError(f"workers is {workers}: 0 or more")
+    if not out.is_dir():
+        raise UsageError(f"{out}: no such folder")
+    record = read_record(out)
+    root = Path(source).expanduser() if source is not None else Path(record.source)
+    if not root.exists():
+        raise UsageError(f"{root}: the images are not there; say where they are now")
+    try:
+        recipe, _ = for_files(load(yaml.safe_load(record.recipe)))
+    except AugpipeError as error:
+        raise UsageError(f"{out}: this version cannot read its recipe: {error}") from error
+    reader = _Reader(out / MANIFEST)
+    stop = threading.Event()
+    checker = _Checker(
+        out, root if root.is_dir() else root.parent, Renderer(recipe, record.settings), stop
+    )
+    meter = Meter(progress, record.outputs)
+    findings: list[Finding] = []
+    with closing(ordered(checker, reader, workers, stop)) as results:
+        for count, found in results:
+            findings += found
+            reader.checked += count
+            meter(reader.checked, len(findings))
+    findings += reader.findings
+    findings += _unlisted(out, reader.named)
+    skipped = _count_lines(out / ERRORS)
+    each = record.outputs // max(record.images, 1)
+    if missing := record.outputs - skipped * each - len(reader.keys):
+        findings.append(
+            Finding("unfinished", str(out), f"{missing} images not made: run expand again")
+        )
+    meter(reader.checked, len(findings), last=True)
+    return Report(out, reader.checked, skipped, tuple(findings))
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads a manifest, source by source."""
+
+    path: Path
+    checked: int = 0
+    keys: set[Key] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        for _, rows in groupby(self._rows(), key=lambda row: (row.index, row.source)):
+            yield list(rows)
+
+    def _rows(self) -> Iterator[Row]:
+        for number, (_, row) in enumerate(rows_of(self.path), 1):
+            problem = self._problem(row)
+            if row is not None and not problem:
+                self.keys.add(row.key)
+                self.named.add(row.output)
+                yield row
+            else:
+                self.findings.append(Finding("row", f"{self.path}:{number}", problem))
+
+    def _problem(self, row: Row | None) -> str:
+        if row is None:
+            return "not a row of a manifest"
+        if not (_stays_inside(row.output) and _stays_inside(row.source)):
+            return "names a file outside the folder"
+        if row.key in self.keys or row.output in self.named:
+            return f"a second row for {row.output}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    """Checks the outputs of one source. Runs in the workers."""
+
+    out: Path
+    root: Path
+    renderer: Renderer
+    stop: threading.Event
+
+    def __call__(self, rows: list[Row]) -> tuple[int, list[Finding]]:
+        """Returns how many rows were checked, and what is wrong with them."""
+        rows = sorted(rows, key=lambda row: row.key)
+        first = rows[0]
+        origin = Origin(self.root / first.source, first.source, first.label, first.index)
+        rendered = self.renderer.render(origin, [Output(row.copy, row.output) for row in rows])
+        findings: list[Finding] = []
+        compared = 0
+        try:
+            for row, (again, data) in zip(rows, rendered, strict=True):
+                if self.stop.is_set():
+                    raise Stopped
+                if again.source_sha256 != row.source_sha256:
+                    changed = "changed since its copies were made"
+                    findings.append(Finding("source", row.source, changed))
+                    break
+                findings += self._compare(row, again, data)
+                compared += 1
+        except DataError as error:
+            findings.append(Finding("source", first.source, error.reason))
+        for row in rows[compared:]:
+            findings += self._stored(row)[1]
+        return len(rows), findings
+
+    def _stored(self, row: Row, like: bytes | None = None) -> tuple[bytes | None, list[Finding]]:
+        """Returns an output's content, if it is there, and what is wrong with it.
+
+        Args:
+            row: The output's row.
+            like: What it should be, to say by how much it is not.
+        """
+        path = self.out / row.output
+        if not path.is_file():
+            return None, [Finding("missing", row.output, "not there: run expand again")]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            return None, [Finding("missing", row.output, f"cannot be read ({error.strerror})")]
+        if hashlib.sha256(data).hexdigest() == row.sha256:
+            return data, []
+        by = f" ({_distance(data, like)})" if like is not None else ""
+        return data, [Finding("altered", row.output, f"altered since it was written{by}")]
+
+    def _compare(self, row: Row, again: Row, data: bytes) -> list[Finding]:
+        if again.sha256 == row.sha256:
+            found = self._stored(row, data)[1]
+            if replace(again, versions=row.versions) != row:
+                detail = "its manifest row is not what the recipe draws"
+                found.append(Finding("row", row.output, detail))
+            return found
+        stored, found = self._stored(row)
+        why = changes(row.versions, again.versions) or "with the same versions"
+        by = f": {_distance(stored, data)}" if stored is not None else ""
+        return [*found, Finding("differs", row.output, f"renders differently now ({why}){by}")]
+
+
+def _distance(a: bytes, b: bytes) -> str:
+    """Returns in words how far two image files are apart."""
+    try:
+        first, second = decode(a), decode(b)
+    except DataError as error:
+        return error.reason
+    if first.shape != second.shape:
+        return f"{first.shape} instead of {second.shape}"
+    levels = int(np.abs(first.astype(np.int16) - second).max())
+    return f"by up to {levels} grey levels" if levels else "the same pixels in other bytes"
+
+
+def _stays_inside(relative: str) -> bool:
+    path = PurePosixPath(relative)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _unlisted(out: Path, named: set[str]) -> Iterator[Finding]:
+    """Yields the files that no row names."""
+    for folder, inner, files in os.walk(out):
+        inner.sort()
+        for name in sorted(files):
+            relative = (Path(folder) / name).relative_to(out).as_posix()
+            if relative not in named and relative not in OWN_FILES:
+                yield Finding("extra", relative, "no row of the manifest names it")
+
+
+def _count_lines(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return 0

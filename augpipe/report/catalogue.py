@@ -1,0 +1,145 @@
+"""The catalogue of ops in words: for the command line and the docs."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from typing import Any
+
+import yaml
+from pydantic_core import PydanticUndefined
+
+from augpipe.errors import UsageError, did_you_mean
+from augpipe.ops import catalogue
+from augpipe.ops.base import Combinator, Op, Ops
+from augpipe.plan.explain import kind_in_words
+from augpipe.spec import Choice, Declaration, Number, Refused, Size
+
+
+def list_ops(width: int = 100) -> str:
+    """Returns the catalogue: name, kind of meaning, one line and parameters of each op."""
+    blocks: list[str] = []
+    family = ""
+    names = max(len(name) for name in catalogue())
+    for name, cls in catalogue().items():
+        own = cls.__module__.rpartition(".")[2]
+        if own != family:
+            blocks.append(("\n" if family else "") + own)
+            family = own
+        indent = " " * (names + 4)
+        blocks.append(
+            _filled(f"  {name.ljust(names)}  {_kind(cls)}: {_summary(cls)}", indent, width)
+        )
+        blocks.append(_filled(indent + ", ".join(_parameters(cls)), indent, width))
+    return "\n".join(blocks)
+
+
+def describe_op(name: str, width: int = 100) -> str:
+    """Returns everything about one op: its docstring, its parameters and an example.
+
+    Raises:
+        UsageError: If there is no such op.
+    """
+    cls = catalogue().get(name)
+    if cls is None:
+        hint = did_you_mean(name, catalogue()) or "augpipe ops lists them all"
+        raise UsageError(f"there is no op '{name}': {hint}")
+    rows = []
+    for parameter in _parameters(cls):
+        field, declared = cls.model_fields[parameter], cls.declared()[parameter]
+        default = "(required)" if field.is_required() else _yaml(_plain(field.default))
+        rows.append((parameter, default, declared.allowed(), field.description or ""))
+    lines = [f"{name}  ({_kind(cls)})", "", _body(cls), "", "Parameters", ""]
+    for parameter, default, allowed, description in rows:
+        lines.append(f"  {parameter}: {default}")
+        lines.append(_filled(f"      {_sentence(description)} {_sentence(allowed)}", " " * 6, width))
+    fields = _yaml(example_item(cls)[name])
+    lines += ["", "Example", "", "  version: 1", "  sample:", f"    - {name}: {fields}"]
+    return "\n".join(lines)
+
+
+def example_item(cls: type[Op]) -> dict[str, Any]:
+    """Returns a recipe item that shows an op's parameters: it holds as it stands."""
+    fields: dict[str, Any] = {}
+    for name in _own(cls):
+        field, declared = cls.model_fields[name], cls.declared()[name]
+        if field.is_required():
+            fields[name] = _sample_value(declared)
+        elif field.default == 0 and isinstance(declared, Number):
+            fields[name] = declared.high / 5 if declared.high and declared.high <= 1 else 0.4
+        elif name == cls.main or (len(fields) < 3 and field.default is not None):
+            fields[name] = _plain(field.default)
+    needs = any(cls.model_fields[name].is_required() for name in fields)
+    return {cls.name(): fields if needs else {**fields, "p": 0.5}}
+
+
+def _sample_value(declared: Declaration) -> Any:
+    """Returns a value that a declaration allows."""
+    match declared:
+        case Size():
+            return 224
+        case Ops():
+            return ["horizontal_flip", {"rotate": {"degrees": [-15, 15]}}]
+        case Choice():
+            return declared.words[0]
+    # The smallest of a few usual values that holds.
+    for value in (0.5, 8, 1, 3, [0, 1], [1, 2], [0.5, 1.0], [1, 1, 1], [1, 1, 1, 1], [3, 7]):
+        try:
+            declared.parse(value)
+        except Refused:
+            continue
+        return value
+    raise TypeError(f"no sample value for {type(declared).__name__}")
+
+
+def _own(cls: type[Op]) -> list[str]:
+    """Returns the parameters that an op itself declares, without `p`."""
+    return [name for name in cls.__annotations__ if name in cls.model_fields and name != "p"]
+
+
+def _parameters(cls: type[Op]) -> list[str]:
+    """Returns an op's parameters: its own first, `p` last."""
+    order = dict.fromkeys([*_own(cls), *cls.model_fields])
+    return [name for name in order if name != "p"] + ["p"]
+
+
+def _kind(cls: type[Op]) -> str:
+    if issubclass(cls, Combinator):
+        return "combinator"
+    return kind_in_words(cls.kind) if cls.kind else "op"
+
+
+def _summary(cls: type[Op]) -> str:
+    return _body(cls).split("\n\n")[0].replace("\n", " ")
+
+
+def _body(cls: type[Op]) -> str:
+    return inspect.cleandoc(cls.__doc__ or "")
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    text = text[:1].upper() + text[1:]
+    return text if not text or text.endswith(".") else f"{text}."
+
+
+def _plain(value: Any) -> Any:
+    """Returns a default as YAML holds it."""
+    if value is PydanticUndefined:
+        return None
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(f"{value:.4g}")
+    return value
+
+
+def _yaml(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _filled(text: str, indent: str, width: int) -> str:
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

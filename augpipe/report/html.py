@@ -1,0 +1,120 @@
+"""A preview as one HTML file: no scripts, nothing fetched, light and dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from augpipe.report.draw import color_of, drawn
+from augpipe.report.sheet import cell_of
+from augpipe.report.story import Picture, Preview, Story
+
+_SHARP = 2  # image pixels a CSS pixel, for screens of high density
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1e; --pale: #5f5f67; --rule: #d8d8dc;
+  --paper: #fff; --soft: #f4f4f6; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ececf0; --pale: #a2a2ac;
+  --rule: #3a3a40; --paper: #161618; --soft: #202024; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 90rem; color: var(--ink);
+  background: var(--paper); font: 16px/1.45 system-ui, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.5rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 0; overflow-wrap: anywhere; }
+h3 { font-size: .95rem; margin: 1rem 0 .5rem; font-weight: 500; color: var(--pale); }
+p { margin: .15rem 0; color: var(--pale); }
+section { margin-top: 1.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
+.row { display: grid; gap: 1rem; margin-top: .75rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(CELLpx, 44vw), 1fr)); }
+figure { margin: 0; min-width: 0; }
+img { display: block; max-width: 100%; height: auto; border: 1px solid var(--rule); }
+.tiny img { image-rendering: pixelated; }
+figcaption { margin-top: .3rem; font-size: .9rem; overflow-wrap: anywhere; }
+figcaption span { display: block; color: var(--pale); font-size: .8rem; }
+.idle figcaption { color: var(--pale); }
+ul { list-style: none; margin: .6rem 0 0; padding: 0; display: flex; flex-wrap: wrap;
+  gap: .3rem 1.1rem; font-size: .9rem; }
+li i { display: inline-block; width: .75rem; height: .75rem; margin-right: .4rem; }
+details { margin-top: .75rem; }
+summary { cursor: pointer; }
+pre { overflow-x: auto; padding: .75rem; background: var(--soft); font-size: .8rem;
+  line-height: 1.4; }
+""".strip()
+
+
+def draw_html(preview: Preview) -> str:
+    """Returns a preview as an HTML page that stands alone.
+
+    Args:
+        preview: What to show; it has a story or more.
+    """
+    cell = cell_of(preview.stories)
+    facts = "\n".join(f"<p>{escape(fact)}</p>" for fact in preview.facts)
+    stories = "\n".join(_story(story, cell, preview.names) for story in preview.stories)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(preview.title)}</title>
+<style>
+{_STYLE.replace("CELL", str(cell))}
+</style>
+</head>
+<body>
+<h1>{escape(preview.title)}</h1>
+{facts}
+{_legend(preview.names)}
+<details><summary>The plan</summary><pre>{escape(preview.plan)}</pre></details>
+<details><summary>The recipe</summary><pre>{escape(preview.recipe)}</pre></details>
+{stories}
+</body>
+</html>
+"""
+
+
+def _legend(names: dict[int, str]) -> str:
+    items = "".join(
+        f'<li><i style="background: rgb{color_of(label)}"></i>{escape(name)}</li>'
+        for label, name in names.items()
+    )
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _story(story: Story, cell: int, names: dict[int, str]) -> str:
+    built = ""
+    if story.steps:
+        built = (
+            f"<h3>Op by op, as in {escape(story.variants[1].title)}</h3>\n"
+            f"{_row(story.steps, cell, names)}"
+        )
+    return (
+        f"<section>\n<h2>{escape(story.name)}</h2>\n"
+        f"{_row(story.variants, cell, names)}\n{built}\n</section>"
+    )
+
+
+def _row(pictures: Sequence[Picture], cell: int, names: dict[int, str]) -> str:
+    figures = "\n".join(_figure(picture, cell, names) for picture in pictures)
+    return f'<div class="row">\n{figures}\n</div>'
+
+
+def _figure(picture: Picture, cell: int, names: dict[int, str]) -> str:
+    tiny = max(picture.image.shape[:2]) <= cell
+    image = drawn(picture, cell if tiny else cell * _SHARP, names)
+    # Few pixels are kept as they are; a photo as PNG would be five times as large.
+    buffer = io.BytesIO()
+    if tiny:
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=92, subsampling="4:4:4")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width = image.width if tiny else image.width // _SHARP
+    kind = " ".join(filter(None, ("tiny" if tiny else "", "idle" if picture.idle else "")))
+    notes = "".join(f"<span>{escape(note)}</span>" for note in picture.notes)
+    return (
+        f'<figure class="{kind}"><img width="{width}" alt="{escape(picture.title)}" '
+        f'src="data:image/{"png" if tiny else "jpeg"};base64,{data}">'
+        f"<figcaption>{escape(picture.title)}{notes}</figcaption></figure>"
+    )

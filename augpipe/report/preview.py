@@ -1,0 +1,103 @@
+"""A recipe on a few images of a folder, ready to be drawn."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from augpipe.data.folder import Listing, Source
+from augpipe.errors import DataError
+from augpipe.pipeline import Pipeline
+from augpipe.plan.explain import count, plural
+from augpipe.recipe import Recipe
+from augpipe.report.annotations import Annotations
+from augpipe.report.story import Preview, Story, tell
+
+_T = TypeVar("_T")
+
+
+def build_preview(
+    recipe: Recipe,
+    listing: Listing,
+    title: str,
+    *,
+    samples: int = 3,
+    variants: int = 5,
+    epoch: int = 0,
+    annotations: Annotations | None = None,
+) -> tuple[Preview, tuple[DataError, ...]]:
+    """Runs a recipe on a few images.
+
+    Args:
+        recipe: What to do.
+        listing: The images to choose from.
+        title: The preview's heading.
+        samples: How many images: those with annotations first, then spread over the classes.
+        variants: How many epochs of each.
+        epoch: The first of them.
+        annotations: Boxes, masks and keypoints to draw.
+
+    Returns:
+        The preview, and the images that could not be used; others took their places.
+
+    Raises:
+        DataError: If no image could be used.
+    """
+    known = annotations or Annotations()
+    seen = recipe.model_copy(update={"sample": tuple(op for op in recipe.sample if not op.last)})
+    stories: list[Story] = []
+    errors: list[DataError] = []
+    for index, source in _spread(listing, known, samples):
+        if len(stories) == samples or len(errors) > samples:
+            break
+        try:
+            story = tell(
+                seen, source, index, variants=variants, epoch=epoch, annotations=annotations
+            )
+        except DataError as error:
+            errors.append(error)
+        else:
+            stories.append(story)
+    if not stories:
+        raise errors[0]
+    facts = _facts(recipe, seen)
+    plan = str(Pipeline(recipe).explain(stories[0].variants[0].image.shape[:2]))
+    shown = {label for s in stories for p in s.variants if p.marks for label in p.marks.classes()}
+    names = {label: name for label, name in known.names.items() if label in shown}
+    preview = Preview(title, facts, tuple(stories), names, plan, recipe.dump())
+    return preview, tuple(errors)
+
+
+def _facts(recipe: Recipe, seen: Recipe) -> tuple[str, ...]:
+    ops, passes = count(Pipeline(recipe).nodes)
+    facts = [f"{plural(ops, 'op')} in {plural(passes, 'pass')} · seed {recipe.seed}"]
+    ends = [op.name() for op in recipe.sample if op not in seen.sample]
+    if ends:
+        facts.append(f"Shown before {', '.join(ends)}, which makes numbers of the picture.")
+    if recipe.batch:
+        names = ", ".join(op.name() for op in recipe.batch)
+        facts.append(f"Not shown: the batch section ({names}), which needs a batch.")
+    return tuple(facts)
+
+
+def _spread(listing: Listing, known: Annotations, count: int) -> list[tuple[int, Source]]:
+    """Orders images, with their indices, so that the first `count` show the most.
+
+    Those with annotations, where there are any; one of each class before the second of any;
+    classes, or images where there are no classes, at even distances.
+    """
+    every = list(enumerate(listing.sources))
+    marked = [each for each in every if known.has(each[1].relative)]
+    classes: dict[str | None, list[tuple[int, Source]]] = {}
+    for each in marked or every:
+        classes.setdefault(each[1].label, []).append(each)
+    if len(classes) == 1:
+        return _evenly(marked or every, count)
+    groups = _evenly(list(classes.values()), count)
+    deepest = max(len(group) for group in groups)
+    return [group[i] for i in range(deepest) for group in groups if i < len(group)]
+
+
+def _evenly(items: list[_T], count: int) -> list[_T]:
+    """Returns the items, with `count` of them at even distances first."""
+    first = dict.fromkeys(k * len(items) // count for k in range(count))
+    return [items[i] for i in first] + [x for i, x in enumerate(items) if i not in first]

@@ -35,8 +35,7 @@ class Commands(TyperGroup):
             super().invoke(ctx)
             sys.stdout.flush()
         except (Exception, KeyboardInterrupt) as error:
-            known = isinstance(error, (typer.Exit, typer.Abort)) or _is_usage(error)
-            if known:
+            if isinstance(error, typer.Exit) or _is_usage(error):
                 raise
             if ctx.params.get("debug"):
                 traceback.print_exc()
@@ -56,7 +55,7 @@ def tell(error: BaseException) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         case KeyboardInterrupt():
-            words = f"stopped: {error}" if str(error) else "stopped"
+            words = ": ".join(("stopped", *getattr(error, "__notes__", ())))
         case AugpipeError():
             words = str(error)
         case OSError() if error.strerror:

@@ -60,7 +60,7 @@ class Loader:
             indices, -1 where there are no classes.
         apply: What to do to the items.
         seed: Of the shuffling.
-        batch_size: Samples in a batch. The last one may be smaller.
+        batch_size: Samples in a batch; fewer in the last.
         workers: Threads; 0 loads in the caller's. At most 2 * workers + 1 batches are in hand.
         device: Where the tensors go.
         epoch: The first epoch.
@@ -172,8 +172,8 @@ class Loader:
         order = self._order(epoch)
         keys = distinct_keys(order, self._length)
         stop = len(order) - len(order) % self.batch_size if self._drop_last else len(order)
-        ends = [min(at + self.batch_size, stop) for at in range(start, stop, self.batch_size)]
-        parts = [slice(at, end) for at, end in zip([start, *ends], ends, strict=False)]
+        starts = range(start, stop, self.batch_size)
+        parts = [slice(at, min(at + self.batch_size, stop)) for at in starts]
         stopped = Event()
         base = _Stoppable(self.base, stopped)
 
@@ -189,16 +189,15 @@ class Loader:
 
         yielded = start > 0
         with closing(_in_order(work, parts, self._workers, stopped)) as batches:
-            for end, (failed, batch) in zip(ends, batches, strict=True):
+            for part, (failed, batch) in zip(parts, batches, strict=True):
                 self.skipped += failed
                 if self._run is run:
-                    self._at = (epoch, end)
+                    self._at = (epoch, part.stop)
                 if batch is not None:
                     yielded = True
                     images, targets = batch
-                    if isinstance(targets, Tensor):
-                        targets = targets.to(self._device)
-                    yield images.to(self._device), targets
+                    move = isinstance(targets, Tensor)
+                    yield images.to(self._device), targets.to(self._device) if move else targets
         if self.skipped and not yielded:
             raise DataError("no sample could be loaded; the first", str(self.skipped[0]))
         if self._run is run:
@@ -265,8 +264,8 @@ def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
     for index, item in samples:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise UsageError(
-                f"sample {index}: pipe.loader needs a dataset of (image, target), not of "
-                f"{type(item).__name__}: use pipe.dataset and a DataLoader"
+                f"sample {index} is no (image, target) but {type(item).__name__}: pipe.loader "
+                "takes pairs only; use pipe.dataset and a DataLoader"
             )
         images.append(_image_tensor(index, item[0]))
         targets.append(item[1])
@@ -299,5 +298,4 @@ def _image_tensor(index: int, image: Any) -> Tensor:
 
 
 def _size(image: Tensor) -> str:
-    channels, height, width = image.shape
-    return f"{height} × {width} with {channels} channels"
+    return "{1} × {2} with {0} channels".format(*image.shape)

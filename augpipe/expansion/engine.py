@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ class Stopped(Exception):  # noqa: N818 - not a failure: it never leaves a worke
 
 def ordered(
     function: Callable[[_T], _R], items: Iterable[_T], workers: int, stop: threading.Event
-) -> Iterator[_R]:
+) -> Generator[_R, None, None]:
     """Yields the function's results in the order of the items.
 
     Close the iterator (`contextlib.closing`) when it is given up: that sets `stop`, drops what

@@ -163,7 +163,8 @@ class _Run:
                     if made.reason:
                         relative = self.job.listing.sources[made.index].relative
                         if strict:
-                            raise DataError(relative, made.reason)
+                            reason = f"{made.reason} (without strict it would be skipped)"
+                            raise DataError(relative, reason)
                         errors.add(relative, made.reason)
                     else:
                         self.manifest.append(made.rows)

@@ -92,7 +92,7 @@ def rows_of(path: Path) -> Iterator[tuple[bytes, Row | None]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DataError(path, f"cannot be read ({os.strerror(error.errno).lower()})") from error
+        raise DataError(path, f"cannot be read ({_reason(error)})") from error
 
 
 class Manifest:
@@ -171,15 +171,20 @@ class Manifest:
     def settle(self) -> None:
         """Brings the file into its final form: each row once, in the order of its key.
 
+        Without a row there is no file.
+
         Raises:
             AugpipeError: If it cannot be written; then the file is as it was.
         """
-        if self._sorted:
+        if self._sorted and self._places:
             self._lines.trim()
             return
         self._lines.close()
         temporary = self.path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         try:
+            if not self._places:
+                self.path.unlink(missing_ok=True)
+                return
             try:
                 with self.path.open("rb") as old, temporary.open("xb") as new:
                     self._copy(old, new)
@@ -249,8 +254,11 @@ class LineFile:
 
 def unwritable(path: Path, error: OSError) -> AugpipeError:
     """Returns the error that says what could not be written, and why."""
-    reason = os.strerror(error.errno).lower() if error.errno else str(error)
-    return AugpipeError(f"{path}: cannot be written ({reason})")
+    return AugpipeError(f"{path}: cannot be written ({_reason(error)})")
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def versions() -> dict[str, str]:

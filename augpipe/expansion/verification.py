@@ -20,7 +20,7 @@ from augpipe.data.decode import decode
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.expansion.engine import Stopped, ordered
 from augpipe.expansion.expanding import Meter, Progress
-from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, Record, for_files, read_record
+from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, for_files, read_record
 from augpipe.expansion.manifest import Key, Row, changes, rows_of
 from augpipe.expansion.names import Output
 from augpipe.expansion.render import Origin, Renderer

@@ -63,7 +63,7 @@ class Op(BaseModel):
     @classmethod
     def name(cls) -> str:
         """Returns the op's name in a recipe."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z0-9])", "_", cls.__name__).lower()
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
 
     @classmethod
     def declared(cls) -> dict[str, Declaration]:

@@ -70,8 +70,8 @@ class Sequence(Combinator):
 class Shuffle(Combinator):
     """Does all of its ops, in a random order, each order equally likely.
 
-    Matches torchvision's RandomOrder. Ops of a shuffle share no pass where their order is
-    not known, so that it costs a walk of its list for each of its ops.
+    Matches torchvision's RandomOrder. n ops stand n times in the plan, each gated to its
+    place, so that a batch may hold every order at once.
     """
 
     @property

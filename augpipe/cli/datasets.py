@@ -1,0 +1,94 @@
+"""Commands about datasets on disk: expand, verify."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augpipe.cli.console import progress
+from augpipe.cli.options import Overrides, RecipePath
+
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Threads; by default one a core. The result is the same for any."),
+]
+
+
+class Format(StrEnum):
+    """File formats to write."""
+
+    png = "png"
+    jpeg = "jpeg"
+    webp = "webp"
+
+
+def expand(
+    recipe: RecipePath,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of images, or one image.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one to go on in.")],
+    copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image.")] = 1,
+    workers: Workers = None,
+    keep_originals: Annotated[
+        bool, typer.Option("--keep-originals", help="Copy the images themselves too.")
+    ] = False,
+    format: Annotated[Format, typer.Option(help="File format of the copies.")] = Format.png,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="For jpeg and webp.")] = 95,
+    split: Annotated[
+        str | None, typer.Option(help="Which split folder; by default train, never validation.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Write augmented copies of a dataset; run again, it goes on where it stopped."""
+    from augpipe.expansion import expand
+
+    with progress("expanding") as report:
+        summary = expand(
+            recipe,
+            source,
+            out,
+            copies=copies,
+            workers=_threads(workers),
+            keep_originals=keep_originals,
+            format=format.value,
+            quality=quality,
+            split=split,
+            strict=strict,
+            overrides=overrides or (),
+            progress=report,
+        )
+    print(summary)
+    print(f"next: augpipe verify {_quoted(out)}")
+    raise typer.Exit(summary.exit_code)
+
+
+def verify(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that expand made.")],
+    source: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the images are now, if moved.")
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Make every image of an expansion again, in memory, and compare."""
+    from augpipe.expansion import verify
+
+    with progress("verifying") as show:
+        report = verify(out, source, workers=_threads(workers), progress=show)
+    print(report)
+    raise typer.Exit(report.exit_code)
+
+
+def _threads(workers: int | None) -> int:
+    return (os.cpu_count() or 1) if workers is None else workers
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))

@@ -1,0 +1,92 @@
+"""Commands that run a recipe on a few images: preview, bench."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augpipe.cli.options import Overrides, RecipePath
+from augpipe.errors import UsageError
+
+Images = Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images, or one image.")]
+
+
+def preview(
+    recipe_path: RecipePath,
+    path: Images,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="The file: .png, or .html.")
+    ],
+    samples: Annotated[int, typer.Option(min=1, max=100, help="Images to show.")] = 3,
+    variants: Annotated[int, typer.Option(min=1, max=100, help="Variants of each.")] = 5,
+    epoch: Annotated[int, typer.Option(min=0, help="The epoch of the first variant.")] = 0,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(metavar="COCO.json", help="Boxes, outlines and keypoints to draw."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Masks to draw: NAME.png for NAME.*")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which split folder to look at.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw a contact sheet: originals, variants, and one of them op by op."""
+    _check_out(out)
+    from augpipe import recipe as recipes
+    from augpipe.data.encode import write_atomic
+    from augpipe.data.folder import scan
+    from augpipe.report.annotations import read_annotations
+    from augpipe.report.html import draw_html
+    from augpipe.report.preview import build_preview
+    from augpipe.report.sheet import draw_sheet
+
+    recipe = recipes.load(recipe_path, overrides or ())
+    known = read_annotations(annotations, masks) if annotations or masks else None
+    listing = scan(path, split)
+    preview, errors = build_preview(
+        recipe,
+        listing,
+        f"{recipe_path.name} on {path}",
+        samples=samples,
+        variants=variants,
+        epoch=epoch,
+        annotations=known,
+    )
+    as_page = out.suffix.lower() in _PAGES
+    data = draw_html(preview).encode(errors="replace") if as_page else draw_sheet(preview)
+    write_atomic(out, data)
+    for error in errors:
+        print(f"left out {error}", file=sys.stderr)
+    images = "1 image" if len(preview.stories) == 1 else f"{len(preview.stories)} images"
+    print(f"{out}: {images} of {len(listing.sources)}, {variants} variants each")
+    raise typer.Exit(int(bool(errors)))
+
+
+_PAGES = (".html", ".htm")
+
+
+def _check_out(out: Path) -> None:
+    """Refuses, before any work, a file that could not be written."""
+    if out.suffix.lower() not in (".png", *_PAGES):
+        raise UsageError(f"{out}: the name must end in .png or .html")
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder; name a file in it")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
+
+
+def bench(
+    recipe_path: RecipePath,
+    path: Images,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 5.0,
+    overrides: Overrides = None,
+) -> None:
+    """Measure images per second of a recipe here, pass by pass, in one thread."""
+    from augpipe.data.folder import scan
+    from augpipe.pipeline import load
+    from augpipe.report.speed import measure
+
+    print(measure(load(recipe_path, overrides or ()), scan(path), seconds))

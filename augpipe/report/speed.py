@@ -1,0 +1,144 @@
+"""Where the time goes: a recipe measured on this machine, pass by pass, in one thread."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from augpipe.backends import opencv
+from augpipe.data.decode import decode
+from augpipe.data.folder import Listing
+from augpipe.pipeline import Pipeline
+from augpipe.plan.explain import kind_in_words, plural
+from augpipe.plan.nodes import realise
+from augpipe.rng import Draws
+from augpipe.types import Array, Frame
+
+_IMAGES = 32
+_ROUNDS = 3  # at least
+_PACKAGES = ("augpipe", "numpy", "opencv-python-headless", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What was measured.
+
+    Args:
+        machine: The processor, its cores, the versions: one line each.
+        images: How many images were run, over and over.
+        pixels: Their size on average.
+        rounds: How many times.
+        parts: What is done and its milliseconds an image (median of the rounds), in order.
+    """
+
+    machine: tuple[str, ...]
+    images: int
+    pixels: float
+    rounds: int
+    parts: tuple[tuple[str, float], ...]
+
+    @property
+    def total(self) -> float:
+        """Returns milliseconds an image, all in all."""
+        return sum(ms for _, ms in self.parts)
+
+    def __str__(self) -> str:
+        rows = [*self.parts, ("all in all", self.total)]
+        width = max(len(name) for name, _ in rows)
+        lines = [
+            f"  {name.ljust(width)}  {ms:9.3f} ms  {ms / self.total:5.0%}" for name, ms in rows
+        ]
+        sized = f"{plural(self.images, 'image')} of {self.pixels / 1e6:.3g} megapixels on average"
+        rate = f"{1000.0 / self.total:,.0f} images/s in one thread"
+        head = (*self.machine, f"{sized}, median of {plural(self.rounds, 'round')}")
+        return "\n".join([*head, "", *lines, "", rate])
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Adds up seconds under names, in the order of their first use."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Times the block."""
+        start = time.perf_counter()
+        yield
+        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - start
+
+
+def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
+    """Measures a recipe's sample section.
+
+    A round decodes each image, draws and composes its parameters, and does each pass. There
+    is a round to warm up, and then as many as fit into the time, but three at least.
+
+    Args:
+        pipe: What to measure.
+        listing: Images; 32 of them at most are used, at even distances.
+        seconds: How long to measure, about.
+
+    Raises:
+        DataError: If an image cannot be read.
+    """
+    import cv2
+
+    count = min(_IMAGES, len(listing.sources))
+    paths = [listing.sources[i * len(listing.sources) // count].path for i in range(count)]
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        pixels = _round(pipe, paths, 0, _Clock())
+        clocks: list[_Clock] = []
+        end = time.perf_counter() + seconds
+        while len(clocks) < _ROUNDS or time.perf_counter() < end:
+            clocks.append(_Clock())
+            _round(pipe, paths, len(clocks), clocks[-1])
+    finally:
+        cv2.setNumThreads(threads)
+    parts = tuple(
+        (name, statistics.median(clock.spent[name] for clock in clocks) * 1000.0 / count)
+        for name in clocks[0].spent
+    )
+    return Speed(_machine(), count, pixels / count, len(clocks), parts)
+
+
+def _round(pipe: Pipeline, paths: list[Path], epoch: int, clock: _Clock) -> int:
+    """Runs the images once; returns how many pixels they have."""
+    pixels = 0
+    for index, path in enumerate(paths):
+        with clock.part("decode"):
+            image: Array = decode(path)
+        pixels += image.shape[0] * image.shape[1]
+        with clock.part("draw and compose"):
+            frame = Frame(np.array([image.shape[:2]]))
+            meanings = realise(pipe.nodes, Draws(pipe.recipe.seed, np.array([index]), epoch), frame)
+        for number, (node, meaning) in enumerate(zip(pipe.nodes, meanings, strict=True), 1):
+            ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
+            with clock.part(f"{number} {kind_in_words(node.kind)}: {ops}"):
+                image = opencv.render(meaning, 0, image)
+    return pixels
+
+
+def _machine() -> tuple[str, ...]:
+    """Returns the processor and the versions, one line each."""
+    model = platform.processor() or platform.machine()
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
+        model = names[0] if names else model
+    except OSError:
+        pass
+    versions = [f"Python {platform.python_version()}"]
+    versions += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    return f"{model}, {plural(os.cpu_count() or 1, 'core')}", ", ".join(versions)

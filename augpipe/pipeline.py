@@ -60,6 +60,7 @@ class Pipeline:
         self.nodes = self._plan(steps(recipe.sample, counter))
         self._batch_nodes = self._plan(steps(recipe.batch, counter))
         program = [step for each in self.nodes for step in each.steps]
+        self._asked: dict[tuple[str, str], int] = {}  # what the plan draws, once it has run
         self._rgb_only = next((s.key for s in program if s.op.rgb_only), "")
         self._colour = next((s.key for s in program if s.op.kind is Color), "")
 
@@ -146,7 +147,9 @@ class Pipeline:
             self._check_channels(sample.image.shape[2])
         sizes = np.array([s.image.shape[:2] for s in samples], np.int64).reshape(-1, 2)
         seed = self.recipe.seed if seed is None else seed
-        draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace)
+        draws = Draws(
+            seed, np.asarray(indices, np.int64), epochs, trace=trace, asked=self._asked
+        ).together()
         meanings = realise(self.nodes, draws, Frame(sizes))
         out = []
         for row, sample in enumerate(samples):

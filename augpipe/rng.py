@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,8 @@ class Draws:
         epoch: One epoch for all samples, or one each, shape (n,); from 0 to 2**32 - 1.
         op: The op's key, such as `rotate#0`.
         trace: Where drawn parameters are noted, by op and name; None to note nothing.
+        asked: Where it is noted how many blocks each draw takes; None to note nothing.
+        bank: Words that `together` made ahead.
     """
 
     seed: int
@@ -85,6 +87,8 @@ class Draws:
     epoch: int | NDArray[np.int64] = 0
     op: str = ""
     trace: Trace | None = None
+    asked: dict[tuple[str, str], int] | None = None
+    bank: dict[tuple[str, str], Words] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -101,12 +105,37 @@ class Draws:
 
     def words(self, name: str, blocks: int = 1) -> Words:
         """Returns (n, 4 * blocks) uniform 32-bit words."""
-        key = stream_key(self.seed, self.op, name)
+        ready = self.bank.get((self.op, name))
+        if ready is not None and ready.shape[1] >= 4 * blocks:
+            return ready[:, : 4 * blocks]
+        if self.asked is not None:
+            self.asked[self.op, name] = blocks
+        key = np.uint64(stream_key(self.seed, self.op, name))
+        return self._evaluate(np.full(blocks, key), np.arange(blocks, dtype=np.uint64))
+
+    def together(self) -> Draws:
+        """Returns the same draws, those `asked` for before made in one evaluation.
+
+        Philox in NumPy costs as much for one number as for a thousand: a plan that draws the
+        same things each time asks for them at once. The numbers are the same.
+        """
+        layout = tuple((self.asked or {}).items())
+        if not layout or not len(self):
+            return self
+        keys = [stream_key(self.seed, *draw) for draw, blocks in layout for _ in range(blocks)]
+        at = np.concatenate([np.arange(blocks, dtype=np.uint64) for _, blocks in layout])
+        words = self._evaluate(np.array(keys, np.uint64), at)
+        ends = np.cumsum([4 * blocks for _, blocks in layout])[:-1]
+        names = (draw for draw, _ in layout)
+        return replace(self, bank=dict(zip(names, np.split(words, ends, axis=1), strict=True)))
+
+    def _evaluate(self, keys: Words, blocks: Words) -> Words:
+        """Returns (n, 4 * len(keys)) words: one block a key, at the block number beside it."""
         index = self.indices.astype(np.uint64)[:, None]
         epoch = np.broadcast_to(np.asarray(self.epoch, np.uint64), index.shape[:1])[:, None]
-        counter = (np.arange(blocks, dtype=np.uint64), epoch, index & _LOW, index >> _HALF)
-        out = philox(counter, (np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)))
-        return np.stack(np.broadcast_arrays(*out), axis=-1).reshape(len(self), 4 * blocks)
+        counter = (blocks, epoch, index & _LOW, index >> _HALF)
+        out = philox(counter, (keys & _LOW, keys >> _HALF))
+        return np.stack(out, axis=-1).reshape(len(self), 4 * len(keys))
 
     def uniform(self, name: str, low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Floats:
         """Returns (n,) numbers uniform in [low, high); `low` where the two are equal."""

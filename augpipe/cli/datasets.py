@@ -45,7 +45,11 @@ def expand(
     ] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Write augmented copies of a dataset; run again, it goes on where it stopped."""
+    """Write augmented copies of a dataset; it can be resumed.
+
+    The same command again goes on where the last one stopped. A manifest.jsonl beside the
+    images has a row for each: its source, its draws and its hash.
+    """
     from augpipe.expansion import expand
 
     with progress("expanding") as report:
@@ -75,7 +79,7 @@ def verify(
     ] = None,
     workers: Workers = None,
 ) -> None:
-    """Make every image of an expansion again, in memory, and compare."""
+    """Make every image of an expansion again and compare."""
     from augpipe.expansion import verify
 
     with progress("verifying") as show:

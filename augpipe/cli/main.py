@@ -89,17 +89,21 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Example: augpipe check configs/quickstart.yaml")
+def _example(words: str) -> str:
+    return f"\b\nExample:\n  {words}"  # \b: lines stay as they are
+
+
+@app.callback(epilog=_example("augpipe check configs/quickstart.yaml"))
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option(help="Show tracebacks of errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Declarative image augmentation: one YAML recipe, the same pixels everywhere."""
 
 
-for _command, _example in (
+for _command, _words in (
     (recipes.check, "augpipe check configs/quickstart.yaml"),
     (recipes.explain, "augpipe explain configs/quickstart.yaml --size 28 28"),
     (pictures.preview, "augpipe preview configs/quickstart.yaml samples/garments -o sheet.png"),
@@ -109,7 +113,7 @@ for _command, _example in (
     (recipes.schema, "augpipe schema > augpipe.schema.json"),
     (pictures.bench, "augpipe bench configs/quickstart.yaml samples/photos"),
 ):
-    app.command(epilog=f"Example: {_example}")(_command)
+    app.command(epilog=_example(_words))(_command)
 
 
 def main(args: Sequence[str] | None = None) -> int:

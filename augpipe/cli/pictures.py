@@ -33,7 +33,10 @@ def preview(
     split: Annotated[str | None, typer.Option(help="Which split folder to look at.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Draw a contact sheet: originals, variants, and one of them op by op."""
+    """Draw a contact sheet: variants, and one of them op by op.
+
+    Variant k of an image is what training sees in epoch k and what expand writes as copy k.
+    """
     _check_out(out)
     from augpipe import recipe as recipes
     from augpipe.data.encode import write_atomic
@@ -84,7 +87,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 5.0,
     overrides: Overrides = None,
 ) -> None:
-    """Measure images per second of a recipe here, pass by pass, in one thread."""
+    """Measure images per second here, pass by pass."""
     from augpipe.data.folder import scan
     from augpipe.pipeline import load
     from augpipe.report.speed import measure

@@ -16,7 +16,7 @@ def check(
     paths: Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes in YAML.")],
     overrides: Overrides = None,
 ) -> None:
-    """Report every problem of recipes at once, each with its place and a hint."""
+    """Report every problem of a recipe, with place and hint."""
     from augpipe.pipeline import load
     from augpipe.plan.explain import count, plural
 
@@ -40,7 +40,7 @@ def explain(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Print a recipe's plan: what fuses with what, on which backend, and why."""
+    """Print the plan: what fuses, on which backend, and why."""
     from augpipe.pipeline import load
 
     print(load(path, overrides or ()).explain(size=size))

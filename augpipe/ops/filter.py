@@ -213,16 +213,16 @@ class MedianBlur(Op):
 class JpegCompression(Op):
     """Writes the image as JPEG and reads it back.
 
-    Baseline JPEG of libjpeg's quality scale with 4:2:0 chroma; a grey image is written grey,
-    and with neither one nor three channels each channel is written as a grey image. Levels
-    are rounded to whole ones first. Matches Pillow's save(quality=q, subsampling=2); as
-    torchvision's JPEG.
+    Baseline JPEG at libjpeg's quality with 4:2:0 chroma; a grey image is written grey, and
+    with neither one nor three channels each channel is. Levels are rounded to whole ones
+    first. Matches Pillow's save(quality=q, subsampling=2). A JPEG holds at most 65,500 pixels
+    a side: a larger image is an error.
     """
 
     kind: ClassVar[type[Meaning] | None] = Codec
     main: ClassVar[str] = "quality"
 
-    quality: Annotated[IntPair, Range(1, 100, "quality", integer=True)] = (30, 95)
+    quality: Annotated[IntPair, Range(1, 100, integer=True)] = (30, 95)
     """JPEG quality, uniform among the integers of the range: 1 worst, 100 best."""
 
     def means(self, draw: Draws, frame: Frame) -> Codec:

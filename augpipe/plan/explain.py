@@ -210,8 +210,12 @@ def _difference(first: Node, second: Node) -> str:
         own, other = getattr(a, name), getattr(b, name)
         matters = name in ("border", "fill", "mask_fill") or not (first.lattice or second.lattice)
         if own != other and matters:
-            return f"different {name} ({own}, then {other})"
+            return f"different {name} ({_plain(own)}, then {_plain(other)})"
     return f"border {a.border} is known of the first input only"
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -129,6 +129,18 @@ def test_fields() -> None:
     assert abs(np.corrcoef(normal[:-1], normal[1:])[0, 1]) < 4 / np.sqrt(200_000)
 
 
+def test_made_together_they_are_the_same() -> None:
+    asked: dict = {}
+    alone = every_kind(Draws(1, np.arange(5), 2, "op#0", asked=asked))
+    assert len(asked) == 9
+    ready = Draws(1, np.arange(5), 2, "op#0", asked=asked).together()
+    assert set(ready.bank) == set(asked)
+    together = every_kind(ready)
+    assert all(np.array_equal(alone[kind], together[kind]) for kind in alone)
+    more = ready.uniforms("b", 50)  # more than was asked for: made anew
+    assert np.array_equal(more[:, :5], alone["uniforms"])
+
+
 def test_a_trace_notes_what_was_drawn() -> None:
     trace: dict = {}
     draw = Draws(1, np.arange(3), 0, trace=trace).at("rotate#0")

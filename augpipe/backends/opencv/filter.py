@@ -11,6 +11,7 @@ from augpipe.ir import Codec, Kernel, Median
 from augpipe.types import Array, Floats
 
 _BORDER = cv2.BORDER_REFLECT_101
+_JPEG_SIDE = 65500  # libjpeg's limit
 
 
 def kernel(meaning: Kernel, row: int, image: Array) -> Array:
@@ -32,7 +33,7 @@ def _correlate(image: Array, factors: list[Floats]) -> Array:
             return cv2.filter2D(image, -1, one, borderType=_BORDER)
         case [down, across] if down.shape[1] == across.shape[0] == 1:
             return cv2.sepFilter2D(image, -1, across[0], down[:, 0], borderType=_BORDER)
-    out = image.astype(np.float32)
+    out: Array = image.astype(np.float32)
     for each in factors:
         out = cv2.filter2D(out, -1, each, borderType=_BORDER)
     return out if image.dtype != np.uint8 else np.rint(out).clip(0, 255).astype(np.uint8)
@@ -89,6 +90,8 @@ def _jpeg(image: Array, quality: int) -> Array:
     if image.shape[2] not in (1, 3):
         parts = [_jpeg(image[:, :, k : k + 1], quality) for k in range(image.shape[2])]
         return np.concatenate(parts, axis=2)
+    if max(image.shape) > _JPEG_SIDE:
+        raise ValueError(f"jpeg_compression: a side of JPEG has at most {_JPEG_SIDE} pixels")
     colour = image.shape[2] == 3
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
@@ -99,6 +102,7 @@ def _jpeg(image: Array, quality: int) -> Array:
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if colour else np.ascontiguousarray(image)
     _, data = cv2.imencode(".jpg", bgr, options)
     out = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB if colour else cv2.IMREAD_GRAYSCALE)
+    assert out is not None
     return out.reshape(image.shape)
 
 
@@ -111,4 +115,4 @@ def _downscale(image: Array, scale: float) -> Array:
     small = _by_fours(lambda part: cv2.resize(part, size, interpolation=area), image)
     down = (2 * np.arange(height) + 1) * rows // (2 * height)
     across = (2 * np.arange(width) + 1) * columns // (2 * width)
-    return small.take(across, 1).take(down, 0)
+    return np.asarray(small.take(across, 1).take(down, 0))

@@ -62,7 +62,7 @@ def noise(meaning: Noise, row: int, image: Array) -> Array:
 
 def share(amount: float, bits: int) -> int:
     """Returns the whole number of 2^-bits nearest to a share of 0 to 1."""
-    return round(amount * 2**bits)
+    return round(amount * float(2**bits))
 
 
 def _normal(key: int, shape: tuple[int, ...], scale: float, shift: float) -> NDArray[np.float32]:
@@ -80,13 +80,13 @@ def _flat(image: Array, field: Array) -> tuple[Array, Array]:
 
 def _add(image: Array, field: Array) -> Array:
     if image.dtype != np.uint8:
-        return np.clip(image + field, 0.0, 255.0)
+        return np.asarray(np.clip(image + field, 0.0, 255.0))
     return cv2.add(*_flat(image, field), dtype=cv2.CV_8U).reshape(image.shape)
 
 
 def _multiply(image: Array, field: Array) -> Array:
     if image.dtype != np.uint8:
-        return np.clip(image * field, 0.0, 255.0)
+        return np.asarray(np.clip(image * field, 0.0, 255.0))
     return cv2.multiply(*_flat(image, field), dtype=cv2.CV_8U).reshape(image.shape)
 
 
@@ -127,7 +127,9 @@ def poisson_cells(
     # An edge 0 is below every guide entry, so that its wrapping round is never read.
     last = (edges - 1).astype(np.uint32).reshape(-1)
     at = guide.astype(np.int32).reshape(-1)[image.astype(np.int32) << 8 | words >> 24]
-    open_ = np.arange(len(at))
+    beyond = last[at] < words
+    at += beyond
+    open_ = np.flatnonzero(beyond)
     while len(open_):
         open_ = open_[last[at[open_]] < words[open_]]
         at[open_] += 1

@@ -76,7 +76,7 @@ def _downscale(image: Floats, scale: float) -> Floats:
     small = np.einsum(
         "ri,ijc,sj->rsc", _cells(height, rows), image, _cells(width, columns), optimize=True
     )
-    return small[_holders(height, rows)][:, _holders(width, columns)]
+    return np.asarray(small[_holders(height, rows)][:, _holders(width, columns)])
 
 
 def _cells(length: int, count: int) -> Floats:
@@ -84,7 +84,7 @@ def _cells(length: int, count: int) -> Floats:
     edges = np.linspace(0, length, count + 1)
     low = np.maximum(edges[:-1, None], np.arange(length))
     high = np.minimum(edges[1:, None], np.arange(length) + 1)
-    return np.maximum(high - low, 0.0) * count / length
+    return np.asarray(np.maximum(high - low, 0.0) * count / length)
 
 
 def _holders(length: int, count: int) -> np.ndarray:

@@ -122,14 +122,18 @@ def _mirror(at: Array, length: int) -> Array:
     return np.where(at < length, at, period - at)
 
 
-def _halvings(u: Floats, v: Floats, width: int, height: int) -> tuple[int, int]:
-    """Returns floor(log2) of the shrinking along each source axis at the output's centre."""
-    i, j = max((height - 1) // 2, 0), max((width - 1) // 2, 0)
+def _halvings(matrix: Floats, width: int, height: int) -> tuple[int, int]:
+    """Returns floor(log2) of the shrinking along each source axis at the output's centre.
+
+    The shrinking is the length of the gradient of the source coordinate there; none where the
+    centre lies beyond the horizon of a projective map.
+    """
+    u, v, w = matrix @ (width / 2, height / 2, 1)
+    if w <= 0:
+        return 0, 0
     out = []
-    for at in (u, v):
-        across = at[i, j + 1] - at[i, j] if width > 1 else at.mean() * 2
-        down = at[i + 1, j] - at[i, j] if height > 1 else 0.0
-        shrink = float(np.hypot(across, down)) * (1 + 1e-9)
+    for at, gradient in ((u, matrix[0, :2]), (v, matrix[1, :2])):
+        shrink = float(np.hypot(*(gradient / w - at * matrix[2, :2] / w**2))) * (1 + 1e-9)
         out.append(int(np.log2(shrink)) if shrink >= 2 else 0)
     return out[0], out[1]
 

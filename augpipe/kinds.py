@@ -1,0 +1,385 @@
+"""Same kind out: what users hand in, taken apart into a Sample and put together again.
+
+An item is an image (PIL, HWC array, CHW tensor, tv_tensors.Image), a dict of targets, or a
+tuple as a dataset yields it. Nothing is guessed from values: tv_tensors go by their class,
+and arrays, tensors and PIL images by their key. What has no such class or key passes through
+as the same object. Results never share memory with what was handed in, so that either may be
+written to. Neither torch nor PIL is imported for items that hold none of theirs.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from augpipe.errors import DataError, UsageError
+from augpipe.targets import Points, Sample, finish, outline
+from augpipe.types import Array, Floats, Ints
+
+_TV = {
+    "Image": "image",
+    "Mask": "mask",
+    "BoundingBoxes": "boxes",
+    "KeyPoints": "keypoints",
+    "Video": "video",
+}
+_KEYS = {
+    "image": "image",
+    "mask": "mask",
+    "masks": "masks",
+    "boxes": "boxes",
+    "bboxes": "boxes",
+    "keypoints": "keypoints",
+}
+_ALLOWED = {  # which plain kinds a role may be held in
+    "image": ("array", "tensor", "pil"),
+    "mask": ("array", "tensor", "pil"),
+    "masks": ("array", "tensor", "pil", "list"),
+    "boxes": ("array", "tensor", "list"),
+    "keypoints": ("array", "tensor", "list"),
+}
+_FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
+_MOVED = ("uint8", "uint16", "int16", "float32", "float64")  # what OpenCV warps, exactly
+_SLACK = 0.5  # how far a float image may leave 0..1, as filters with overshoot do
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A transformed sample and, for each set of boxes, its boxes and the rows that were kept."""
+
+    sample: Sample
+    boxes: list[tuple[Floats, Ints]]
+
+
+_Form = Callable[[_Result], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """A set of boxes: its place in the sample and how many there are."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A value with the key and the place it was found at."""
+
+    key: Any
+    value: Any
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An item taken apart.
+
+    Args:
+        sample: What the pipeline transforms; it may share memory with the item.
+        form: Puts a transformed sample into the item's form.
+    """
+
+    sample: Sample
+    form: _Form
+
+    def repack(self, sample: Sample, min_area: float = 0.0, min_visibility: float = 0.0) -> Any:
+        """Returns a transformed sample as the kind of item that was unpacked.
+
+        An image that was normalized is float32: HWC for an array, else a CHW tensor.
+
+        Args:
+            sample: `self.sample`, transformed. May be called for many.
+            min_area: See `targets.finish`.
+            min_visibility: See `targets.finish`.
+        """
+        height, width = sample.image.shape[:2]
+        boxes = [finish(each, (height, width), min_area, min_visibility) for each in sample.boxes]
+        return self.form(_Result(sample, boxes))
+
+
+def unpack(item: Any, names: Sequence[str | None] | None = None) -> Packed:
+    """Takes an item apart.
+
+    - Images: uint8, or float in 0..1; arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W),
+      PIL (L, RGB, RGBA; other modes become one of these by the rules of data/decode.py).
+    - In a dict (nested ones too): `image`; `mask`; `masks`, (N, H, W) or a list; `boxes` or
+      `bboxes`, (N, 4) x0, y0, x1, y1 in pixels; `keypoints`, (N, 2), (N, 3) with COCO's
+      visibility, or (N, K, 2 or 3) pixel positions.
+    - With the boxes of the same dict are dropped, where there are as many: `masks`,
+      (N, K, ...) keypoints, `labels`, `scores`, `area`, `iscrowd`, `ids`, `difficult` and
+      every key that begins with `box_`. Area is dropped with its box, not computed anew.
+    - In a tuple or list the first element is the image; of the others, dicts and tv_tensors
+      are moved and the rest (labels, plain tensors, PIL images) is not, unless `names` says
+      what they are.
+
+    Args:
+        item: One image, with or without its targets.
+        names: For a tuple: the key each position would have in a dict, None for none.
+
+    Raises:
+        DataError: If something in it cannot be used, by its place in the item.
+        UsageError: If `names` do not fit the item.
+    """
+    reader = _Reader()
+    form = reader.item(item, names)
+    return Packed(reader.sample(), form)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Collects a sample while it walks an item; each walk returns how to put it back."""
+
+    images: list[Array] = field(default_factory=list)
+    found: Sample = field(default_factory=lambda: Sample(np.zeros((0, 0, 0), np.uint8)))
+    sizes: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+
+    def sample(self) -> Sample:
+        if not self.images:
+            raise DataError("item", "no image in it: put it first in a tuple or under 'image'")
+        self.found.image = self.images[0]
+        size = self.found.image.shape[:2]
+        for where, own in self.sizes:
+            if own != size:
+                raise DataError(where, f"is for {_by(own)} pixels, but the image has {_by(size)}")
+        return self.found
+
+    def item(self, item: Any, names: Sequence[str | None] | None) -> _Form:
+        kind = _kind(item)
+        if names is not None:
+            if kind != "list" or len(names) != len(item):
+                raise UsageError(f"names={tuple(names)} needs a tuple of {len(names)}")
+            pairs = zip(names, item, strict=True)
+            forms = self.group([_Entry(name, each, name or "item") for name, each in pairs])
+            return lambda result: _rebuilt(item, forms, result)
+        if kind == "dict":
+            return self.mapping(item, "")
+        if kind == "list":
+            keys = ["image", *[None] * len(item)]
+            each = [_Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]
+            forms = self.group(each)
+            return lambda result: _rebuilt(item, forms, result)
+        if kind in ("image", *_ALLOWED["image"]):
+            return self.image(item, "image")
+        raise DataError(
+            "item", f"{type(item).__name__} is not an image, a dict of targets or a tuple"
+        )
+
+    def mapping(self, value: Any, where: str) -> _Form:
+        """Reads a dict."""
+        if "bndbox" in value or ("bbox" in value and "category_id" in value):
+            raise DataError(
+                where or "item",
+                "an annotation as its file has it would not move with the image: give a dict of "
+                "'boxes' and 'labels' (torchvision.datasets.wrap_dataset_for_transforms_v2 does)",
+            )
+        start = f"{where}." if where else ""
+        keys = list(value)
+        forms = self.group([_Entry(key, value[key], f"{start}{key}") for key in keys])
+
+        def form(result: _Result) -> Any:
+            out = copy.copy(value)  # keeps the kind of dict
+            out.update((k, each(result)) for k, each in zip(keys, forms, strict=True) if each)
+            return out
+
+        return form
+
+    def group(self, entries: Sequence[_Entry]) -> list[_Form | None]:
+        """Reads values that stand side by side: boxes first, for the others may hang on them."""
+        held = [k for k, each in enumerate(entries) if _role(each) == "boxes"]
+        if len(held) > 1:
+            raise DataError(entries[held[1]].where, "a second set of boxes beside the first")
+        owner, boxes = None, None
+        for k in held:
+            boxes, owner = self.boxes(entries[k].value, entries[k].where)
+        return [
+            boxes if k in held else self.entry(each, owner) for k, each in enumerate(entries)
+        ]
+
+    def entry(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
+        """Reads one value by its role; None where it passes through."""
+        value, where = entry.value, entry.where
+        match _role(entry):
+            case "image":
+                return self.image(value, where)
+            case "mask":
+                return self.mask(value, where)
+            case "masks":
+                return self.masks(value, where, owner)
+            case "keypoints":
+                return self.keypoints(value, where, owner)
+            case "field":
+                return _filtered(value, owner)
+            case "dict":
+                return self.mapping(value, where)
+            case "list":
+                inner = [_Entry(None, each, f"{where}[{k}]") for k, each in enumerate(value)]
+                forms = self.group(inner)
+                return (lambda result: _rebuilt(value, forms, result)) if any(forms) else None
+            case "video":
+                raise DataError(where, "videos are not supported: give its frames one by one")
+        return None
+
+    def image(self, value: Any, where: str) -> _Form:
+        if self.images:
+            raise DataError(where, "a second image: an item holds one")
+        pil = _kind(value) == "pil"
+        first = _is_tensor(value)
+        data = _pil_pixels(value, where) if pil else _numpy(value)
+        levels = _levels(_channels_last(data, first, where), where)
+        self.images.append(levels)
+
+        def form(result: _Result) -> Any:
+            own = result.sample.normalized
+            out = result.sample.image if own else _unlevelled(result.sample.image, data.dtype)
+            if data.ndim == 2 and out.shape[2] == 1:
+                out = out[:, :, 0]
+            elif first or (pil and own):
+                out = out.transpose(2, 0, 1)
+            out = _apart(out, levels)
+            if not pil:
+                return _like(out, value, "float32" if own else None)
+            if own:
+                import torch
+
+                return torch.from_numpy(out)
+            from PIL import Image
+
+            return Image.fromarray(out[:, :, 0] if out.shape[2] == 1 else out)
+
+        return form
+
+    def mask(
+        self, value: Any, where: str, stacked: bool = False, owner: _Owner | None = None
+    ) -> _Form:
+        """Reads a mask, or with `stacked` (N, H, W) masks, which may belong to boxes."""
+        pil = _kind(value) == "pil"
+        if pil and value.mode not in ("L", "P", "1", "I;16"):
+            raise DataError(where, f"a mask of PIL mode {value.mode}: expected L, P, 1 or I;16")
+        data = _numpy(value)
+        first = stacked or _is_tensor(value)
+        moved = _movable(_channels_last(data, first, where), where)
+        self.sizes.append((where, moved.shape[:2]))
+        self.found.masks.append(moved)
+        index = len(self.found.masks) - 1
+        tied = owner if stacked and data.ndim == 3 and owner and len(data) == owner.count else None
+
+        def form(result: _Result) -> Any:
+            out = result.sample.masks[index]
+            if tied:
+                out = out[:, :, result.boxes[tied.index][1]]
+            if data.ndim == 2:
+                out = out[:, :, 0]
+            elif first:
+                out = out.transpose(2, 0, 1)
+            out = _apart(out, moved)
+            return _pil_mask(out, value) if pil else _like(out, value)
+
+        return form
+
+    def masks(self, value: Any, where: str, owner: _Owner | None) -> _Form:
+        if _kind(value) != "list":
+            return self.mask(value, where, stacked=True, owner=owner)
+        for k, each in enumerate(value):
+            if _kind(each) not in ("mask", *_ALLOWED["mask"]):
+                raise DataError(f"{where}[{k}]", f"{type(each).__name__} is not a mask")
+        forms = [self.mask(each, f"{where}[{k}]") for k, each in enumerate(value)]
+        tied = owner if owner and len(value) == owner.count else None
+
+        def form(result: _Result) -> Any:
+            kept = result.boxes[tied.index][1].tolist() if tied else range(len(forms))
+            return type(value)(forms[k](result) for k in kept)
+
+        return form
+
+    def boxes(self, value: Any, where: str) -> tuple[_Form, _Owner]:
+        data, layout = _table(value, where), "XYXY"
+        if _kind(value) == "boxes":
+            layout = value.format.name
+            if layout not in ("XYXY", "XYWH", "CXCYWH"):
+                raise DataError(where, f"rotated boxes ({layout}) are not supported")
+            self.sizes.append((where, tuple(value.canvas_size)))
+        if not data.size:
+            data = data.reshape(0, 4)
+        if data.ndim != 2 or data.shape[1] < 4:
+            raise DataError(where, f"boxes of shape {data.shape}: expected (N, 4), xyxy in pixels")
+        owner = _Owner(len(self.found.boxes), len(data))
+        self.found.boxes.append(outline(_to_xyxy(data[:, :4], layout), where))
+
+        def form(result: _Result) -> Any:
+            boxes, kept = result.boxes[owner.index]
+            out = data[kept]
+            out[:, :4] = _from_xyxy(boxes, layout)
+            return _table_like(out, value, result)
+
+        return form, owner
+
+    def keypoints(self, value: Any, where: str, owner: _Owner | None) -> _Form:
+        data = _table(value, where)
+        if not data.size and data.ndim < 2:
+            data = data.reshape(0, 2)
+        if data.ndim < 2 or data.shape[-1] < 2:
+            raise DataError(where, f"keypoints of shape {data.shape}: expected (N, 2) or (N, 3)")
+        if _kind(value) == "keypoints":
+            self.sizes.append((where, tuple(value.canvas_size)))
+        flat = data.reshape(-1, data.shape[-1])
+        if np.isinf(flat[:, :2]).any():
+            raise DataError(where, "infinite coordinates")
+        self.found.points.append(Points(flat[:, :2] + 0.5, np.ones(len(flat), np.bool_)))
+        index = len(self.found.points) - 1
+        tied = owner if data.ndim > 2 and owner and len(data) == owner.count else None
+
+        def form(result: _Result) -> Any:
+            points, out = result.sample.points[index], flat.copy()
+            out[:, :2] = points.at - 0.5
+            if out.shape[1] > 2:
+                out[~points.seen, 2] = 0.0
+            out = out.reshape(data.shape)
+            return _table_like(out[result.boxes[tied.index][1]] if tied else out, value, result)
+
+        return form
+
+
+def _kind(value: Any) -> str:
+    """Returns what a value is; nothing can be of a class whose module is not loaded."""
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return "other"
+    for kind, cls in (("array", np.ndarray), ("dict", dict), ("list", (list, tuple))):
+        if isinstance(value, cls):
+            return kind
+    for name, kind in _TV.items():
+        if _is(value, "torchvision.tv_tensors", name):
+            return kind
+    if _is_tensor(value):
+        return "tensor"
+    return "pil" if _is(value, "PIL.Image", "Image") else "other"
+
+
+def _is(value: Any, module: str, name: str) -> bool:
+    return isinstance(value, getattr(sys.modules.get(module), name, ()))
+
+
+def _is_tensor(value: Any) -> bool:
+    return _is(value, "torch", "Tensor")
+
+
+def _role(entry: _Entry) -> str:
+    """Returns what a value is for: by its class, then by its key, then by what it holds."""
+    kind, key = _kind(entry.value), entry.key
+    if kind in _TV.values():
+        return "masks" if kind == "mask" and key == "masks" else kind
+    if kind == "dict" or not isinstance(key, str):
+        return kind
+    role = _KEYS.get(key, "")
+    if kind in _ALLOWED.get(role, ()):
+        return role
+    return "field" if key in _FIELDS or key.startswith("box_") else kind
+
+
+def _by(size: Sequence[int]) -> str:
+    return " x ".join(str(side) for side in size)

@@ -13,13 +13,13 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.backends import opencv
 from augpipe.errors import DataError, UsageError
-from augpipe.ir import Color
+from augpipe.ir import Color, Flow, Meaning, Normalize, Warp
 from augpipe.kinds import unpack
 from augpipe.plan.nodes import Node, Step, node, realise, steps
 from augpipe.plan.rules import fuse
 from augpipe.recipe import Recipe
 from augpipe.rng import Draws, Trace, stream_key
-from augpipe.targets import Sample
+from augpipe.targets import Sample, move_outlines, move_points
 from augpipe.types import Array, Frame
 
 if TYPE_CHECKING:
@@ -151,13 +151,7 @@ class Pipeline:
             seed, np.asarray(indices, np.int64), epochs, trace=trace, asked=self._asked
         ).together()
         meanings = realise(self.nodes, draws, Frame(sizes))
-        out = []
-        for row, sample in enumerate(samples):
-            for meaning in meanings:
-                image = opencv.render(meaning, row, sample.image)
-                sample = sample.moved(image, meaning, row, opencv.render_mask)
-            out.append(sample)
-        return out
+        return [_render(meanings, row, sample) for row, sample in enumerate(samples)]
 
     def _check_channels(self, channels: int) -> None:
         if self._rgb_only and channels not in (3, 4):
@@ -192,3 +186,16 @@ class Pipeline:
     def _applier(self, options: dict[str, Any]) -> Any:
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
+
+
+def _render(meanings: Sequence[Meaning], row: int, sample: Sample) -> Sample:
+    """Does row `row` of each meaning to a sample and to all that belongs to it."""
+    image, masks, points, boxes = sample.image, sample.masks, sample.points, sample.boxes
+    for meaning in meanings:
+        image = opencv.render(meaning, row, image)
+        if isinstance(meaning, (Warp, Flow)):
+            masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
+            points = [move_points(meaning, row, each) for each in points]
+            boxes = [move_outlines(meaning, row, each) for each in boxes]
+    normalized = sample.normalized or any(isinstance(m, Normalize) for m in meanings)
+    return Sample(image, masks, points, boxes, normalized)

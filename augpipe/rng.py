@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]
 Words = NDArray[np.uint64]
 Trace = dict[str, dict[str, NDArray[Any]]]
 
@@ -137,7 +137,7 @@ class Draws:
         out = philox(counter, (keys & _LOW, keys >> _HALF))
         return np.stack(out, axis=-1).reshape(len(self), 4 * len(keys))
 
-    def uniform(self, name: str, low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Floats:
+    def uniform(self, name: str, low: float | Floats = 0.0, high: float | Floats = 1.0) -> Floats:
         """Returns (n,) numbers uniform in [low, high); `low` where the two are equal."""
         values = np.asarray(low + (np.asarray(high) - low) * self.uniforms(name, 1)[:, 0])
         return self.note(name, values)
@@ -152,7 +152,7 @@ class Draws:
         """Returns (n,) numbers whose logarithm is uniform between those of low and high."""
         return self.note(name, np.exp(self.uniform(name, np.log(low), np.log(high))))
 
-    def integers(self, name: str, low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
+    def integers(self, name: str, low: float | Floats, high: float | Floats) -> NDArray[np.int64]:
         """Returns (n,) integers uniform in low..high, both included."""
         span = np.asarray(high) - low + 1
         values = low + np.floor(self.uniforms(name, 1)[:, 0] * span)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 # A DataLoader's workers seed it, and would each import it after the fork.
-import numpy.random  # noqa: F401, TID251
+import numpy.random  # noqa: TID251
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info

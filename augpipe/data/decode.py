@@ -161,11 +161,8 @@ def _png_depth(image: ImageFile.ImageFile, stream: IO[bytes]) -> int:
     """Returns a PNG's bits per sample, and 8 for other formats."""
     if image.format != "PNG":
         return 8
-    place = stream.tell()
     stream.seek(24)
-    depth = stream.read(1)[0]
-    stream.seek(place)
-    return depth
+    return stream.read(1)[0]
 
 
 def _pixels(image: Image.Image, file: ImageFile.ImageFile, depth: int) -> npt.NDArray[np.uint8]:
@@ -189,9 +186,7 @@ def _pixels(image: Image.Image, file: ImageFile.ImageFile, depth: int) -> npt.ND
         case "RGBA":
             return _array(image)
         case "P":
-            palette = image.palette.mode if image.palette else "RGB"
-            see_through = clear is not None or palette == "RGBA"
-            return _array(image.convert("RGBA" if see_through else "RGB"))
+            return _array(image.convert("RGB" if clear is None else "RGBA"))
         case "LA" | "PA" | "RGBa":
             return _array(image.convert("RGBA"))
         case "RGBX" | "CMYK" | "YCbCr" | "LAB":

@@ -103,11 +103,12 @@ def parse(stream: IO[bytes], max_pixels: int) -> ImageFile.ImageFile:
 def check_data(image: ImageFile.ImageFile, stream: IO[bytes]) -> None:
     """Refuses compressed data that Pillow would accept, or not end with in reasonable time.
 
+    This and `orientation` move the stream; Pillow goes to the pixels before it reads them.
+
     Raises:
         Refused: If a PNG's pixel data fail their checksum, a JPEG has endless scans, or a
             TIFF lacks its last rows.
     """
-    place = stream.tell()
     match image.format:
         case "JPEG":
             _check_scans(stream.read())
@@ -115,7 +116,6 @@ def check_data(image: ImageFile.ImageFile, stream: IO[bytes]) -> None:
             _check_sums(stream)
         case "TIFF":
             _check_rows(image)
-    stream.seek(place)
 
 
 def orientation(image: ImageFile.ImageFile, stream: IO[bytes]) -> int:
@@ -233,11 +233,7 @@ def _check_sums(stream: IO[bytes]) -> None:
 
 def _late_exif(stream: IO[bytes]) -> bytes | None:
     """Returns a PNG's EXIF block from behind the pixels, where exiftool puts it."""
-    place = stream.tell()
     for kind, length in _png_chunks(stream):
         if kind == b"eXIf":
-            block = stream.read(length)
-            stream.seek(place)
-            return block
-    stream.seek(place)
+            return stream.read(length)
     return None

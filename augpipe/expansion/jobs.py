@@ -238,7 +238,20 @@ def _shown(value: object) -> str:
 
 
 def _first_difference(old: str, new: str) -> str:
-    for a, b in zip_longest(old.splitlines(), new.splitlines(), fillvalue="nothing"):
-        if a != b:
-            return f"'{a.strip()}', now '{b.strip()}'"
+    """Returns in words where two recipes, as `Recipe.dump` writes them, part."""
+    before, after = yaml.safe_load(old), yaml.safe_load(new)
+    for key in dict.fromkeys((*before, *after)):
+        mine, theirs = before.get(key), after.get(key)
+        if isinstance(mine, list) and isinstance(theirs, list):
+            pairs = zip_longest(mine, theirs)
+            number = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+            if number is not None:
+                a, b = (_item(ops, number) for ops in (mine, theirs))
+                return f"{key}[{number}] {a}, now {b}"
+        elif mine != theirs:
+            return f"{key} {_shown(mine)}, now {_shown(theirs)}"
     return "its text"
+
+
+def _item(ops: list[Any], number: int) -> str:
+    return str(ops[number]) if number < len(ops) else "nothing"

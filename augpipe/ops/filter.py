@@ -131,7 +131,7 @@ class MotionBlur(_Kernel):
     """Length of the line; odd, and uniform among the odd integers of the range."""
     angle: Annotated[Pair, Range(-360, 360, "degrees")] = (0.0, 360.0)
     """Angle of the line, counter-clockwise from the x axis."""
-    direction: Annotated[Pair, Range(-1, 1, "share")] = (0.0, 0.0)
+    direction: Annotated[Pair, Range(-1, 1)] = (0.0, 0.0)
     """Slope of the weights along the line: 0 even, 1 fades to nothing at the line's start,
     -1 at its end. Other than 0, it shifts the image's content a little."""
 

@@ -1,8 +1,7 @@
 """Occlusion: rectangles of the image are filled.
 
 Only images change: masks, boxes and keypoints stay as they are, hidden or not, as in the
-papers. Alpha stays too. Rectangles have whole pixels; where several overlap, it shows only
-where they all end.
+papers. Alpha stays too. Rectangles have whole pixels; overlapping ones fill their union.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ def clipped(x0: Floats, y0: Floats, x1: Floats, y1: Floats, frame: Frame) -> Flo
     return np.stack(edges, axis=-1)
 
 
-def within(draw: Draws, name: str, count: Floats, times: int) -> Floats:
-    """Draws (n, times) whole numbers, uniform in 0..count-1 of each of (n,) or (n, times)."""
-    return np.floor(draw.uniforms(name, times) * count)
+def whole(draw: Draws, name: str, count: Floats, times: int = 1) -> Floats:
+    """Draws (n, times) whole numbers, uniform in 0..count - 1, count (n, 1)."""
+    return draw.note(name, np.floor(draw.uniforms(name, times) * count))
 
 
 class Cutout(_Occlusion):
@@ -67,10 +66,9 @@ class Cutout(_Occlusion):
 
     def means(self, draw: Draws, frame: Frame) -> Regions:
         side = np.maximum(1.0, np.rint(self.size * np.minimum(frame.width, frame.height)))[:, None]
-        x0 = within(draw, "x", frame.width[:, None], self.holes) - np.floor(side / 2)
-        y0 = within(draw, "y", frame.height[:, None], self.holes) - np.floor(side / 2)
-        boxes = draw.note("boxes", clipped(x0, y0, x0 + side, y0 + side, frame))
-        return self.fill_in(draw, boxes, self.fill)
+        x0 = whole(draw, "x", frame.width[:, None], self.holes) - np.floor(side / 2)
+        y0 = whole(draw, "y", frame.height[:, None], self.holes) - np.floor(side / 2)
+        return self.fill_in(draw, clipped(x0, y0, x0 + side, y0 + side, frame), self.fill)
 
 
 class RandomErasing(_Occlusion):
@@ -102,45 +100,38 @@ class RandomErasing(_Occlusion):
         fits = (h < height) & (w < width)
         rows, first = np.arange(n), fits.argmax(axis=1)
         h, w = ((fits * side)[rows, first][:, None] for side in (h, w))
-        x0 = within(draw, "x", width - w + 1, 1)
-        y0 = within(draw, "y", height - h + 1, 1)
-        boxes = draw.note("boxes", np.stack([x0, y0, x0 + w, y0 + h], axis=-1))
-        return self.fill_in(draw, boxes, self.value)
+        x0, y0 = whole(draw, "x", width - w + 1), whole(draw, "y", height - h + 1)
+        draw.note("size", np.concatenate([h, w], axis=1))
+        return self.fill_in(draw, np.stack([x0, y0, x0 + w, y0 + h], axis=-1), self.value)
 
 
 class GridMask(_Occlusion):
     """Fills a regular grid of squares.
 
-    The grid repeats every d = round(unit x the image's shorter side) pixels, at least 2, from
-    an offset uniform in 0..d-1 along each axis; each unit has one square of side
+    The grid repeats every d = ceil(unit x the image's longer side) pixels, at least 2, from
+    an offset uniform in 0..d - 1 along each axis; each unit has one square of side
     round((1 - ratio) x d), from 1 to d - 1. As the paper (Chen et al., arXiv 2001.04086)
     without its rotation: `ratio` is its r, the share of the unit's side that stays visible
     (albumentations' GridDropout gives 1 - r).
     """
 
-    unit: Annotated[Pair, Range(0.02, 1, "of the shorter side")] = (0.4, 1.0)
+    unit: Annotated[Pair, Range(0.02, 1, "of the longer side")] = (0.4, 1.0)
     """Period of the grid."""
     ratio: Annotated[float, Number(0, 1, "of the unit's side")] = 0.6
-    """Share of a unit's side that stays visible; 1 - (1 - ratio)^2 of the image does."""
+    """Share of a unit's side that stays visible: 1 - (1 - ratio)^2 of the image does."""
     fill: Filling = 0.0
     """Grey level, one number or one a channel; or "mean" or "noise"."""
 
     def means(self, draw: Draws, frame: Frame) -> Regions:
-        unit = _period(draw.uniform("unit", *self.unit), frame)[:, None]
+        longer = np.maximum(frame.width, frame.height)
+        unit = np.maximum(2.0, np.ceil(draw.uniform("unit", *self.unit) * longer))[:, None]
         side = np.clip(np.rint((1.0 - self.ratio) * unit), 1, unit - 1)
-        # As many units as the smallest period needs: the shape does not depend on the draws.
-        least = _period(np.full(len(frame), self.unit[0]), frame)
-        across = np.arange(int(np.ceil(frame.width / least).max(initial=0)) + 1)
-        down = np.arange(int(np.ceil(frame.height / least).max(initial=0)) + 1)
-        x0 = draw.note("x", within(draw, "x", unit, 1)) + (across - 1) * unit
-        y0 = draw.note("y", within(draw, "y", unit, 1)) + (down - 1) * unit
-        x0, y0 = np.tile(x0, len(down)), np.repeat(y0, len(across), axis=1)
+        # The units that the smallest period needs: the shape depends on no image and no draw.
+        count = int(np.ceil(1.0 / self.unit[0])) + 1
+        steps = (np.arange(count) - 1) * unit
+        x0 = np.tile(whole(draw, "x", unit) + steps, count)
+        y0 = np.repeat(whole(draw, "y", unit) + steps, count, axis=1)
         return self.fill_in(draw, clipped(x0, y0, x0 + side, y0 + side, frame), self.fill)
-
-
-def _period(unit: Floats, frame: Frame) -> Floats:
-    """Returns (n,) periods in pixels."""
-    return np.maximum(2.0, np.rint(unit * np.minimum(frame.width, frame.height)))
 
 
 class HideAndSeek(_Occlusion):

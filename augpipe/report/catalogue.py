@@ -70,7 +70,7 @@ def example_item(cls: type[Op]) -> dict[str, Any]:
         elif name == cls.main or (len(fields) < 3 and field.default is not None):
             fields[name] = _plain(field.default)
     needs = any(cls.model_fields[name].is_required() for name in fields)
-    return {cls.name(): fields if needs else {**fields, "p": 0.5}}
+    return {cls.name(): fields if needs or cls.last else {**fields, "p": 0.5}}
 
 
 def _sample_value(declared: Declaration) -> Any:
@@ -93,8 +93,10 @@ def _sample_value(declared: Declaration) -> Any:
 
 
 def _own(cls: type[Op]) -> list[str]:
-    """Returns the parameters that an op itself declares, without `p`."""
-    return [name for name in cls.__annotations__ if name in cls.model_fields and name != "p"]
+    """Returns the parameters that an op itself declares or needs, without `p`."""
+    needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+    own = [name for name in cls.__annotations__ if name in cls.model_fields and name != "p"]
+    return list(dict.fromkeys([*own, *needed]))
 
 
 def _parameters(cls: type[Op]) -> list[str]:

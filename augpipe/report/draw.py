@@ -21,7 +21,8 @@ _COLORS = (
     (213, 94, 0),
     (204, 121, 167),
 )
-_TINT = 0.4  # how much of a mask's colour lies over the image
+_TINT = 0.3  # how much of a mask's colour lies over the image
+_TAG = 14  # pixels: height of a class name
 _CHECK = 8  # pixels: squares that show through transparent parts
 
 
@@ -37,8 +38,9 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def plain(text: str) -> str:
     """Returns text in the characters that Pillow's font has."""
-    text = unicodedata.normalize("NFKD", text.replace("×", "x").replace("…", "..."))
-    return text.encode("ascii", "ignore" if text.isascii() else "replace").decode()
+    text = unicodedata.normalize("NFKD", text.replace("×", "x"))
+    bare = "".join(letter for letter in text if not unicodedata.combining(letter))
+    return bare.encode("ascii", "replace").decode()
 
 
 def scale_to(height: int, width: int, cell: int) -> float:
@@ -47,13 +49,14 @@ def scale_to(height: int, width: int, cell: int) -> float:
     return float(int(fit)) if fit >= 1 else fit
 
 
-def drawn(picture: Picture, cell: int, names: dict[int, str]) -> Image.Image:
+def drawn(picture: Picture, cell: int, names: dict[int, str], unit: int = 1) -> Image.Image:
     """Returns a picture that fits into `cell` x `cell` pixels, its marks drawn.
 
     Args:
         picture: What to draw.
         cell: Longest side of the result.
         names: The names of the classes.
+        unit: Pixels of the result for what is one pixel on the screen: marks grow with it.
     """
     height, width = picture.image.shape[:2]
     scale = scale_to(height, width, cell)
@@ -61,7 +64,7 @@ def drawn(picture: Picture, cell: int, names: dict[int, str]) -> Image.Image:
     how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     image = Image.fromarray(_opaque(picture.image)).resize(size, how)
     if picture.marks is not None:
-        image = _marked(image, picture.marks, scale, names)
+        image = _marked(image, picture.marks, scale, names, unit)
     return image
 
 
@@ -77,20 +80,26 @@ def _opaque(image: Array) -> Array:
     return np.rint(image[:, :, :3] * alpha + ground * (1.0 - alpha)).astype(np.uint8)
 
 
-def _marked(image: Image.Image, marks: Marks, scale: float, names: dict[int, str]) -> Image.Image:
+def _marked(
+    image: Image.Image, marks: Marks, scale: float, names: dict[int, str], unit: int
+) -> Image.Image:
     if marks.mask is not None:
         image = _tinted(image, marks.mask)
     pen = ImageDraw.Draw(image)
-    for box, label in zip(marks.boxes * scale, marks.labels, strict=True):
-        # A line around the pixels of the box: dark, then coloured, to be seen on anything.
-        x0, y0, x1, y1 = (int(round(float(v))) for v in box)
-        x1, y1 = max(x0, min(x1, image.width) - 1), max(y0, min(y1, image.height) - 1)
-        pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=(0, 0, 0))
-        pen.rectangle((x0, y0, x1, y1), outline=color_of(label), width=2)
-        _tag(pen, (x0, y0), plain(names.get(label, str(label))), color_of(label), image.size)
+    corners = [(int(round(float(x))), int(round(float(y)))) for x, y, _, _ in marks.boxes * scale]
+    for (x0, y0), box, label in zip(corners, marks.boxes * scale, marks.labels, strict=True):
+        # Around the outermost pixels of the box: dark, then coloured, to be seen on anything.
+        x1 = max(x0, min(round(float(box[2])), image.width) - 1)
+        y1 = max(y0, min(round(float(box[3])), image.height) - 1)
+        around = (x0 - unit, y0 - unit, x1 + unit, y1 + unit)
+        pen.rectangle(around, outline=(0, 0, 0), width=unit)
+        pen.rectangle((x0, y0, x1, y1), outline=color_of(label), width=2 * unit)
+    tags = _Tags(pen, image.size, unit)
+    for at, label in zip(corners, marks.labels, strict=True):
+        tags.add(at, plain(names.get(label, str(label))), color_of(label))
     for x, y, visibility in marks.keypoints:
         if visibility > 0:
-            _dot(pen, (x + 0.5) * scale, (y + 0.5) * scale, visibility > 1)
+            _dot(pen, (x + 0.5) * scale, (y + 0.5) * scale, visibility > 1, unit)
     return image
 
 
@@ -108,25 +117,33 @@ def _tinted(image: Image.Image, mask: Array) -> Image.Image:
     return Image.fromarray(np.rint(out).astype(np.uint8))
 
 
-def _tag(
-    pen: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    text: str,
-    color: tuple[int, int, int],
-    limit: tuple[int, int],
-) -> None:
-    """Writes a class name in the corner of its box, inside the picture."""
-    letters = font(11)
-    width = int(pen.textlength(text, letters)) + 6
-    x = max(0, min(at[0], limit[0] - width))
-    y = max(0, min(at[1], limit[1] - 14))
-    pen.rectangle((x, y, x + width - 1, y + 13), fill=color)
-    pen.text((x + 3, y), text, (0, 0, 0) if sum(color) > 300 else (255, 255, 255), letters)
+class _Tags:
+    """Class names in the corners of their boxes, inside the picture, not over one another."""
+
+    def __init__(self, pen: ImageDraw.ImageDraw, limit: tuple[int, int], unit: int) -> None:
+        self.pen = pen
+        self.limit = limit
+        self.unit = unit
+        self.height = _TAG * unit
+        self.taken: list[tuple[int, int, int]] = []
+
+    def add(self, at: tuple[int, int], text: str, color: tuple[int, int, int]) -> None:
+        """Writes a name at a corner, or below the names that are there already."""
+        letters, high = font(11 * self.unit), self.height
+        width = int(self.pen.textlength(text, letters)) + 6 * self.unit
+        x = max(0, min(at[0], self.limit[0] - width))
+        y = max(0, min(at[1], self.limit[1] - high))
+        while any(x < x1 and x + width > x0 and abs(y - own) < high for x0, x1, own in self.taken):
+            y += high
+        self.taken.append((x, x + width, y))
+        self.pen.rectangle((x, y, x + width - 1, y + high - 1), fill=color)
+        ink = (0, 0, 0) if sum(color) > 300 else (255, 255, 255)
+        self.pen.text((x + 3 * self.unit, y), text, ink, letters)
 
 
-def _dot(pen: ImageDraw.ImageDraw, x: float, y: float, seen: bool) -> None:
+def _dot(pen: ImageDraw.ImageDraw, x: float, y: float, seen: bool, unit: int) -> None:
     """Draws a keypoint: filled where it is seen, a ring where it is hidden."""
-    pen.ellipse((x - 4, y - 4, x + 4, y + 4), fill=(0, 0, 0))
-    pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(255, 255, 255))
-    if seen:
-        pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(220, 0, 90))
+    rings = [(4, (0, 0, 0)), (3, (255, 255, 255)), (2, (220, 0, 90) if seen else (255, 255, 255))]
+    for radius, color in rings:
+        r = radius * unit
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=color)

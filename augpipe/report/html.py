@@ -26,7 +26,7 @@ h3 { font-size: .95rem; margin: 1rem 0 .5rem; font-weight: 500; color: var(--pal
 p { margin: .15rem 0; color: var(--pale); }
 section { margin-top: 1.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
 .row { display: grid; gap: 1rem; margin-top: .75rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(CELLpx, 44vw), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(180px, 44vw), 1fr)); }
 figure { margin: 0; min-width: 0; }
 img { display: block; max-width: 100%; height: auto; border: 1px solid var(--rule); }
 .tiny img { image-rendering: pixelated; }
@@ -59,7 +59,7 @@ def draw_html(preview: Preview) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(preview.title)}</title>
 <style>
-{_STYLE.replace("CELL", str(cell))}
+{_STYLE}
 </style>
 </head>
 <body>
@@ -102,7 +102,8 @@ def _row(pictures: Sequence[Picture], cell: int, names: dict[int, str]) -> str:
 
 def _figure(picture: Picture, cell: int, names: dict[int, str]) -> str:
     tiny = max(picture.image.shape[:2]) <= cell
-    image = drawn(picture, cell if tiny else cell * _SHARP, names)
+    unit = 1 if tiny else _SHARP
+    image = drawn(picture, cell * unit, names, unit)
     # Few pixels are kept as they are; a photo as PNG would be five times as large.
     buffer = io.BytesIO()
     if tiny:
@@ -110,11 +111,10 @@ def _figure(picture: Picture, cell: int, names: dict[int, str]) -> str:
     else:
         image.save(buffer, "JPEG", quality=92, subsampling="4:4:4")
     data = base64.b64encode(buffer.getvalue()).decode()
-    width = image.width if tiny else image.width // _SHARP
     kind = " ".join(filter(None, ("tiny" if tiny else "", "idle" if picture.idle else "")))
     notes = "".join(f"<span>{escape(note)}</span>" for note in picture.notes)
     return (
-        f'<figure class="{kind}"><img width="{width}" alt="{escape(picture.title)}" '
+        f'<figure class="{kind}"><img width="{image.width // unit}" alt="{escape(picture.title)}" '
         f'src="data:image/{"png" if tiny else "jpeg"};base64,{data}">'
         f"<figcaption>{escape(picture.title)}{notes}</figcaption></figure>"
     )

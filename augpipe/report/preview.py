@@ -69,7 +69,7 @@ def build_preview(
 
 def _facts(recipe: Recipe, seen: Recipe) -> tuple[str, ...]:
     ops, passes = count(Pipeline(recipe).nodes)
-    facts = [f"{plural(ops, 'op')} in {plural(passes, 'pass')} · seed {recipe.seed}"]
+    facts = [f"{plural(ops, 'op')} in {plural(passes, 'pass')}, seed {recipe.seed}"]
     ends = [op.name() for op in recipe.sample if op not in seen.sample]
     if ends:
         facts.append(f"Shown before {', '.join(ends)}, which makes numbers of the picture.")

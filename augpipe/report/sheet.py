@@ -36,6 +36,7 @@ def draw_sheet(preview: Preview) -> bytes:
     page.text(preview.title, _TITLE)
     for fact in preview.facts:
         page.text(fact, _LABEL, _PALE)
+    page.y += 6
     page.legend(preview.names)
     for story in preview.stories:
         page.rule()
@@ -90,12 +91,12 @@ class _Page:
         for start in range(0, len(pictures), self.columns):
             part = pictures[start : start + self.columns]
             images = [drawn(picture, self.cell, names) for picture in part]
-            below = self.y + max(image.height for image in images) + 5
+            below = self.y + max(image.height for image in images)
             deepest = below
             for column, (picture, image) in enumerate(zip(part, images, strict=True)):
                 x = _MARGIN + column * (self.cell + _GAP)
-                self.images.append((x, self.y, image))
-                deepest = max(deepest, self.caption(picture, x, below))
+                self.images.append((x, below - image.height, image))
+                deepest = max(deepest, self.caption(picture, x, below + 5))
             self.y = deepest + 10
 
     def caption(self, picture: Picture, x: int, y: int) -> int:

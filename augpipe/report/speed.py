@@ -24,6 +24,7 @@ from augpipe.rng import Draws
 from augpipe.types import Array, Frame
 
 _IMAGES = 32
+_PIXELS = 50_000_000  # about what is held decoded at once
 _ROUNDS = 3  # at least
 _PACKAGES = ("augpipe", "numpy", "opencv-python-headless", "pillow")
 
@@ -57,9 +58,10 @@ class Speed:
         lines = [
             f"  {name.ljust(width)}  {ms:9.3f} ms  {ms / self.total:5.0%}" for name, ms in rows
         ]
-        sized = f"{plural(self.images, 'image')} of {self.pixels / 1e6:.3g} megapixels on average"
+        sized = f"{plural(self.images, 'image')} of {self.pixels:,.0f} pixels on average"
         rate = f"{1000.0 / self.total:,.0f} images/s in one thread"
-        head = (*self.machine, f"{sized}, median of {plural(self.rounds, 'round')}")
+        how = f"drawn together, median of {plural(self.rounds, 'round')}"
+        head = (*self.machine, f"{sized}, {how}")
         return "\n".join([*head, "", *lines, "", rate])
 
 
@@ -80,8 +82,9 @@ class _Clock:
 def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
     """Measures a recipe's sample section.
 
-    A round decodes each image, draws and composes its parameters, and does each pass. There
-    is a round to warm up, and then as many as fit into the time, but three at least.
+    A round decodes the images, draws and composes their parameters (together, as datasets and
+    loaders do), and does each pass. There is a round to warm up, and then as many as fit into
+    the time, but three at least.
 
     Args:
         pipe: What to measure.
@@ -95,15 +98,16 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
 
     count = min(_IMAGES, len(listing.sources))
     paths = [listing.sources[i * len(listing.sources) // count].path for i in range(count)]
+    asked: dict[tuple[str, str], int] = {}  # as a pipeline keeps it: see Draws.together
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        pixels = _round(pipe, paths, 0, _Clock())
+        pixels = _round(pipe, paths, 0, asked, _Clock())
         clocks: list[_Clock] = []
         end = time.perf_counter() + seconds
         while len(clocks) < _ROUNDS or time.perf_counter() < end:
             clocks.append(_Clock())
-            _round(pipe, paths, len(clocks), clocks[-1])
+            _round(pipe, paths, len(clocks), asked, clocks[-1])
     finally:
         cv2.setNumThreads(threads)
     parts = tuple(
@@ -113,21 +117,39 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
     return Speed(_machine(), count, pixels / count, len(clocks), parts)
 
 
-def _round(pipe: Pipeline, paths: list[Path], epoch: int, clock: _Clock) -> int:
+def _round(
+    pipe: Pipeline, paths: list[Path], epoch: int, asked: dict[tuple[str, str], int], clock: _Clock
+) -> int:
     """Runs the images once; returns how many pixels they have."""
-    pixels = 0
+    pixels, batch, held = 0, [], 0
     for index, path in enumerate(paths):
         with clock.part("decode"):
             image: Array = decode(path)
-        pixels += image.shape[0] * image.shape[1]
-        with clock.part("draw and compose"):
-            frame = Frame(np.array([image.shape[:2]]))
-            meanings = realise(pipe.nodes, Draws(pipe.recipe.seed, np.array([index]), epoch), frame)
-        for number, (node, meaning) in enumerate(zip(pipe.nodes, meanings, strict=True), 1):
-            ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
-            with clock.part(f"{number} {kind_in_words(node.kind)}: {ops}"):
-                image = opencv.render(meaning, 0, image)
+        batch.append((index, image))
+        held += image.shape[0] * image.shape[1]
+        if held > _PIXELS or index == len(paths) - 1:
+            _batch(pipe, batch, epoch, asked, clock)
+            pixels, batch, held = pixels + held, [], 0
     return pixels
+
+
+def _batch(
+    pipe: Pipeline,
+    batch: list[tuple[int, Array]],
+    epoch: int,
+    asked: dict[tuple[str, str], int],
+    clock: _Clock,
+) -> None:
+    """Runs images whose parameters are drawn together."""
+    indices, images = np.array([index for index, _ in batch]), [image for _, image in batch]
+    with clock.part("draw and compose"):
+        frame = Frame(np.array([image.shape[:2] for image in images]))
+        draws = Draws(pipe.recipe.seed, indices, epoch, asked=asked).together()
+        meanings = realise(pipe.nodes, draws, frame)
+    for number, (node, meaning) in enumerate(zip(pipe.nodes, meanings, strict=True), 1):
+        ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
+        with clock.part(f"{number} {kind_in_words(node.kind)}: {ops}"):
+            images = [opencv.render(meaning, row, image) for row, image in enumerate(images)]
 
 
 def _machine() -> tuple[str, ...]:

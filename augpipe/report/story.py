@@ -122,7 +122,7 @@ def _made(
     """Runs a pipeline on a picture and what belongs to it."""
     if start.marks is None:
         image = pipe(start.image, index=index, epoch=epoch)
-        return Picture(title, (_size(image),), image)
+        return Picture(title, _resized(start.image, image), image)
     item = {
         "image": start.image,
         "boxes": start.marks.boxes,
@@ -134,7 +134,7 @@ def _made(
     out = pipe(item, index=index, epoch=epoch)
     labels = tuple(int(label) for label in out["labels"])
     marks = Marks(out["boxes"], labels, out["keypoints"], out.get("mask"))
-    return Picture(title, (_size(out["image"]),), out["image"], marks)
+    return Picture(title, _resized(start.image, out["image"]), out["image"], marks)
 
 
 def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Picture]:
@@ -155,9 +155,8 @@ def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Pi
             chance = f" (p {op.p:g})" if op.p < 1 else ""
             made = replace(made, notes=(f"no change{chance}",), idle=True)
         else:
-            resized = made.image.shape != before.image.shape
             drawn = [_drawn(step, trace, named=bool(step.gates)) for step in acting]
-            notes = (*(note for note in drawn if note), *(made.notes if resized else ()))
+            notes = (*(note for note in drawn if note), *_resized(before.image, made.image))
             made = replace(made, notes=notes)
         out.append(made)
         before = made
@@ -179,10 +178,15 @@ def _drawn(step: Step, trace: Trace, named: bool) -> str:
     numbers = [
         f"{name.replace('_', ' ')} {float(values[0]):.3g}"
         for name, values in trace.get(step.key, {}).items()
-        if values.ndim == 1 and values.dtype.kind in "if"
+        if values.ndim == 1 and values.dtype.kind in "if" and values[0] != 0
     ]
     words = ", ".join(numbers)
     return f"{step.op.name()}: {words}".removesuffix(": ") if named else words
+
+
+def _resized(before: Array, after: Array) -> tuple[str, ...]:
+    """Words the size where it is another than before."""
+    return () if before.shape[:2] == after.shape[:2] else (_size(after),)
 
 
 def _size(image: Array) -> str:

@@ -206,7 +206,7 @@ def boxes_agree_with_pixels(op: Op) -> None:
 def _moved_outline(meaning: Warp | Flow, box: np.ndarray) -> np.ndarray | None:
     from augpipe import targets
 
-    outlines = targets.move_outlines(meaning, 0, targets.outlines(box))
+    outlines = targets.move_outlines(meaning, 0, targets.outline(box))
     seen = outlines.seen[0]
     return np.asarray(seen) if len(seen) else None
 

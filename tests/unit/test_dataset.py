@@ -75,7 +75,12 @@ def row(index: int, epoch: int = 0) -> tuple[int, int, int]:
 
 
 def rows(loader: DataLoader[Any]) -> list[tuple[int, int, int]]:
-    return [item for batch in loader for item in batch]
+    try:
+        return [item for batch in loader for item in batch]
+    except Exception as error:
+        # torch's frames make a cycle of a worker's exception and the loader's iterator, whose
+        # workers, when the garbage collector finds them, take five seconds each to end.
+        raise error.with_traceback(None) from None
 
 
 def loader(data: Dataset[Any], workers: int = 0, **options: Any) -> DataLoader[Any]:

@@ -342,8 +342,11 @@ def test_pillow_remarks_on_metadata_do_not_come_through():
         with pytest.raises(UserWarning, match="Truncated"):
             Image.open(io.BytesIO(data))
         assert decode(data).shape == (7, 5, 3)
-        with pytest.warns(UserWarning, match="ours"):
+        # Nobody else's warnings are silenced, nor Pillow's about large images.
+        with pytest.raises(UserWarning, match="ours"):
             warnings.warn("ours", UserWarning, stacklevel=1)
+        with pytest.raises(Image.DecompressionBombWarning):
+            Image.open(io.BytesIO(b"P4 10000 10000\n"))
 
 
 # --- what is refused ------------------------------------------------------------------------
@@ -364,9 +367,9 @@ def test_pillow_remarks_on_metadata_do_not_come_through():
         (b"%PDF-1.7", "a PDF"),
         (b"PK\x03\x04", "an archive"),
         (bytes(100), "only zero bytes"),
-        (saved(RGB, "PNG")[:60], "truncated"),
-        (saved(RGB, "JPEG")[:-40], "truncated"),
-        (saved(RGB, "TIFF")[:-20], "truncated"),
+        (saved(RGB, "PNG")[:60], "image is truncated"),
+        (saved(RGB, "JPEG")[:-40], "image is truncated"),
+        (saved(RGB, "TIFF")[:-20], "image is truncated"),
         (png(3, 1, 8, 3, [b"\0\1\2"])[:-12].replace(b"IDAT", b"JDAT"), "corrupt"),
         (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + chunk(b"IEND", b""), "corrupt"),
         (b"P6 2 2 255\n123", "truncated"),

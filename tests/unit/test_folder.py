@@ -218,6 +218,12 @@ def test_kept_splits_are_left_alone_unless_named(tmp_path, kept):
     assert inside.sources == (Source(root / kept / "a/1.jpg", "a/1.jpg", "a", kept),)
 
 
+def test_a_link_named_like_a_kept_split_counts(tmp_path):
+    (tmp_path / "test").symlink_to(make(tmp_path / "data", "a/1.jpg"))
+    with pytest.raises(UsageError, match="left alone"):
+        scan(tmp_path / "test")
+
+
 def test_kept_split_is_recognized_from_inside(tmp_path, monkeypatch):
     root = make(tmp_path / "data", "test/a/1.jpg")
     monkeypatch.chdir(root / "test")

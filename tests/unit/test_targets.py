@@ -141,7 +141,17 @@ def extent(edge):
         crop(31, 22, 171, 120, (160, 222)),
         crop(80, 22, 171, 80, (117, 230)),  # cuts the rectangle
     ],
-    ids="same resize shrink hflip vflip quarter crop crop-resize crop-cut".split(),
+    ids=[
+        "same",
+        "resize",
+        "shrink",
+        "hflip",
+        "vflip",
+        "quarter",
+        "crop",
+        "crop-resize",
+        "crop-cut",
+    ],
 )
 def test_extent_of_the_pixels_is_the_box(meaning):
     box, edge = agree([meaning])
@@ -163,7 +173,16 @@ PERSPECTIVE = np.array([[1.1, 0.12, -14.0], [-0.06, 0.95, 8.0], [0.0007, -0.0005
         warp(PERSPECTIVE),
         warp(np.linalg.inv(PERSPECTIVE), (120, 180)),
     ],
-    ids="rotate rotate-in rotate-out translate leaves shear perspective inverse".split(),
+    ids=[
+        "rotate",
+        "rotate-in",
+        "rotate-out",
+        "translate",
+        "leaves",
+        "shear",
+        "perspective",
+        "inverse",
+    ],
 )
 def test_outline_of_the_pixels_is_the_polygon(meaning):
     agree([meaning])

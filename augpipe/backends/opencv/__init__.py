@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from augpipe.backends.opencv import color, filter, noise, warp
 from augpipe.backends import on_colours
+from augpipe.backends.opencv import color, filter, noise, warp
 from augpipe.ir import (
     Codec,
     Color,

@@ -24,8 +24,6 @@ _STRIP = 8192  # pixels in one pass: their float32 copy stays in the cache and o
 def color(meaning: Color, row: int, image: Array) -> Array:
     """Maps the colours of one image (H, W, 1 or 3)."""
     channels = image.shape[2]
-    if channels not in (1, 3):
-        raise DataError("colour", f"an image has 1, 3 or 4 channels here, not {channels}")
     matrix, offset = meaning.matrix[row], meaning.offset[row]
     if meaning.mean[row].any():
         mean = np.asarray(cv2.mean(image)[:channels])
@@ -139,7 +137,7 @@ def _autocontrast(image: Array) -> Array:
 
 def _equal(plane: Array) -> Floats:
     """Returns Pillow's equalizing table of one channel."""
-    counts = cv2.calcHist([plane], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
+    counts = cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     present = counts[counts > 0]
     step = int(plane.size - present[-1]) // 255
     if len(present) <= 1 or step == 0:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from augpipe.backends.opencv.source import average, fold, on_channels, reduce
 from augpipe.ir import Flow, Warp, basis, frame_lines
 from augpipe.types import Array, Floats, Sampling
 
@@ -96,8 +97,12 @@ def _warp(
     out = _axis_aligned(source, moved, (width, height), sampling, interpolation, fill, mask)
     if out is None:
         if not hard:
-            source, moved = _reduce(source, moved, (width, height))
+            if sampling.antialias == "full":
+                source, moved = average(source, moved, (width, height), sampling.border)
+            source, moved = reduce(source, moved, (width, height))
         out = _general(source, moved, (width, height), sampling, interpolation)
+        if out.dtype != image.dtype:  # averages are float32 until here
+            out = np.rint(out.clip(0, 255)).astype(image.dtype)
         lines = np.concatenate([lines, frame_lines(box[None])[0] @ matrix])
     if sampling.border == "constant" and len(lines):
         out = _cover(out, lines, fill, hard)
@@ -168,7 +173,7 @@ def _cut(
     """Cuts whole pixels out, with a border where the cut reaches beyond the image."""
     height, width = source.shape[:2]
     inner = source[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-    if 0 <= x0 and 0 <= y0 and x1 <= width and y1 <= height:
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
         return np.ascontiguousarray(inner)
     if sampling.border == "constant":
         out = _filled((y1 - y0, x1 - x0, source.shape[2]), source.dtype, fill)
@@ -179,14 +184,6 @@ def _cut(
     rows = fold(np.arange(y0, y1), height, sampling.border)
     columns = fold(np.arange(x0, x1), width, sampling.border)
     return np.ascontiguousarray(source[rows[:, None], columns])
-
-
-def fold(at: Array, length: int, border: str) -> Array:
-    """Returns the pixel that stands for each position beyond the edge."""
-    if border == "edge" or length == 1:
-        return np.asarray(np.clip(at, 0, length - 1))
-    at = np.mod(at, 2 * length - 2)
-    return np.minimum(at, 2 * length - 2 - at)
 
 
 def _pick_nearest(
@@ -220,58 +217,23 @@ def _resize(
         a, d = source.shape[1] / width, source.shape[0] / height
         return _pick_nearest(source, (a, 0.0, width), (d, 0.0, height), sampling, 0.0)
     if mask:
-        return _cv(lambda part: cv2.resize(part, size, interpolation=cv2.INTER_LINEAR), source)
+        return _cv_resize(source, size, cv2.INTER_LINEAR)
     if sampling.antialias == "full":
         small = (min(width, source.shape[1]), min(height, source.shape[0]))
-        if small != (source.shape[1], source.shape[0]):
-            source = _cv(lambda part: cv2.resize(part, small, interpolation=cv2.INTER_AREA), source)
+        source = _cv_resize(source, small, cv2.INTER_AREA)
     else:
         scale = np.diag([source.shape[1] / width, source.shape[0] / height, 1.0])
-        kx, ky = _halvings(scale, size)
-        if (kx or ky) and source.shape[1] % 2**kx == 0 and source.shape[0] % 2**ky == 0:
-            source, _ = _reduce(source, scale, size)
-        elif kx or ky:
-            source, scale = _reduce(source, scale, size)
+        source, scale = reduce(source, scale, size)
+        read = np.array([scale[0, 0] * width, scale[1, 1] * height])
+        if (abs(read - source.shape[1::-1]) > _SNAP).any():  # the last blocks were completed
             return _general(source, scale, size, sampling, interpolation)
+    return _cv_resize(source, size, _FLAGS[interpolation])
+
+
+def _cv_resize(source: Array, size: tuple[int, int], flag: int) -> Array:
     if source.shape[1::-1] == size:
         return np.ascontiguousarray(source)
-    flag = _FLAGS[interpolation]
-    return _cv(lambda part: cv2.resize(part, size, interpolation=flag), source)
-
-
-def _halvings(matrix: Floats, size: tuple[int, int]) -> tuple[int, int]:
-    """Returns how often each source axis may be halved before it is read.
-
-    The shrinking along a source axis is the length of the matrix's row, at the centre of
-    the output.
-    """
-    x, y = size[0] / 2.0, size[1] / 2.0
-    u, v, w = (matrix @ (x, y, 1.0)).tolist()
-    if w <= 0:
-        return 0, 0
-    jacobian = (matrix[:2, :2] - np.outer((u / w, v / w), matrix[2, :2])) / w
-    out = []
-    for dx, dy in jacobian.tolist():
-        shrink = math.hypot(dx, dy) * (1 + 1e-9)
-        out.append(int(math.log2(shrink)) if shrink >= 2 else 0)
-    return out[0], out[1]
-
-
-def _reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array, Floats]:
-    """Averages blocks of 2**k pixels; the last block is completed with its edge pixels."""
-    kx, ky = _halvings(matrix, size)
-    if not kx and not ky:
-        return source, matrix
-    height, width = source.shape[:2]
-    right, bottom = -width % 2**kx, -height % 2**ky
-
-    def shrink(part: Array) -> Array:
-        if right or bottom:
-            part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        small = (part.shape[1] >> kx, part.shape[0] >> ky)
-        return cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-
-    return _cv(shrink, source), np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ matrix
+    return on_channels(lambda part: cv2.resize(part, size, interpolation=flag), source)
 
 
 def _general(
@@ -292,15 +254,9 @@ def _general(
         return cv2.warpAffine(part, centred[:2], size, flags=flags, borderMode=border)
 
     if source.shape[2] <= 4:
-        return _cv(sample, source)
-    parts = [_cv(sample, source[:, :, k : k + 4]) for k in range(0, source.shape[2], 4)]
+        return on_channels(sample, source)
+    parts = [on_channels(sample, source[:, :, k : k + 4]) for k in range(0, source.shape[2], 4)]
     return np.concatenate(parts, axis=2)
-
-
-def _cv(function: Callable[[Array], Array], image: Array) -> Array:
-    """Calls OpenCV on a contiguous image and gives the channel axis back that it drops."""
-    out = function(np.ascontiguousarray(image))
-    return out if out.ndim == 3 else out[:, :, None]
 
 
 def _cover(out: Array, lines: Floats, fill: float | tuple[float, ...], hard: bool) -> Array:
@@ -360,7 +316,9 @@ def binding(lines: Floats, width: int, height: int) -> Floats:
     """
     length = np.hypot(lines[:, 0], lines[:, 1])
     flat = length < 1e-12
-    lines = np.where(flat[:, None], np.sign(lines) * 1e9, lines / np.maximum(length, 1e-12)[:, None])
+    lines = np.where(
+        flat[:, None], np.sign(lines) * 1e9, lines / np.maximum(length, 1e-12)[:, None]
+    )
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
     lowest = (lines @ corners.T).min(axis=1)
     order = np.argsort(lowest, kind="stable")
@@ -376,9 +334,7 @@ def binding(lines: Floats, width: int, height: int) -> Floats:
     return np.array(kept).reshape(-1, 3)
 
 
-def _clip(
-    polygon: list[tuple[float, float]], distances: list[float]
-) -> list[tuple[float, float]]:
+def _clip(polygon: list[tuple[float, float]], distances: list[float]) -> list[tuple[float, float]]:
     """Cuts a convex polygon where its corners' distances become negative."""
     out = []
     for k, ((x, y), d) in enumerate(zip(polygon, distances, strict=True)):
@@ -420,7 +376,7 @@ def _flow(
     flag, border = _FLAGS[interpolation], _BORDERS[meaning.sampling.border]
     values = np.broadcast_to(np.asarray(fill, np.float64), image.shape[2:]).tolist()
     parts = [
-        _cv(
+        on_channels(
             lambda part, k=k: cv2.remap(
                 part, x, y, flag, borderMode=border, borderValue=values[k : k + 4]
             ),

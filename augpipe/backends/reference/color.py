@@ -18,19 +18,13 @@ def color(meaning: Color, row: int, image: Floats) -> Floats:
     b - r): these are exactly 0 in a grey pixel, which therefore stays grey.
     """
     channels = image.shape[2]
-    if channels not in (1, 3):
-        raise DataError("colour", f"an image has 1, 3 or 4 channels here, not {channels}")
     rgb = np.broadcast_to(image, (*image.shape[:2], 3))
     mean = rgb.reshape(-1, 3).mean(axis=0) if rgb.size else np.zeros(3)
     matrix, offset = meaning.matrix[row], meaning.mean[row] @ mean + meaning.offset[row]
     red = rgb[:, :, :1]
-    out = red * _settle(matrix.sum(axis=1)) + (rgb - red) @ matrix.T + _settle(offset)
+    # Rounded so that sums which are equal in exact arithmetic are equal, and halves are halves.
+    out = red * matrix.sum(axis=1).round(12) + (rgb - red) @ matrix.T + offset.round(9)
     return np.clip(out, 0.0, 255.0)[:, :, :channels]
-
-
-def _settle(values: Floats) -> Floats:
-    """Makes one number of numbers that differ by rounding alone."""
-    return np.full(3, values[0]) if np.ptp(values) < 1e-9 else values
 
 
 def curve(meaning: Curve, row: int, image: Floats) -> Floats:

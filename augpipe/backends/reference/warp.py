@@ -28,23 +28,19 @@ def _warp(meaning: Warp, row: int, image: Floats, mask: bool) -> Floats:
     fill = np.broadcast_to(
         np.asarray(sampling.mask_fill if mask else sampling.fill, np.float64), image.shape[2:]
     )
-    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    u, v, w = np.einsum("ij,jyx->iyx", matrix, np.stack([x, y, np.ones_like(x)]))
-    u, v = u / w, v / w
-
     x0, y0 = np.floor(box[:2] + _SNAP).astype(int)
     x1, y1 = np.ceil(box[2:] - _SNAP).astype(int)
     source = image[y0:y1, x0:x1]
     if not source.size:
         return np.broadcast_to(fill, (height, width, image.shape[2])).astype(np.float64)
-    u, v = u - x0, v - y0
     interpolation = sampling.mask_interpolation if mask else sampling.interpolation
+    moved = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1]]) @ matrix
     if not mask and interpolation != "nearest":
         if sampling.antialias == "full":
-            source, u, v = _area(source, u, v)
-        kx, ky = _halvings(u, v, width, height)
-        source = _blocks(source, 2**kx, 2**ky)
-        u, v = u / 2**kx, v / 2**ky
+            source, moved = _area(source, moved, (width, height), sampling.border)
+        source, moved = _shrink(source, moved, (width, height))
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    u, v = _positions(moved, x, y)
     inner = replace(sampling, border="edge") if sampling.border == "constant" else sampling
     out = sample(source, u, v, interpolation, inner, fill)
     if sampling.border == "constant":
@@ -54,6 +50,13 @@ def _warp(meaning: Warp, row: int, image: Floats, mask: bool) -> Floats:
             seen = (seen >= 0.5).astype(np.float64)
         out = fill + seen[:, :, None] * (out - fill)
     return out
+
+
+def _positions(matrix: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Maps positions; those on the horizon of a projective map land far away."""
+    u, v, w = np.einsum("ij,jyx->iyx", matrix, np.stack([x, y, np.ones_like(x)]))
+    w = np.where(abs(w) < 1e-12, 1e-12, w)
+    return np.clip(u / w, -1e9, 1e9), np.clip(v / w, -1e9, 1e9)
 
 
 def coverage(lines: Floats, x: Floats, y: Floats) -> Floats:
@@ -122,54 +125,68 @@ def _mirror(at: Array, length: int) -> Array:
     return np.where(at < length, at, period - at)
 
 
-def _halvings(matrix: Floats, width: int, height: int) -> tuple[int, int]:
-    """Returns floor(log2) of the shrinking along each source axis at the output's centre.
+def _shrink(source: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Averages blocks of 2**k pixels along each axis that shrinks by 2 or more.
 
-    The shrinking is the length of the gradient of the source coordinate there; none where the
-    centre lies beyond the horizon of a projective map.
+    The shrinking is the length of the gradient of the source coordinate at the output's
+    centre; none where that lies beyond the horizon of a projective map. The last block is
+    completed with edge pixels; blocks are counted from the end of an axis that the output
+    walks backwards, so that a flip before the warp changes nothing.
     """
-    u, v, w = matrix @ (width / 2, height / 2, 1)
-    if w <= 0:
-        return 0, 0
-    out = []
-    for at, gradient in ((u, matrix[0, :2]), (v, matrix[1, :2])):
-        shrink = float(np.hypot(*(gradient / w - at * matrix[2, :2] / w**2))) * (1 + 1e-9)
-        out.append(int(np.log2(shrink)) if shrink >= 2 else 0)
-    return out[0], out[1]
+    at = matrix @ (size[0] / 2, size[1] / 2, 1)
+    for axis in (0, 1):
+        if at[2] <= 0:
+            continue
+        gradient = matrix[axis, :2] / at[2] - at[axis] * matrix[2, :2] / at[2] ** 2
+        step = 2 ** int(np.log2(max(np.hypot(*gradient) * (1 + 1e-9), 1.0)))
+        missing = -source.shape[1 - axis] % step
+        backwards = gradient[abs(gradient).argmax()] < 0
+        pad = (missing, 0) if backwards else (0, missing)
+        along = source if axis == 1 else source.swapaxes(0, 1)
+        along = np.pad(along, (pad, (0, 0), (0, 0)), mode="edge")
+        along = along.reshape(-1, step, *along.shape[1:]).mean(axis=1)
+        source = along if axis == 1 else along.swapaxes(0, 1)
+        change = np.eye(3)
+        change[axis, axis], change[axis, 2] = 1 / step, pad[0] / step
+        matrix = change @ matrix
+    return source, matrix
 
 
-def _blocks(source: Floats, across: int, down: int) -> Floats:
-    """Averages blocks of pixels; the last ones are completed with their edge pixels."""
-    height, width = source.shape[:2]
-    pad = ((0, -height % down), (0, -width % across), (0, 0))
-    padded = np.pad(source, pad, mode="edge")
-    rows, columns = padded.shape[0] // down, padded.shape[1] // across
-    return np.asarray(padded.reshape(rows, down, columns, across, -1).mean(axis=(1, 3)))
+def _area(
+    source: Floats, matrix: Floats, size: tuple[int, int], border: str
+) -> tuple[Floats, Floats]:
+    """Averages, along each axis that shrinks, exactly what each output pixel covers.
 
-
-def _area(source: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
-    """Averages the source over cells as large as an output pixel, for maps that keep the axes.
-
-    Along a source axis that shrinks, the image becomes its exact averages over as many equal
-    cells as pixels are read there; positions are rescaled to the cells.
+    For maps that keep the axes. Of a cell that reaches beyond a constant border only the
+    inside counts: the fill comes in by coverage.
     """
-    height, width = source.shape[:2]
-    down = max(abs(np.diff(v, axis=0)).max(initial=0), abs(np.diff(v, axis=1)).max(initial=0))
-    across = max(abs(np.diff(u, axis=0)).max(initial=0), abs(np.diff(u, axis=1)).max(initial=0))
-    rows = min(height, int(np.rint(height / down))) if down else 1
-    columns = min(width, int(np.rint(width / across))) if across else 1
-    source = np.einsum(
-        "ri,ijc,sj->rsc", _cells(height, rows), source, _cells(width, columns), optimize=True
-    )
-    return source, u * columns / width, v * rows / height
+    matrix = matrix.copy()
+    for axis in (0, 1):
+        along = int(matrix[axis, 0] == 0)  # the output's axis that reads this one
+        scale, shift = matrix[axis, along], matrix[axis, 2]
+        if abs(scale) <= 1 + _SNAP:
+            continue
+        lines = source if axis == 1 else source.swapaxes(0, 1)
+        ends = np.sort(shift + scale * (np.arange(size[along])[:, None] + (0, 1)), axis=1)
+        cells = np.stack([_mean_between(lines, a, b, border) for a, b in ends])
+        source = cells if axis == 1 else cells.swapaxes(0, 1)
+        matrix[axis] = 0
+        matrix[axis, along] = 1
+    return source, matrix
 
 
-def _cells(length: int, count: int) -> Floats:
-    """Returns (count, length): how much of each pixel lies in each of `count` equal cells."""
-    edges = np.linspace(0, length, count + 1)
-    low = np.maximum(edges[:-1, None], np.arange(length))
-    high = np.minimum(edges[1:, None], np.arange(length) + 1)
-    return np.maximum(high - low, 0) * count / length
+def _mean_between(lines: Floats, start: float, stop: float, border: str) -> Floats:
+    """Averages the lines (rows of an image) from position start to position stop."""
+    count = len(lines)
+    pixels = np.arange(int(np.floor(start + _SNAP)), int(np.ceil(stop - _SNAP)))
+    share = np.minimum(pixels + 1, stop) - np.maximum(pixels, start)
+    if border == "constant":
+        inside = (pixels >= 0) & (pixels < count)
+        if not inside.any():
+            return lines[0]
+        pixels, share = pixels[inside], share[inside]
+    pixels = _mirror(pixels, count) if border == "reflect" else np.clip(pixels, 0, count - 1)
+    return np.asarray(np.tensordot(share / share.sum(), lines[pixels], 1))
 
 
 def flow(meaning: Flow, row: int, image: Floats) -> Floats:

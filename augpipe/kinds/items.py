@@ -1,4 +1,4 @@
-"""Same kind out: what users hand in, taken apart into a Sample and put together again.
+"""Items taken apart into a Sample and put together again.
 
 An item is an image (PIL, HWC array, CHW tensor, tv_tensors.Image), a dict of targets, or a
 tuple as a dataset yields it. Nothing is guessed from values: tv_tensors go by their class,
@@ -10,7 +10,6 @@ written to. Neither torch nor PIL is imported for items that hold none of theirs
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,16 +17,29 @@ from typing import Any
 import numpy as np
 
 from augpipe.errors import DataError, UsageError
+from augpipe.kinds.convert import (
+    TV_KINDS,
+    apart,
+    array_of,
+    channels_last,
+    from_xyxy,
+    is_tensor,
+    kind,
+    levels,
+    like,
+    movable,
+    pil_image,
+    pil_mask,
+    pil_pixels,
+    rows_of,
+    table,
+    table_like,
+    to_xyxy,
+    unlevelled,
+)
 from augpipe.targets import Points, Sample, finish, outline
 from augpipe.types import Array, Floats, Ints
 
-_TV = {
-    "Image": "image",
-    "Mask": "mask",
-    "BoundingBoxes": "boxes",
-    "KeyPoints": "keypoints",
-    "Video": "video",
-}
 _KEYS = {
     "image": "image",
     "mask": "mask",
@@ -44,8 +56,6 @@ _ALLOWED = {  # which plain kinds a role may be held in
     "keypoints": ("array", "tensor", "list"),
 }
 _FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
-_MOVED = ("uint8", "uint16", "int16", "float32", "float64")  # what OpenCV warps, exactly
-_SLACK = 0.5  # how far a float image may leave 0..1, as filters with overshoot do
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,10 @@ class _Result:
 
     sample: Sample
     boxes: list[tuple[Floats, Ints]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.sample.image.shape[0], self.sample.image.shape[1]
 
 
 _Form = Callable[[_Result], Any]
@@ -98,9 +112,10 @@ class Packed:
             min_area: See `targets.finish`.
             min_visibility: See `targets.finish`.
         """
-        height, width = sample.image.shape[:2]
-        boxes = [finish(each, (height, width), min_area, min_visibility) for each in sample.boxes]
-        return self.form(_Result(sample, boxes))
+        result = _Result(sample, [])
+        for each in sample.boxes:
+            result.boxes.append(finish(each, result.size, min_area, min_visibility))
+        return self.form(result)
 
 
 def unpack(item: Any, names: Sequence[str | None] | None = None) -> Packed:
@@ -150,21 +165,20 @@ class _Reader:
         return self.found
 
     def item(self, item: Any, names: Sequence[str | None] | None) -> _Form:
-        kind = _kind(item)
         if names is not None:
-            if kind != "list" or len(names) != len(item):
+            if kind(item) != "list" or len(names) != len(item):
                 raise UsageError(f"names={tuple(names)} needs a tuple of {len(names)}")
             pairs = zip(names, item, strict=True)
             forms = self.group([_Entry(name, each, name or "item") for name, each in pairs])
             return lambda result: _rebuilt(item, forms, result)
-        if kind == "dict":
+        if kind(item) == "dict":
             return self.mapping(item, "")
-        if kind == "list":
+        if kind(item) == "list":
             keys = ["image", *[None] * len(item)]
-            each = [_Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]
-            forms = self.group(each)
+            entries = [_Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]
+            forms = self.group(entries)
             return lambda result: _rebuilt(item, forms, result)
-        if kind in ("image", *_ALLOWED["image"]):
+        if kind(item) in ("image", *_ALLOWED["image"]):
             return self.image(item, "image")
         raise DataError(
             "item", f"{type(item).__name__} is not an image, a dict of targets or a tuple"
@@ -197,9 +211,7 @@ class _Reader:
         owner, boxes = None, None
         for k in held:
             boxes, owner = self.boxes(entries[k].value, entries[k].where)
-        return [
-            boxes if k in held else self.entry(each, owner) for k, each in enumerate(entries)
-        ]
+        return [boxes if k in held else self.entry(each, owner) for k, each in enumerate(entries)]
 
     def entry(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
         """Reads one value by its role; None where it passes through."""
@@ -214,7 +226,7 @@ class _Reader:
             case "keypoints":
                 return self.keypoints(value, where, owner)
             case "field":
-                return _filtered(value, owner)
+                return self.field(value, owner)
             case "dict":
                 return self.mapping(value, where)
             case "list":
@@ -225,32 +237,36 @@ class _Reader:
                 raise DataError(where, "videos are not supported: give its frames one by one")
         return None
 
+    def field(self, value: Any, owner: _Owner | None) -> _Form | None:
+        """Reads what may hold a value a box: it is filtered with them, where there are as many."""
+        if owner is None or not getattr(value, "shape", True) or len(value) != owner.count:
+            return None
+        return lambda result: rows_of(value, result.boxes[owner.index][1])
+
     def image(self, value: Any, where: str) -> _Form:
         if self.images:
             raise DataError(where, "a second image: an item holds one")
-        pil = _kind(value) == "pil"
-        first = _is_tensor(value)
-        data = _pil_pixels(value, where) if pil else _numpy(value)
-        levels = _levels(_channels_last(data, first, where), where)
-        self.images.append(levels)
+        pil = kind(value) == "pil"
+        first = is_tensor(value)
+        data = pil_pixels(value, where) if pil else array_of(value)
+        source = levels(channels_last(data, first, where), where)
+        self.images.append(source)
 
         def form(result: _Result) -> Any:
             own = result.sample.normalized
-            out = result.sample.image if own else _unlevelled(result.sample.image, data.dtype)
+            out = result.sample.image if own else unlevelled(result.sample.image, data.dtype)
             if data.ndim == 2 and out.shape[2] == 1:
                 out = out[:, :, 0]
             elif first or (pil and own):
                 out = out.transpose(2, 0, 1)
-            out = _apart(out, levels)
+            out = apart(out, source)
             if not pil:
-                return _like(out, value, "float32" if own else None)
+                return like(out, value, "float32" if own else None)
             if own:
                 import torch
 
                 return torch.from_numpy(out)
-            from PIL import Image
-
-            return Image.fromarray(out[:, :, 0] if out.shape[2] == 1 else out)
+            return pil_image(out)
 
         return form
 
@@ -258,12 +274,12 @@ class _Reader:
         self, value: Any, where: str, stacked: bool = False, owner: _Owner | None = None
     ) -> _Form:
         """Reads a mask, or with `stacked` (N, H, W) masks, which may belong to boxes."""
-        pil = _kind(value) == "pil"
+        pil = kind(value) == "pil"
         if pil and value.mode not in ("L", "P", "1", "I;16"):
             raise DataError(where, f"a mask of PIL mode {value.mode}: expected L, P, 1 or I;16")
-        data = _numpy(value)
-        first = stacked or _is_tensor(value)
-        moved = _movable(_channels_last(data, first, where), where)
+        data = array_of(value)
+        first = stacked or is_tensor(value)
+        moved = movable(channels_last(data, first, where), where)
         self.sizes.append((where, moved.shape[:2]))
         self.found.masks.append(moved)
         index = len(self.found.masks) - 1
@@ -277,16 +293,16 @@ class _Reader:
                 out = out[:, :, 0]
             elif first:
                 out = out.transpose(2, 0, 1)
-            out = _apart(out, moved)
-            return _pil_mask(out, value) if pil else _like(out, value)
+            out = apart(out, moved)
+            return pil_mask(out, value) if pil else like(out, value)
 
         return form
 
     def masks(self, value: Any, where: str, owner: _Owner | None) -> _Form:
-        if _kind(value) != "list":
+        if kind(value) != "list":
             return self.mask(value, where, stacked=True, owner=owner)
         for k, each in enumerate(value):
-            if _kind(each) not in ("mask", *_ALLOWED["mask"]):
+            if kind(each) not in ("mask", *_ALLOWED["mask"]):
                 raise DataError(f"{where}[{k}]", f"{type(each).__name__} is not a mask")
         forms = [self.mask(each, f"{where}[{k}]") for k, each in enumerate(value)]
         tied = owner if owner and len(value) == owner.count else None
@@ -298,8 +314,8 @@ class _Reader:
         return form
 
     def boxes(self, value: Any, where: str) -> tuple[_Form, _Owner]:
-        data, layout = _table(value, where), "XYXY"
-        if _kind(value) == "boxes":
+        data, layout = table(value, where), "XYXY"
+        if kind(value) == "boxes":
             layout = value.format.name
             if layout not in ("XYXY", "XYWH", "CXCYWH"):
                 raise DataError(where, f"rotated boxes ({layout}) are not supported")
@@ -309,23 +325,23 @@ class _Reader:
         if data.ndim != 2 or data.shape[1] < 4:
             raise DataError(where, f"boxes of shape {data.shape}: expected (N, 4), xyxy in pixels")
         owner = _Owner(len(self.found.boxes), len(data))
-        self.found.boxes.append(outline(_to_xyxy(data[:, :4], layout), where))
+        self.found.boxes.append(outline(to_xyxy(data[:, :4], layout), where))
 
         def form(result: _Result) -> Any:
             boxes, kept = result.boxes[owner.index]
             out = data[kept]
-            out[:, :4] = _from_xyxy(boxes, layout)
-            return _table_like(out, value, result)
+            out[:, :4] = from_xyxy(boxes, layout)
+            return table_like(out, value, result.size)
 
         return form, owner
 
     def keypoints(self, value: Any, where: str, owner: _Owner | None) -> _Form:
-        data = _table(value, where)
+        data = table(value, where)
         if not data.size and data.ndim < 2:
             data = data.reshape(0, 2)
         if data.ndim < 2 or data.shape[-1] < 2:
             raise DataError(where, f"keypoints of shape {data.shape}: expected (N, 2) or (N, 3)")
-        if _kind(value) == "keypoints":
+        if kind(value) == "keypoints":
             self.sizes.append((where, tuple(value.canvas_size)))
         flat = data.reshape(-1, data.shape[-1])
         if np.isinf(flat[:, :2]).any():
@@ -335,50 +351,36 @@ class _Reader:
         tied = owner if data.ndim > 2 and owner and len(data) == owner.count else None
 
         def form(result: _Result) -> Any:
-            points, out = result.sample.points[index], flat.copy()
+            points = result.sample.points[index]
+            out = flat.copy()
             out[:, :2] = points.at - 0.5
             if out.shape[1] > 2:
                 out[~points.seen, 2] = 0.0
-            out = out.reshape(data.shape)
-            return _table_like(out[result.boxes[tied.index][1]] if tied else out, value, result)
+            whole = out.reshape(data.shape)
+            kept = whole[result.boxes[tied.index][1]] if tied else whole
+            return table_like(kept, value, result.size)
 
         return form
 
 
-def _kind(value: Any) -> str:
-    """Returns what a value is; nothing can be of a class whose module is not loaded."""
-    if value is None or isinstance(value, (str, bytes, int, float)):
-        return "other"
-    for kind, cls in (("array", np.ndarray), ("dict", dict), ("list", (list, tuple))):
-        if isinstance(value, cls):
-            return kind
-    for name, kind in _TV.items():
-        if _is(value, "torchvision.tv_tensors", name):
-            return kind
-    if _is_tensor(value):
-        return "tensor"
-    return "pil" if _is(value, "PIL.Image", "Image") else "other"
-
-
-def _is(value: Any, module: str, name: str) -> bool:
-    return isinstance(value, getattr(sys.modules.get(module), name, ()))
-
-
-def _is_tensor(value: Any) -> bool:
-    return _is(value, "torch", "Tensor")
-
-
 def _role(entry: _Entry) -> str:
     """Returns what a value is for: by its class, then by its key, then by what it holds."""
-    kind, key = _kind(entry.value), entry.key
-    if kind in _TV.values():
-        return "masks" if kind == "mask" and key == "masks" else kind
-    if kind == "dict" or not isinstance(key, str):
-        return kind
+    held, key = kind(entry.value), entry.key
+    if held in TV_KINDS.values():
+        return "masks" if held == "mask" and key == "masks" else held
+    if held == "dict" or not isinstance(key, str):
+        return held
     role = _KEYS.get(key, "")
-    if kind in _ALLOWED.get(role, ()):
+    if held in _ALLOWED.get(role, ()):
         return role
-    return "field" if key in _FIELDS or key.startswith("box_") else kind
+    plain = held in ("array", "tensor", "list")
+    return "field" if plain and (key in _FIELDS or key.startswith("box_")) else held
+
+
+def _rebuilt(value: Any, forms: Sequence[_Form | None], result: _Result) -> Any:
+    """Returns a tuple or a list (a named tuple too) with its moved elements exchanged."""
+    out = [form(result) if form else each for each, form in zip(value, forms, strict=True)]
+    return type(value)(*out) if hasattr(value, "_fields") else type(value)(out)
 
 
 def _by(size: Sequence[int]) -> str:

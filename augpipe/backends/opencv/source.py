@@ -1,0 +1,120 @@
+"""The source of a warp before it is read: beyond its edges, and shrunk against aliasing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from augpipe.types import Array, Floats
+
+_SNAP = 1e-6
+
+
+def on_channels(function: Callable[[Array], Array], image: Array) -> Array:
+    """Calls OpenCV on a contiguous image and gives the channel axis back that it drops."""
+    out = function(np.ascontiguousarray(image))
+    return out if out.ndim == 3 else out[:, :, None]
+
+
+def fold(at: Array, length: int, border: str) -> Array:
+    """Returns the pixel that stands for each position beyond the edge."""
+    if border != "reflect" or length == 1:
+        return np.asarray(np.clip(at, 0, length - 1))
+    at = np.mod(at, 2 * length - 2)
+    return np.minimum(at, 2 * length - 2 - at)
+
+
+def slopes(matrix: Floats, size: tuple[int, int]) -> Floats:
+    """Returns (2, 2): how the source's x and y change along the output's, at its centre.
+
+    Zero where the centre lies beyond the horizon of a projective map.
+    """
+    u, v, w = (matrix @ (size[0] / 2.0, size[1] / 2.0, 1.0)).tolist()
+    if w <= 0:
+        return np.zeros((2, 2))
+    return np.asarray((matrix[:2, :2] - np.outer((u / w, v / w), matrix[2, :2])) / w)
+
+
+def halvings(slope: Floats) -> int:
+    """Returns how often a source axis may be halved before it is read, from its slopes."""
+    shrink = math.hypot(*slope.tolist()) * (1 + 1e-9)
+    return int(math.log2(shrink)) if shrink >= 2 else 0
+
+
+def reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array, Floats]:
+    """Averages blocks of 2**k pixels; the last block is completed with its edge pixels.
+
+    Blocks are counted from the end of an axis that the output walks backwards, so that a
+    flip before the warp changes nothing.
+    """
+    across, down = slopes(matrix, size)
+    kx, ky = halvings(across), halvings(down)
+    if not kx and not ky:
+        return source, matrix
+    left, right = _missing(source.shape[1], kx, across)
+    top, bottom = _missing(source.shape[0], ky, down)
+
+    def shrink(part: Array) -> Array:
+        if left or right or top or bottom:
+            part = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REPLICATE)
+        small = (part.shape[1] >> kx, part.shape[0] >> ky)
+        return cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+
+    blocks = np.array(
+        [[2.0**-kx, 0.0, left * 2.0**-kx], [0.0, 2.0**-ky, top * 2.0**-ky], [0.0, 0.0, 1.0]]
+    )
+    return on_channels(shrink, source), blocks @ matrix
+
+
+def _missing(length: int, halvings: int, slope: Floats) -> tuple[int, int]:
+    """Returns how many pixels complete the blocks, at the start and at the end of an axis."""
+    missing = -length % 2**halvings
+    backwards = slope[abs(slope).argmax()] < 0
+    return (missing, 0) if backwards else (0, missing)
+
+
+def average(
+    source: Array, matrix: Floats, size: tuple[int, int], border: str
+) -> tuple[Array, Floats]:
+    """Averages, along each axis that shrinks, exactly what each output pixel covers.
+
+    For maps that keep the axes. The axis then has a pixel for each of the output's.
+    """
+    matrix = matrix.copy()
+    for axis in (0, 1):
+        along = int(matrix[axis, 0] == 0)  # the output's axis that reads this one
+        scale, count = matrix[axis, along], size[along]
+        length = source.shape[1 - axis]
+        if abs(scale) <= 1.0 + _SNAP:
+            continue
+        weights = _cells(scale, matrix[axis, 2], count, length, border)
+        if axis == 0:
+            source = np.einsum("xj,yjc->yxc", weights, source, optimize=True)
+        else:
+            source = np.tensordot(weights, source, 1)
+        matrix[axis] = 0.0
+        matrix[axis, along] = 1.0
+    return source, matrix
+
+
+def _cells(scale: float, shift: float, count: int, length: int, border: str) -> Array:
+    """Returns (count, length): how much of each pixel lies in each output pixel's cell.
+
+    Of a cell that reaches beyond a constant border only the inside counts: the fill comes in
+    later, by coverage.
+    """
+    start = shift + scale * np.arange(count) + min(scale, 0.0)
+    stop = start + abs(scale)
+    pixel = np.floor(start + _SNAP)[:, None] + np.arange(math.ceil(abs(scale)) + 1)
+    low, high = np.maximum(pixel, start[:, None]), np.minimum(pixel + 1, stop[:, None])
+    share = np.maximum(high - low, 0.0)
+    if border == "constant":
+        share *= (pixel >= 0) & (pixel < length)
+        share[share.sum(axis=1) == 0, 0] = 1.0
+    out = np.zeros((count, length), np.float32)
+    rows = np.broadcast_to(np.arange(count)[:, None], pixel.shape)
+    np.add.at(out, (rows, fold(pixel.astype(np.int64), length, border)), share)
+    return out / out.sum(axis=1, keepdims=True)

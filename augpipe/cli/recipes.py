@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from augpipe.cli.options import Overrides, RecipePath
-from augpipe.errors import RecipeError
+from augpipe.errors import Problem, RecipeError
 
 
 def check(
@@ -20,7 +20,7 @@ def check(
     from augpipe.pipeline import load
     from augpipe.plan.explain import count, plural
 
-    problems = []
+    problems: list[Problem] = []
     for path in paths:
         try:
             ops, passes = count(load(path, overrides or ()).nodes)

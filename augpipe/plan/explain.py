@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from augpipe.ir import Meaning, Warp, size_after
-from augpipe.plan.nodes import Node, Step, realise
+from augpipe.plan.nodes import Node, Step, node, realise
 from augpipe.plan.rules import RULES
 from augpipe.rng import Draws
 from augpipe.types import Frame, Ints
@@ -109,18 +109,14 @@ def explain(
     sample: Sequence[Node],
     batch: Sequence[Node] = (),
     size: tuple[int, int] | None = None,
-    *,
-    seed: int = 0,
-    fused: bool = True,
 ) -> Explanation:
     """Explains a plan.
 
     Args:
         sample: The plan of the sample section.
         batch: The plan of the batch section.
-        size: The (height, width) of the images, to say the frame size after each pass.
-        seed: The recipe's seed: a size that is drawn is given as what 256 draws span.
-        fused: The recipe's `fuse`.
+        size: The (height, width) of the images, to say the frame size after each pass; one
+            that is drawn is given as what 256 draws span.
     """
     parts = [
         Part(name, tuple(nodes), *place)
@@ -132,15 +128,15 @@ def explain(
     for part in parts:
         sizes = [""] * len(part.nodes)
         if frame is not None:
-            sizes, frame = _sizes(part.nodes, seed, frame)
-        for i, node in enumerate(part.nodes):
-            apart = _apart(part.nodes[i - 1], node, fused) if i else ""
-            lines = zip(node.steps, (apart, *node.reasons), strict=True)
+            sizes, frame = _sizes(part.nodes, frame)
+        for i, each in enumerate(part.nodes):
+            apart = _apart(part.nodes[i - 1], each) if i else ""
+            lines = zip(each.steps, (apart, *each.reasons), strict=True)
             passes.append(
                 Pass(
                     part.name,
                     i + 1,
-                    kind_in_words(node.kind),
+                    kind_in_words(each.kind),
                     tuple(Line(step.key, _when(step), why) for step, why in lines),
                     part.backend,
                     sizes[i],
@@ -151,7 +147,7 @@ def explain(
 
 def count(nodes: Sequence[Node]) -> tuple[int, int]:
     """Returns how many ops and how many passes there are."""
-    return len({step.key for node in nodes for step in node.steps}), len(nodes)
+    return len({step.key for each in nodes for step in each.steps}), len(nodes)
 
 
 def plural(number: int, noun: str) -> str:
@@ -175,10 +171,10 @@ def _when(step: Step) -> str:
     return ", ".join(words)
 
 
-def _sizes(nodes: Sequence[Node], seed: int, frame: Frame) -> tuple[list[str], Frame]:
+def _sizes(nodes: Sequence[Node], frame: Frame) -> tuple[list[str], Frame]:
     """Says the size after each node over the draws, and returns the last frame."""
     out: list[str] = []
-    draws = Draws(seed, np.arange(len(frame)))
+    draws = Draws(0, np.arange(len(frame)))
     for meaning in realise(nodes, draws, frame):
         frame = size_after(meaning, frame)
         out.append(_span(frame.sizes))
@@ -192,11 +188,12 @@ def _span(sizes: Ints) -> str:
     return " × ".join(sides) + ("" if (low == high).all() else " drawn")
 
 
-def _apart(first: Node, second: Node, fused: bool) -> str:
+def _apart(first: Node, second: Node) -> str:
     """Says why a node could not join the one before it."""
-    if not fused and any(rule(first, second) for rule in RULES):
+    alone = node(second.steps[0])  # what fusion tried to join
+    if any(rule(first, alone) for rule in RULES):
         return "own pass: the recipe says fuse: false"
-    return f"own pass: {_difference(first, second)}"
+    return f"own pass: {_difference(first, alone)}"
 
 
 def _difference(first: Node, second: Node) -> str:

@@ -37,8 +37,8 @@ class Marks:
 
     def classes(self) -> set[int]:
         """Returns the class numbers that occur."""
-        in_mask = [] if self.mask is None else np.unique(self.mask[self.mask > 0])
-        return {*self.labels, *(int(label) for label in in_mask)}
+        in_mask = set() if self.mask is None else set(np.unique(self.mask).tolist()) - {0}
+        return in_mask | set(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,9 @@ class Annotations:
             return None
         marks = entry.marks if entry else Marks()
         if entry and entry.size != size:
-            raise DataError(relative, f"is {_words(size)}, its annotations say {_words(entry.size)}")
+            raise DataError(
+                relative, f"is {_words(size)}, its annotations say {_words(entry.size)}"
+            )
         mask = _outlines(entry) if entry else None
         if path is not None:
             mask = decode(path)[:, :, 0]

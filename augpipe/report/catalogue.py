@@ -52,7 +52,9 @@ def describe_op(name: str, width: int = 100) -> str:
     lines = [f"{name}  ({_kind(cls)})", "", _body(cls), "", "Parameters", ""]
     for parameter, default, allowed, description in rows:
         lines.append(f"  {parameter}: {default}")
-        lines.append(_filled(f"      {_sentence(description)} {_sentence(allowed)}", " " * 6, width))
+        lines.append(
+            _filled(f"      {_sentence(description)} {_sentence(allowed)}", " " * 6, width)
+        )
     fields = _yaml(example_item(cls)[name])
     lines += ["", "Example", "", "  version: 1", "  sample:", f"    - {name}: {fields}"]
     return "\n".join(lines)

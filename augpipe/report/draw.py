@@ -86,17 +86,16 @@ def _marked(
     if marks.mask is not None:
         image = _tinted(image, marks.mask)
     pen = ImageDraw.Draw(image)
-    corners = [(int(round(float(x))), int(round(float(y)))) for x, y, _, _ in marks.boxes * scale]
-    for (x0, y0), box, label in zip(corners, marks.boxes * scale, marks.labels, strict=True):
+    boxes = np.rint(marks.boxes * scale).astype(np.int64).tolist()
+    for (x0, y0, x1, y1), label in zip(boxes, marks.labels, strict=True):
         # Around the outermost pixels of the box: dark, then coloured, to be seen on anything.
-        x1 = max(x0, min(round(float(box[2])), image.width) - 1)
-        y1 = max(y0, min(round(float(box[3])), image.height) - 1)
-        around = (x0 - unit, y0 - unit, x1 + unit, y1 + unit)
+        right, low = max(x0, min(x1, image.width) - 1), max(y0, min(y1, image.height) - 1)
+        around = (x0 - unit, y0 - unit, right + unit, low + unit)
         pen.rectangle(around, outline=(0, 0, 0), width=unit)
-        pen.rectangle((x0, y0, x1, y1), outline=color_of(label), width=2 * unit)
+        pen.rectangle((x0, y0, right, low), outline=color_of(label), width=2 * unit)
     tags = _Tags(pen, image.size, unit)
-    for at, label in zip(corners, marks.labels, strict=True):
-        tags.add(at, plain(names.get(label, str(label))), color_of(label))
+    for (x0, y0, _, _), label in zip(boxes, marks.labels, strict=True):
+        tags.add((x0, y0), plain(names.get(label, str(label))), color_of(label))
     for x, y, visibility in marks.keypoints:
         if visibility > 0:
             _dot(pen, (x + 0.5) * scale, (y + 0.5) * scale, visibility > 1, unit)

@@ -116,9 +116,7 @@ def tell(
     return Story(source.relative, index, (original, *epochs), tuple(built))
 
 
-def _made(
-    pipe: Pipeline, start: Picture, index: int, epoch: int, title: str
-) -> Picture:
+def _made(pipe: Pipeline, start: Picture, index: int, epoch: int, title: str) -> Picture:
     """Runs a pipeline on a picture and what belongs to it."""
     if start.marks is None:
         image = pipe(start.image, index=index, epoch=epoch)

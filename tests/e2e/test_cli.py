@@ -304,8 +304,10 @@ def test_what_the_world_does_is_a_line(
 
 def test_a_closed_pipe_is_quiet() -> None:
     command = f"{sys.executable} -m augpipe.cli.main schema | head -c 10"
-    command = command.replace("-m augpipe.cli.main", "-c 'import sys; from augpipe.cli.main "
-                              "import main; sys.exit(main(sys.argv[1:]))'")
+    command = command.replace(
+        "-m augpipe.cli.main",
+        "-c 'import sys; from augpipe.cli.main import main; sys.exit(main(sys.argv[1:]))'",
+    )
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
     assert len(done.stdout) == 10

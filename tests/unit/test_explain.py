@@ -14,9 +14,9 @@ from augpipe.recipe import load
 
 
 def explained(*ops: Any, size: tuple[int, int] | None = None, fused: bool = True) -> Explanation:
-    recipe = load({"version": 1, "seed": 3, "sample": list(ops)})
+    recipe = load({"version": 1, "sample": list(ops)})
     nodes = tuple(node(step) for step in steps(recipe.sample, Counter()))
-    return explain(fuse(nodes) if fused else nodes, size=size, seed=3, fused=fused)
+    return explain(fuse(nodes) if fused else nodes, size=size)
 
 
 def test_a_pass_lists_its_ops_and_why_each_joined() -> None:

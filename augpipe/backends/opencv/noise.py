@@ -141,10 +141,10 @@ def poisson_table(photons: float) -> tuple[Ints, Ints]:
 
     Returns:
         (256,) the first count of each level's row; (256, width) round(2^32 P(count <= k))
-        for the counts k from there. What lies outside a row has a chance below 2^-33.
+        for the counts k from there. What lies outside a row has a chance of about 10^-15.
     """
     rate = np.arange(256) * (photons / 255.0)
-    spread = 7.0 * np.sqrt(rate)
+    spread = 8.0 * np.sqrt(rate)
     first = np.floor(np.maximum(rate - spread, 0.0)).astype(np.int64)
     k = first[:, None] + np.arange(int(2.0 * spread[-1]) + 18)
     log = xlogy(k, rate[:, None]) - rate[:, None] - gammaln(k + 1)

@@ -375,13 +375,12 @@ def _flow(
     y = (down @ control[:, :, 1] @ across.T + np.arange(height)[:, None]).astype(np.float32)
     flag, border = _FLAGS[interpolation], _BORDERS[meaning.sampling.border]
     values = np.broadcast_to(np.asarray(fill, np.float64), image.shape[2:]).tolist()
-    parts = [
-        on_channels(
-            lambda part, k=k: cv2.remap(
-                part, x, y, flag, borderMode=border, borderValue=values[k : k + 4]
-            ),
-            image[:, :, k : k + 4],
-        )
-        for k in range(0, image.shape[2], 4)
-    ]
+
+    def sample(first: int) -> Array:
+        part = np.ascontiguousarray(image[:, :, first : first + 4])
+        fills = values[first : first + 4]
+        out = cv2.remap(part, x, y, flag, borderMode=border, borderValue=fills)
+        return out if out.ndim == 3 else out[:, :, None]
+
+    parts = [sample(k) for k in range(0, image.shape[2], 4)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)

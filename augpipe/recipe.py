@@ -12,6 +12,7 @@ batch: [...]              # ops, on the batch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -308,7 +309,7 @@ class _Builder:
         ops = [(name, i, op) for name in ("sample", "batch") for i, op in enumerate(fields[name])]
         if self.problems:
             return  # ops with problems are missing here: what follows what is not known
-        for (name, i, op), (_, _, after) in zip(ops, ops[1:], strict=False):
+        for (name, i, op), (_, _, after) in pairwise(ops):
             if op.last:
                 items = top[name].value
                 place = items[i].place if i < len(items) else None

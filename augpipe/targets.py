@@ -170,10 +170,12 @@ def _inverse(matrix: Floats) -> Floats:
 
 
 def _sight(meaning: Warp, row: int, inverse: Floats) -> Floats:
-    """Returns (m, 3): the half-planes, in source coordinates, that bound what is seen."""
+    """Returns (m, 3): the half-planes, in source coordinates, that bound what is seen.
+
+    Nothing behind the horizon is: where w < 0, no x has both 0 <= x and x <= width * w.
+    """
     ahead = np.concatenate([meaning.lines[row], _frame(meaning.size[row])]) @ inverse
-    box = frame_lines(meaning.box[row][None])[0]
-    return np.concatenate([box, ahead, _horizon(inverse)])
+    return np.concatenate([frame_lines(meaning.box[row][None])[0], ahead])
 
 
 def _horizon(inverse: Floats) -> Floats:

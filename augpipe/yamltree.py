@@ -129,6 +129,7 @@ class _Reader:
     def take(self, event: yaml.Event) -> None:
         """Takes one event."""
         mark = event.start_mark
+        assert mark is not None  # events of a text have marks
         place = Place(self.file, mark.line + 1, mark.column + 1)
         match event:
             case yaml.DocumentStartEvent():

@@ -61,7 +61,9 @@ def timed(function: Callable[[], object]) -> float:
 
 def main() -> None:
     """Runs the benchmark and prints it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, nargs=2, default=(375, 500), metavar=("H", "W"))
@@ -86,12 +88,18 @@ def main() -> None:
             if turn:  # the first round warms up
                 seconds[name].append(took / options.batch * 1e3)
 
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
-          f"numpy {np.__version__}, OpenCV {cv2.__version__}, one thread, {height} x {width}, "
-          f"batches of {options.batch}, {options.rounds} rounds")
+    print(
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
+        f"numpy {np.__version__}, OpenCV {cv2.__version__}, one thread, {height} x {width}, "
+        f"batches of {options.batch}, {options.rounds} rounds"
+    )
     for name, times in seconds.items():
-        print(f"{name:22} {statistics.median(times):7.3f} ms an image   {len(pipes[name].nodes)} nodes")
-    short, long = (statistics.median(seconds[f"{n}, fused"]) for n in ("one and one", "ten and ten"))
+        print(
+            f"{name:22} {statistics.median(times):7.3f} ms an image   {len(pipes[name].nodes)} nodes"
+        )
+    short, long = (
+        statistics.median(seconds[f"{n}, fused"]) for n in ("one and one", "ten and ten")
+    )
     plain = statistics.median(seconds["ten and ten, unfused"])
     print(f"ten and ten against one and one, fused: {long / short:.2f} times (bar: 1.5)")
     print(f"ten and ten, unfused against fused:     {plain / long:.2f} times")

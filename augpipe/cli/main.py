@@ -59,8 +59,7 @@ def tell(error: BaseException) -> int:
         case AugpipeError():
             words = str(error)
         case OSError() if error.strerror:
-            where = "" if error.filename is None else f"{error.filename}: "
-            words = f"{where}{error.strerror.lower()}"
+            words = f"{error.filename or 'output'}: {error.strerror.lower()}"
         case MemoryError():
             words = "not enough memory"
         case _:

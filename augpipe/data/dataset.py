@@ -8,11 +8,8 @@ in it, and an index that comes a second time is an error with its remedy.
 
 from __future__ import annotations
 
-import hashlib
-import multiprocessing
 import operator
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,8 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from augpipe.data.decode import decode
 from augpipe.data.folder import scan
+from augpipe.data.workers import CallCounter as CallCounter
+from augpipe.data.workers import calm_cv2
 from augpipe.errors import AugpipeError, DataError, UsageError
 
 Apply = Callable[[Sequence[Any], Sequence[int], int], list[Any]]
@@ -148,36 +147,6 @@ class AugmentedDataset(Dataset[Any]):
             )
 
 
-class CallCounter:
-    """Numbers the calls that come without an index, as in `ImageFolder(transform=pipe)`.
-
-    The count is kept by torch's own generator, from which each call takes one number, as any
-    torchvision transform does. So `torch.manual_seed` starts it again, even with the seed it
-    had; a DataLoader's workers, which torch seeds each for itself and for each epoch, never
-    repeat one another; persistent workers and the main process go on from epoch to epoch; and
-    a restored generator state resumes. There is nothing to lock, to fork or to pickle.
-
-    Other child processes are told apart by their names (`ForkPoolWorker-1`): a fork copies
-    the generator.
-    """
-
-    def next(self, n: int = 1) -> tuple[int, NDArray[np.int64]]:
-        """Returns what the next n calls are keyed by; n at once are as n one by one.
-
-        Returns:
-            A seed, the same for all calls of a worker until it is seeded anew; and (n,)
-            indices, from 0 to 2**63 - 2.
-        """
-        info = get_worker_info()
-        seed = info.seed if info else torch.initial_seed()
-        if info is None and multiprocessing.parent_process() is not None:
-            text = f"{seed} {multiprocessing.current_process().name}".encode()
-            seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-        generator = torch.default_generator
-        indices = torch.randint(2**63 - 1, (n,), generator=generator, device="cpu")
-        return seed, indices.numpy()
-
-
 class FolderImages:
     """A folder's images, decoded: (uint8 RGB array (H, W, 3), class index or -1).
 
@@ -297,12 +266,6 @@ def distinct_keys(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     before = np.empty_like(places)
     before[by_index] = np.arange(len(places)) - np.repeat(starts, counts)
     return places + length * before
-
-
-def calm_cv2() -> None:
-    """Turns OpenCV's own threads off in a DataLoader worker, where after a fork they hang."""
-    if get_worker_info() is not None and (cv2 := sys.modules.get("cv2")):
-        cv2.setNumThreads(0)
 
 
 def _items(base: Any, indices: Sequence[int]) -> list[Any]:

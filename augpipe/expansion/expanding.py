@@ -37,6 +37,7 @@ class Summary:
         written: Outputs made by this run.
         kept: Outputs that an earlier run had made.
         skipped: Images that could not be used; errors.jsonl says why.
+        ignored: Files of the source that were passed over, since their names are no images'.
         left_out: Ops of the recipe that were left out, since files hold no floats.
     """
 
@@ -45,6 +46,7 @@ class Summary:
     written: int
     kept: int
     skipped: int
+    ignored: int = 0
     left_out: tuple[str, ...] = ()
 
     @property
@@ -61,6 +63,8 @@ class Summary:
             lines = [f"all {self.kept} images are done already in {self.out}"]
         if self.skipped:
             lines.append(f"skipped {self.skipped} of {self.images}: {self.out / ERRORS} says why")
+        if self.ignored:
+            lines.append(f"passed over {self.ignored} files that are not named as images")
         if self.left_out:
             lines.append(f"left out {', '.join(self.left_out)}: image files hold no floats")
         return "\n".join(lines)
@@ -173,8 +177,15 @@ class _Run:
             self.manifest.settle()
         meter(total, errors.count, last=True)
         written = len(self.manifest) - kept
-        images = self.job.record.images
-        return Summary(self.out, images, written, kept, errors.count, self.job.left_out)
+        return Summary(
+            self.out,
+            self.job.record.images,
+            written,
+            kept,
+            errors.count,
+            self.job.listing.ignored,
+            self.job.left_out,
+        )
 
     def _resume(self) -> list[int]:
         """Takes over what is done; returns the indices of the sources that are not."""

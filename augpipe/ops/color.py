@@ -142,11 +142,13 @@ class Hue(_Linear):
 
 
 class ColorJitter(_Linear):
-    """Changes brightness, contrast, saturation and hue, in an order drawn for each image.
+    """Changes brightness, contrast, saturation and hue, each by a strength of its own.
 
-    Each factor is uniform in [max(0, 1 - x), 1 + x], the hue shift in [-x, x] turns; the four
-    are applied in a uniformly random order. As torchvision's ColorJitter, but for the hue
-    (YIQ, see Hue) and for clipping once instead of four times.
+    Each factor is uniform in [max(0, 1 - x), 1 + x], the hue shift in [-x, x] turns. As
+    torchvision's ColorJitter, but for the hue (YIQ, see Hue) and for clipping once instead of
+    four times. No order is drawn: all four are scalings and turns about the grey axis that
+    keep each other's greys, so they commute, and in torchvision too the order tells only
+    where levels are clipped in between.
     """
 
     brightness: Annotated[float, Number(0, None, "strength")] = 0.0
@@ -162,18 +164,10 @@ class ColorJitter(_Linear):
         def factor(name: str, strength: float) -> Floats:
             return draw.uniform(name, max(0.0, 1.0 - strength), 1.0 + strength)
 
-        parts = (
-            brighten(factor("brightness", self.brightness)),
-            contrast(factor("contrast", self.contrast)),
-            saturate(factor("saturation", self.saturation)),
-            rotate_hue(draw.uniform("hue", -self.hue, self.hue)),
-        )
-        order = draw.permutation("order", 4)
-        whole = Color.of(_alike(_EYE, draw))
-        for slot in range(4):
-            for which, part in enumerate(parts):
-                whole = whole.then(part.gate(order[:, slot] == which))
-        return whole
+        whole = rotate_hue(draw.uniform("hue", -self.hue, self.hue))
+        whole = whole.then(saturate(factor("saturation", self.saturation)))
+        whole = whole.then(contrast(factor("contrast", self.contrast)))
+        return whole.then(brighten(factor("brightness", self.brightness)))
 
 
 class Invert(_Linear):
@@ -270,7 +264,7 @@ def _black_body(kelvin: Floats) -> Floats:
     # CIE 1960 (u, v) to x = 3 u / d and y = 2 v / d, and those to XYZ at Y = 1.
     d = 2.0 * u - 8.0 * v + 4.0
     xyz = np.stack([1.5 * u / v, np.ones_like(u), (d - 3.0 * u - 2.0 * v) / (2.0 * v)], axis=1)
-    return np.asarray(xyz @ _SRGB.T)
+    return np.asarray((xyz[:, None, :] * _SRGB).sum(axis=2))  # row by row: the same for any n
 
 
 class ColorTemperature(_Linear):

@@ -29,7 +29,7 @@ section { margin-top: 1.5rem; padding-top: 1rem; border-top: 1px solid var(--rul
   grid-template-columns: repeat(auto-fill, minmax(min(180px, 44vw), 1fr)); }
 figure { margin: 0; min-width: 0; }
 img { display: block; max-width: 100%; height: auto; border: 1px solid var(--rule); }
-.tiny img { image-rendering: pixelated; }
+.pixels img { image-rendering: pixelated; }
 figcaption { margin-top: .3rem; font-size: .9rem; overflow-wrap: anywhere; }
 figcaption span { display: block; color: var(--pale); font-size: .8rem; }
 .idle figcaption { color: var(--pale); }
@@ -101,20 +101,21 @@ def _row(pictures: Sequence[Picture], cell: int, names: dict[int, str]) -> str:
 
 
 def _figure(picture: Picture, cell: int, names: dict[int, str]) -> str:
-    tiny = max(picture.image.shape[:2]) <= cell
-    unit = 1 if tiny else _SHARP
+    longest = max(picture.image.shape[:2])
+    small, enlarged = longest <= cell, 2 * longest <= cell
+    unit = 1 if small else _SHARP
     image = drawn(picture, cell * unit, names, unit)
     # Few pixels are kept as they are; a photo as PNG would be five times as large.
     buffer = io.BytesIO()
-    if tiny:
+    if small:
         image.save(buffer, "PNG")
     else:
         image.save(buffer, "JPEG", quality=92, subsampling="4:4:4")
     data = base64.b64encode(buffer.getvalue()).decode()
-    kind = " ".join(filter(None, ("tiny" if tiny else "", "idle" if picture.idle else "")))
+    kind = " ".join(filter(None, ("pixels" * enlarged, "idle" * picture.idle)))
     notes = "".join(f"<span>{escape(note)}</span>" for note in picture.notes)
     return (
         f'<figure class="{kind}"><img width="{image.width // unit}" alt="{escape(picture.title)}" '
-        f'src="data:image/{"png" if tiny else "jpeg"};base64,{data}">'
+        f'src="data:image/{"png" if small else "jpeg"};base64,{data}">'
         f"<figcaption>{escape(picture.title)}{notes}</figcaption></figure>"
     )

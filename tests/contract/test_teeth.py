@@ -10,9 +10,9 @@ import pytest
 from augpipe import ops, targets
 from augpipe.backends import opencv
 from augpipe.ir import Color, Warp
+from augpipe.ops.affine import Rotate
 from augpipe.ops.base import Op
 from augpipe.ops.color import Brightness
-from augpipe.ops.affine import Rotate
 from augpipe.ops.geometry import HorizontalFlip
 from augpipe.rng import Draws
 from augpipe.spec import Number

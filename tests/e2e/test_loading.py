@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.utils.data import (
 )
 
 import augpipe
+from augpipe.data import loader as module
 from augpipe.data.dataset import FolderImages, RepeatedIndexError
 from augpipe.data.loader import Loader
 from augpipe.errors import DataError, UsageError
@@ -97,6 +99,7 @@ def seen_items(batches: Any) -> dict[int, bytes]:
 # --- the same bytes: processes ----------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(
     ("workers", "batch_size"), [(0, 1), (0, 7), (0, 64), (1, 7), (2, 7), (4, 7), (2, 64)]
@@ -515,6 +518,31 @@ def test_threads_work_only_a_little_ahead() -> None:
         next(batches)
     del batches
     assert 6 <= len(loaded) <= 2 * (3 + 2 * 2)
+
+
+def test_threads_do_not_finish_a_batch_that_nobody_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = []
+    gate = threading.Event()
+
+    class Executor(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            gate.set()
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    class Gated(Targets):
+        def __getitem__(self, index: int) -> Any:
+            loaded.append(index)
+            assert index < 10 or gate.wait(60)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Executor)
+    batches = iter(plain(Gated(range(100)), batch_size=10, workers=1, shuffle=False))
+    next(batches)
+    del batches
+    assert loaded[:10] == list(range(10))
+    assert loaded[10:] in ([], [10])
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -24,12 +25,8 @@ from torch.utils.data import (
 )
 
 from augpipe.data import dataset as module
-from augpipe.data.dataset import (
-    AugmentedDataset,
-    CallCounter,
-    RepeatedIndexError,
-    distinct_keys,
-)
+from augpipe.data.dataset import AugmentedDataset, RepeatedIndexError, distinct_keys
+from augpipe.data.workers import CallCounter
 from augpipe.errors import DataError, UsageError
 
 FORK = "fork"
@@ -444,6 +441,14 @@ def test_workers_and_epochs_never_repeat_a_call(workers: int, persistent: bool) 
     first = run()
     assert len(set(first)) == 24
     assert run() == first
+
+
+def test_calls_are_counted_where_torch_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    counter = CallCounter()
+    assert [counter.next()[1].tolist(), counter.next(2)[1].tolist()] == [[0], [1, 2]]
+    assert counter.next()[0] == counter.next()[0]
+    assert pickle.loads(pickle.dumps(counter)).next()[1].tolist() == [0]
 
 
 def put_call(queue: Any) -> None:

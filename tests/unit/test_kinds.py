@@ -317,6 +317,21 @@ def test_boxes_same_kind(kind):
     np.testing.assert_allclose(plain(out), LEFT_BOXES)
 
 
+def test_further_columns_stay_with_their_box():
+    boxes = np.concatenate([BOXES, [[7.0], [8.0], [9.0]]], axis=1)
+    out = moved_left({"image": PIXELS, "boxes": boxes})["boxes"]
+    np.testing.assert_allclose(out, np.concatenate([LEFT_BOXES, [[7], [9]]], axis=1))
+
+
+def test_one_item_makes_many():
+    packed = unpack({"image": PIXELS, "keypoints": [[3.0, 4, 2], [12, 5, 1]], "boxes": BOXES})
+    left = packed.repack(carried(packed.sample, LEFT))
+    assert left["keypoints"] == [[-5, 4, 0], [4, 5, 1]]
+    mirror = packed.repack(carried(packed.sample, MIRROR))
+    assert mirror["keypoints"] == [[13, 4, 2], [4, 5, 1]]
+    assert len(mirror["boxes"]) == 3
+
+
 @pytest.mark.parametrize("layout", ["XYXY", "XYWH", "CXCYWH"])
 def test_tv_boxes(layout):
     start = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=(H, W))

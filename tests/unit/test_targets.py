@@ -272,6 +272,17 @@ def test_flow_inverse_returns_where_it_came_from(kind, control):
     assert moved.seen.all()
 
 
+def test_a_lens_has_a_value_beyond_the_frame():
+    kind, control = flows()[2]
+    p = np.array([[-20.0, 30.0], [W + 20.0, 90.0], [90.0, H + 15.0]])
+    down = basis(kind, p[:, 1], control.shape[1], H)
+    across = basis(kind, p[:, 0], control.shape[2], W)
+    u = np.einsum("ni,ijc,nj->nc", down, control[0], across)
+    moved = move_points(Flow(control, kind, FRAME.sizes, CONSTANT), 0, Points(p + u, p[:, 0] > 0))
+    np.testing.assert_allclose(moved.at, p, atol=0.01)
+    assert not moved.seen.any()
+
+
 def boxes_of(count, seed=0):
     rng = np.random.default_rng(seed)
     low = rng.uniform(-20, [W - 10, H - 10], (count, 2))
@@ -448,6 +459,10 @@ def test_keypoints_are_marked_not_dropped():
     fused = warp(turn(180)).then(warp(shift(60, 0))).then(warp(turn(180)))
     lost = move_points(fused, 0, start)
     assert lost.seen.tolist() == [True, False, False, True]
+    hidden = move_points(warp(shift(100, 0)).then(warp(shift(-100, 0))), 0, start)
+    np.testing.assert_allclose(hidden.at[3], at[3])
+    assert hidden.seen.tolist() == [False, True, False, False]
+    assert move_points(warp(EYE), 0, hidden).seen.tolist() == [False, True, False, False]
     assert start.seen.all()
 
 

@@ -45,35 +45,21 @@ def halvings(slope: Floats) -> int:
 
 
 def reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array, Floats]:
-    """Averages blocks of 2**k pixels; the last block is completed with its edge pixels.
-
-    Blocks are counted from the end of an axis that the output walks backwards, so that a
-    flip before the warp changes nothing.
-    """
+    """Averages blocks of 2**k pixels; the last block is completed with its edge pixels."""
     across, down = slopes(matrix, size)
     kx, ky = halvings(across), halvings(down)
     if not kx and not ky:
         return source, matrix
-    left, right = _missing(source.shape[1], kx, across)
-    top, bottom = _missing(source.shape[0], ky, down)
+    height, width = source.shape[:2]
+    right, bottom = -width % 2**kx, -height % 2**ky
 
     def shrink(part: Array) -> Array:
-        if left or right or top or bottom:
-            part = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REPLICATE)
+        if right or bottom:
+            part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         small = (part.shape[1] >> kx, part.shape[0] >> ky)
         return cv2.resize(part, small, interpolation=cv2.INTER_AREA)
 
-    blocks = np.array(
-        [[2.0**-kx, 0.0, left * 2.0**-kx], [0.0, 2.0**-ky, top * 2.0**-ky], [0.0, 0.0, 1.0]]
-    )
-    return on_channels(shrink, source), blocks @ matrix
-
-
-def _missing(length: int, halvings: int, slope: Floats) -> tuple[int, int]:
-    """Returns how many pixels complete the blocks, at the start and at the end of an axis."""
-    missing = -length % 2**halvings
-    backwards = slope[abs(slope).argmax()] < 0
-    return (missing, 0) if backwards else (0, missing)
+    return on_channels(shrink, source), np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ matrix
 
 
 def average(

@@ -30,7 +30,14 @@ _UNHALF = np.array([[1.0, 0.0, -0.5], [0.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
 def warp(meaning: Warp, row: int, image: Array) -> Array:
     """Warps one image (H, W, C)."""
     sampling = meaning.sampling
-    return _warp(meaning, row, image, sampling, sampling.interpolation, sampling.fill)
+    out = _warp(meaning, row, image, sampling, sampling.interpolation, sampling.fill)
+    return _held(out, sampling)
+
+
+def _held(image: Array, sampling: Sampling) -> Array:
+    """Holds float levels in 0..255, which bicubic weights leave."""
+    overshoots = sampling.interpolation == "bicubic" and image.dtype != np.uint8
+    return image.clip(0, 255) if overshoots else image
 
 
 def warp_mask(meaning: Warp, row: int, mask: Array) -> Array:
@@ -94,12 +101,12 @@ def _warp(
     moved = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]]) @ matrix
     hard = mask or interpolation == "nearest"
 
+    if not hard and sampling.antialias == "box":
+        source, moved = reduce(source, moved, (width, height))
     out = _axis_aligned(source, moved, (width, height), sampling, interpolation, fill, mask)
     if out is None:
-        if not hard:
-            if sampling.antialias == "full":
-                source, moved = average(source, moved, (width, height), sampling.border)
-            source, moved = reduce(source, moved, (width, height))
+        if not hard and sampling.antialias == "full":
+            source, moved = average(source, moved, (width, height), sampling.border)
         out = _general(source, moved, (width, height), sampling, interpolation)
         if out.dtype != image.dtype:  # averages are float32 until here
             out = np.rint(out.clip(0, 255)).astype(image.dtype)
@@ -211,7 +218,7 @@ def _pick_nearest(
 def _resize(
     source: Array, size: tuple[int, int], sampling: Sampling, interpolation: str, mask: bool
 ) -> Array:
-    """Resizes the whole source; shrinking by 2 or more is antialiased."""
+    """Resizes the whole source, which is reduced already if it must be."""
     width, height = size
     if interpolation == "nearest":
         a, d = source.shape[1] / width, source.shape[0] / height
@@ -221,12 +228,6 @@ def _resize(
     if sampling.antialias == "full":
         small = (min(width, source.shape[1]), min(height, source.shape[0]))
         source = _cv_resize(source, small, cv2.INTER_AREA)
-    else:
-        scale = np.diag([source.shape[1] / width, source.shape[0] / height, 1.0])
-        source, scale = reduce(source, scale, size)
-        read = np.array([scale[0, 0] * width, scale[1, 1] * height])
-        if (abs(read - source.shape[1::-1]) > _SNAP).any():  # the last blocks were completed
-            return _general(source, scale, size, sampling, interpolation)
     return _cv_resize(source, size, _FLAGS[interpolation])
 
 
@@ -350,7 +351,7 @@ def _clip(polygon: list[tuple[float, float]], distances: list[float]) -> list[tu
 def flow(meaning: Flow, row: int, image: Array) -> Array:
     """Displaces one image (H, W, C)."""
     sampling = meaning.sampling
-    return _flow(meaning, row, image, sampling.interpolation, sampling.fill)
+    return _held(_flow(meaning, row, image, sampling.interpolation, sampling.fill), sampling)
 
 
 def flow_mask(meaning: Flow, row: int, mask: Array) -> Array:

@@ -6,8 +6,8 @@ from typing import assert_never
 
 import numpy as np
 
-from augpipe.backends.reference import color, filter, noise, warp
 from augpipe.backends import on_colours
+from augpipe.backends.reference import color, filter, noise, warp
 from augpipe.ir import (
     Codec,
     Color,

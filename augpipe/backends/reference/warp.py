@@ -13,8 +13,8 @@ _SNAP = 1e-6
 
 
 def warp(meaning: Warp, row: int, image: Floats) -> Floats:
-    """Warps one image (H, W, C) of grey levels."""
-    return _warp(meaning, row, image, mask=False)
+    """Warps one image (H, W, C) of grey levels; bicubic overshoots are clipped."""
+    return _warp(meaning, row, image, mask=False).clip(0, 255)
 
 
 def warp_mask(meaning: Warp, row: int, mask: Floats) -> Floats:
@@ -130,8 +130,7 @@ def _shrink(source: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[Floa
 
     The shrinking is the length of the gradient of the source coordinate at the output's
     centre; none where that lies beyond the horizon of a projective map. The last block is
-    completed with edge pixels; blocks are counted from the end of an axis that the output
-    walks backwards, so that a flip before the warp changes nothing.
+    completed with edge pixels.
     """
     at = matrix @ (size[0] / 2, size[1] / 2, 1)
     for axis in (0, 1):
@@ -140,15 +139,11 @@ def _shrink(source: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[Floa
         gradient = matrix[axis, :2] / at[2] - at[axis] * matrix[2, :2] / at[2] ** 2
         step = 2 ** int(np.log2(max(np.hypot(*gradient) * (1 + 1e-9), 1.0)))
         missing = -source.shape[1 - axis] % step
-        backwards = gradient[abs(gradient).argmax()] < 0
-        pad = (missing, 0) if backwards else (0, missing)
         along = source if axis == 1 else source.swapaxes(0, 1)
-        along = np.pad(along, (pad, (0, 0), (0, 0)), mode="edge")
+        along = np.pad(along, ((0, missing), (0, 0), (0, 0)), mode="edge")
         along = along.reshape(-1, step, *along.shape[1:]).mean(axis=1)
         source = along if axis == 1 else along.swapaxes(0, 1)
-        change = np.eye(3)
-        change[axis, axis], change[axis, 2] = 1 / step, pad[0] / step
-        matrix = change @ matrix
+        matrix = matrix / np.where(np.arange(3) == axis, step, 1)[:, None]
     return source, matrix
 
 
@@ -191,7 +186,7 @@ def _mean_between(lines: Floats, start: float, stop: float, border: str) -> Floa
 
 def flow(meaning: Flow, row: int, image: Floats) -> Floats:
     """Displaces one image (H, W, C) of grey levels."""
-    return _flow(meaning, row, image, mask=False)
+    return _flow(meaning, row, image, mask=False).clip(0, 255)
 
 
 def flow_mask(meaning: Flow, row: int, mask: Floats) -> Floats:

@@ -1,0 +1,52 @@
+"""What the tests of expansion share."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+DRIVER = """\
+import json, os, resource, signal, sys
+from augpipe.expansion import expand
+
+arguments, moment, count = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+replace, calls = os.replace, 0
+
+def counted(*args, **options):
+    global calls
+    calls += 1
+    if (calls, moment) == (count, "before"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*args, **options)
+    if (calls, moment) == (count, "after"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = counted
+if moment == "file size":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
+expand(**arguments)
+"""
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    files = (path for path in out.rglob("*") if path.is_file())
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def start(moment: str, count: int, **arguments: Any) -> subprocess.Popen[str]:
+    arguments = {k: str(v) if isinstance(v, Path) else v for k, v in arguments.items()}
+    command = [sys.executable, "-c", DRIVER, json.dumps(arguments), moment, str(count)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_lines(process: subprocess.Popen[str], manifest: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while not manifest.exists() or manifest.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < deadline

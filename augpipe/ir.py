@@ -14,7 +14,7 @@ import numpy as np
 
 from augpipe.types import Bools, Fill, Floats, Frame, Ints, Sampling, Words
 
-LUMA = np.array([0.2989, 0.587, 0.114])  # ITU-R BT.601 rounded as torchvision and Pillow do
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601; sums to 1, so grey stays grey
 _SNAP = 1e-6  # pixels: float noise on what is a whole number in exact arithmetic
 _ALWAYS = np.array([0.0, 0.0, 1.0])  # the half-plane that holds everything
 

@@ -76,7 +76,7 @@ class Pipeline:
 
         Args:
             item: A PIL image, an array (H, W) or (H, W, C), a tensor (C, H, W), a tv_tensor,
-                a tuple or a dict of targets (see kinds.py).
+                a tuple or a dict of targets (see augpipe/kinds).
             index: What the draws are keyed by, with the recipe's seed and the epoch. Left
                 out: torch's seed of this worker and a count of the calls, so that workers do
                 not repeat one another and `torch.manual_seed` reproduces a run.
@@ -93,7 +93,7 @@ class Pipeline:
 
     @functools.cached_property
     def _calls(self) -> Any:
-        from augpipe.data.dataset import CallCounter
+        from augpipe.data.workers import CallCounter
 
         return CallCounter()
 

@@ -22,7 +22,7 @@ from augpipe.types import Bools, Floats, Frame
 Factor = Annotated[Pair, Range(0, None, "times")]
 Levels = Annotated[Pair, Range(-255, 255, "grey levels")]
 
-_GREY = np.tile(LUMA / LUMA.sum(), (3, 1))
+_GREY = np.tile(LUMA, (3, 1))
 _EYE = np.eye(3)
 
 

@@ -29,11 +29,13 @@ def render(meaning: Meaning, row: int, image: Array) -> Array:
         return warp.warp(meaning, row, image)
     if isinstance(meaning, Flow):
         return warp.flow(meaning, row, image)
+    if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
+        return color.normalize(meaning, row, image)
     return on_colours(image, lambda colours: _pixels(meaning, row, colours))
 
 
 def _pixels(
-    meaning: Color | Curve | Histogram | Kernel | Median | Regions | Noise | Codec | Normalize,
+    meaning: Color | Curve | Histogram | Kernel | Median | Regions | Noise | Codec,
     row: int,
     image: Array,
 ) -> Array:
@@ -56,8 +58,6 @@ def _pixels(
             return noise.regions(meaning, row, image)
         case Noise():
             return noise.noise(meaning, row, image)
-        case Normalize():
-            return color.normalize(meaning, row, image)
         case _:
             assert_never(meaning)
 

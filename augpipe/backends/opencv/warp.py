@@ -137,25 +137,20 @@ def _axis_aligned(
         return None
     if b or c:  # x and y change places: so do the source's
         source, a, tx, d, ty = source.transpose(1, 0, 2), c, ty, b, tx
+    if not a or not d:
+        return None
+    width, height = size
+    read = source, (a, tx, width), (d, ty, height)
     if a < 0:
         source, a, tx = source[:, ::-1], -a, source.shape[1] - tx
     if d < 0:
         source, d, ty = source[::-1], -d, source.shape[0] - ty
-    if not a or not d:
-        return None
-    width, height = size
-    across = _span(a, tx, width)
-    down = _span(d, ty, height)
-    if across is None or down is None:
-        if interpolation == "nearest":
-            return _pick_nearest(source, (a, tx, width), (d, ty, height), sampling, fill)
-        return None
-    (x0, x1), (y0, y1) = across, down
-    if (x1 - x0, y1 - y0) == (width, height):
-        return _cut(source, x0, y0, x1, y1, sampling, fill)
-    if (x0, y0, x1, y1) != (0, 0, source.shape[1], source.shape[0]):
-        if interpolation == "nearest":
-            return _pick_nearest(source, (a, tx, width), (d, ty, height), sampling, fill)
+    across, down = _span(a, tx, width), _span(d, ty, height)
+    if across and down and (across[1] - across[0], down[1] - down[0]) == (width, height):
+        return _cut(source, across, down, sampling, fill)
+    if interpolation == "nearest":
+        return _pick_nearest(*read, sampling, fill)
+    if across != (0, source.shape[1]) or down != (0, source.shape[0]):
         return None
     return _resize(source, size, sampling, interpolation, mask)
 
@@ -170,14 +165,13 @@ def _span(scale: float, shift: float, length: int) -> tuple[int, int] | None:
 
 def _cut(
     source: Array,
-    x0: int,
-    y0: int,
-    x1: int,
-    y1: int,
+    across: tuple[int, int],
+    down: tuple[int, int],
     sampling: Sampling,
     fill: float | tuple[float, ...],
 ) -> Array:
     """Cuts whole pixels out, with a border where the cut reaches beyond the image."""
+    (x0, x1), (y0, y1) = across, down
     height, width = source.shape[:2]
     inner = source[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
@@ -219,14 +213,10 @@ def _resize(
     source: Array, size: tuple[int, int], sampling: Sampling, interpolation: str, mask: bool
 ) -> Array:
     """Resizes the whole source, which is reduced already if it must be."""
-    width, height = size
-    if interpolation == "nearest":
-        a, d = source.shape[1] / width, source.shape[0] / height
-        return _pick_nearest(source, (a, 0.0, width), (d, 0.0, height), sampling, 0.0)
     if mask:
         return _cv_resize(source, size, cv2.INTER_LINEAR)
     if sampling.antialias == "full":
-        small = (min(width, source.shape[1]), min(height, source.shape[0]))
+        small = (min(size[0], source.shape[1]), min(size[1], source.shape[0]))
         source = _cv_resize(source, small, cv2.INTER_AREA)
     return _cv_resize(source, size, _FLAGS[interpolation])
 

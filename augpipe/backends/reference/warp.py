@@ -133,9 +133,9 @@ def _shrink(source: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[Floa
     completed with edge pixels.
     """
     at = matrix @ (size[0] / 2, size[1] / 2, 1)
+    if at[2] <= 0:
+        return source, matrix
     for axis in (0, 1):
-        if at[2] <= 0:
-            continue
         gradient = matrix[axis, :2] / at[2] - at[axis] * matrix[2, :2] / at[2] ** 2
         step = 2 ** int(np.log2(max(np.hypot(*gradient) * (1 + 1e-9), 1.0)))
         missing = -source.shape[1 - axis] % step

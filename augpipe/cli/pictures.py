@@ -77,8 +77,11 @@ def _check_out(out: Path) -> None:
         raise UsageError(f"{out}: the name must end in .png or .html")
     if out.is_dir():
         raise UsageError(f"{out}: is a folder; name a file in it")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"{out}: cannot make the folder {out.parent}: {reason}") from None
 
 
 def bench(

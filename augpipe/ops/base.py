@@ -60,6 +60,9 @@ class Op(BaseModel):
         """Returns how the op reads pixels, where it reads any."""
         return Sampling()
 
+    def __repr__(self) -> str:
+        return repr(self.item())
+
     @classmethod
     def name(cls) -> str:
         """Returns the op's name in a recipe."""

@@ -177,7 +177,8 @@ def test_preview_refuses_before_any_work(run: Run, tmp_path: Path) -> None:
 
     assert "must end in .png or .html" in refused(tmp_path / "a.gif")
     assert "must end in .png or .html" in refused(tmp_path / "a")
-    assert "there is no folder" in refused(tmp_path / "none" / "a.png")
+    (tmp_path / "file").touch()
+    assert "cannot make the folder" in refused(tmp_path / "file" / "a.png")
     (tmp_path / "b.png").mkdir()
     assert "is a folder" in refused(tmp_path / "b.png")
 

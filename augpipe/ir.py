@@ -190,11 +190,13 @@ class Color:
         matrix: (n, 3, 3).
         mean: (n, 3, 3).
         offset: (n, 3).
+        norm: What is done to the clipped levels in the same pass, for all images.
     """
 
     matrix: Floats
     mean: Floats
     offset: Floats
+    norm: Normalize | None = None
 
     @classmethod
     def of(
@@ -212,10 +214,13 @@ class Color:
             _pick(on, self.matrix, np.eye(3)),
             _pick(on, self.mean, zero),
             _pick(on, self.offset, zero),
+            self.norm,
         )
 
-    def then(self, later: Color) -> Color:
-        """Composes; `later`'s mean is the mean of this map's output, known from this one's."""
+    def then(self, later: Color | Normalize) -> Color:
+        """Composes; a later colour map's mean is that of this one's output, known from its own."""
+        if isinstance(later, Normalize):
+            return replace(self, norm=later)
         return Color(
             later.matrix @ self.matrix,
             later.matrix @ self.mean + later.mean @ (self.matrix + self.mean),
@@ -235,16 +240,21 @@ class Curve:
 
     Args:
         steps: Pairs of a kind and its (n,) amounts; NaN is "not this image".
+        norm: What is done to the levels in the same pass, for all images.
     """
 
     steps: tuple[tuple[CurveKind, Floats], ...]
+    norm: Normalize | None = None
 
     def gate(self, on: Bools) -> Curve:
         """Returns this where `on`, the identity elsewhere."""
-        return Curve(tuple((kind, np.where(on, amount, np.nan)) for kind, amount in self.steps))
+        steps = tuple((kind, np.where(on, amount, np.nan)) for kind, amount in self.steps)
+        return Curve(steps, self.norm)
 
-    def then(self, later: Curve) -> Curve:
+    def then(self, later: Curve | Normalize) -> Curve:
         """Composes, in exact arithmetic: nothing is rounded between the steps."""
+        if isinstance(later, Normalize):
+            return replace(self, norm=later)
         return Curve(self.steps + later.steps)
 
 
@@ -375,6 +385,11 @@ class Normalize(_Gated):
 Meaning = (
     Warp | Flow | Color | Curve | Histogram | Kernel | Median | Regions | Noise | Codec | Normalize
 )
+
+
+def leaves_levels(meaning: Meaning) -> bool:
+    """Returns whether what comes out is no longer grey levels."""
+    return isinstance(meaning, Normalize) or getattr(meaning, "norm", None) is not None
 
 
 def size_after(meaning: Meaning, frame: Frame) -> Frame:

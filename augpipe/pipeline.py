@@ -13,7 +13,7 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.backends import opencv
 from augpipe.errors import DataError, UsageError
-from augpipe.ir import Color, Flow, Meaning, Normalize, Warp
+from augpipe.ir import Color, Flow, Meaning, Warp, leaves_levels
 from augpipe.kinds import unpack
 from augpipe.plan.nodes import Node, Step, node, realise, steps
 from augpipe.plan.rules import fuse
@@ -197,5 +197,5 @@ def _render(meanings: Sequence[Meaning], row: int, sample: Sample) -> Sample:
             masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
             points = [move_points(meaning, row, each) for each in points]
             boxes = [move_outlines(meaning, row, each) for each in boxes]
-    normalized = sample.normalized or any(isinstance(m, Normalize) for m in meanings)
+    normalized = sample.normalized or any(map(leaves_levels, meanings))
     return Sample(image, masks, points, boxes, normalized)

@@ -36,7 +36,6 @@ from augpipe.errors import DataError, UsageError
 from augpipe.rng import Draws
 
 _NUMERIC = int | float | np.generic | Tensor | np.ndarray
-_Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 
@@ -234,7 +233,7 @@ class _Stoppable:
 
 
 def _in_order(
-    work: Callable[[_Job], _Result], jobs: Iterable[_Job], workers: int, stopped: Event
+    work: Callable[[slice], _Result], jobs: Iterable[slice], workers: int, stopped: Event
 ) -> Generator[_Result]:
     """Yields the results of the jobs in order, with threads working ahead of the consumer.
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from augpipe.ir import Color, Curve, Meaning, Warp, size_after
+from augpipe.ir import Color, Curve, Meaning, Normalize, Warp, size_after
 from augpipe.ops.base import Combinator, Op
 from augpipe.rng import Draws
 from augpipe.types import Bools, Frame, Sampling
@@ -136,8 +136,8 @@ def _compose(first: Meaning, second: Meaning) -> Meaning:
     match first, second:
         case (Warp(), Warp()):
             return first.then(second)
-        case (Color(), Color()):
+        case (Color(), Color() | Normalize()):
             return first.then(second)
-        case (Curve(), Curve()):
+        case (Curve(), Curve() | Normalize()):
             return first.then(second)
     raise TypeError(f"{type(first).__name__} does not compose with {type(second).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from augpipe.ir import Color, Curve, Warp
+from augpipe.ir import Color, Curve, Normalize, Warp
 from augpipe.plan.nodes import Node
 from augpipe.types import Sampling
 
@@ -70,7 +70,14 @@ def curves(first: Node, second: Node) -> Node | None:
     return _joined(first, second, first.sampling, "curves compose into one table")
 
 
-RULES: tuple[Rule, ...] = (warps, colors, curves)
+def normalizing(first: Node, second: Node) -> Node | None:
+    """Normalization is done in the pass that last touched the levels, before they are rounded."""
+    if first.kind not in (Color, Curve) or second.kind is not Normalize:
+        return None
+    return _joined(first, second, first.sampling, "normalized before rounding, in the same pass")
+
+
+RULES: tuple[Rule, ...] = (warps, colors, curves, normalizing)
 
 
 def fuse(nodes: Sequence[Node], rules: Sequence[Rule] = RULES) -> tuple[Node, ...]:

@@ -127,6 +127,18 @@ def test_unreadable_images_are_skipped_and_listed(
     assert (report.findings, report.skipped) == ((), 3)
 
 
+def test_a_skipped_image_is_tried_again(source: Path, recipe: Path, tmp_path: Path) -> None:
+    expand(recipe, source, tmp_path / "whole")
+    path = source / "bag" / "bag_01.png"
+    good = path.read_bytes()
+    path.write_bytes(bytes(len(good)))
+    assert expand(recipe, source, tmp_path / "out").skipped == 1
+    path.write_bytes(good)
+    summary = expand(recipe, source, tmp_path / "out")
+    assert (summary.written, summary.kept, summary.skipped) == (1, 11, 0)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 def test_an_image_the_format_cannot_hold_is_skipped_whole(
     source: Path, recipe: Path, tmp_path: Path
 ) -> None:

@@ -317,6 +317,16 @@ def test_a_state_after_the_last_batch_leaves_no_batch_and_then_the_next_epoch() 
     assert first.state_dict()["epoch"] == 1
 
 
+def test_only_the_iteration_begun_last_says_where_the_loader_stands() -> None:
+    loader = plain(Targets(range(5)), batch_size=2)
+    old = iter(loader)
+    next(old)
+    new = iter(loader)
+    next(new)
+    assert len(list(old)) == 2
+    assert (loader.state_dict()["epoch"], loader.state_dict()["samples"]) == (1, 2)
+
+
 def test_a_state_of_something_else_is_refused() -> None:
     state = plain(Targets(range(5))).state_dict()
     with pytest.raises(UsageError, match="the saved state has length 5, this loader has 6"):

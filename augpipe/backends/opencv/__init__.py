@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from augpipe.backends import on_colours
@@ -30,7 +31,10 @@ def render(meaning: Meaning, row: int, image: Array) -> Array:
     if isinstance(meaning, Flow):
         return warp.flow(meaning, row, image)
     if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
-        return color.normalize(meaning, row, image)
+        return color.normalize(meaning, image)
+    if isinstance(meaning, (Color, Curve)) and meaning.norm and image.shape[2] == 4:
+        levels = render(replace(meaning, norm=None), row, image)
+        return color.normalize(meaning.norm, levels)
     return on_colours(image, lambda colours: _pixels(meaning, row, colours))
 
 

@@ -8,7 +8,7 @@ any order of summation, and a grey pixel stays grey.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import cv2
 import numpy as np
@@ -30,20 +30,22 @@ def color(meaning: Color, row: int, image: Array) -> Array:
         offset = (offset + meaning.mean[row] @ np.broadcast_to(mean, 3)).round(9)
     if channels == 1:
         matrix, offset = matrix[:1].sum(axis=1, keepdims=True), offset[:1]
-    gain = np.diagonal(matrix)
+    gain, norm = np.diagonal(matrix), meaning.norm
     alone = (matrix == np.diag(gain)).all()
     if alone and (gain == 1.0).all() and not offset.any():
-        return image
+        return image if norm is None else normalize(norm, image)
     if image.dtype != np.uint8:
         if alone:
-            return np.clip(_affine(image, gain, offset), 0, 255)
-        whole = np.concatenate([matrix, offset[:, None]], axis=1)
-        return np.clip(cv2.transform(image, whole.astype(np.float32)), 0, 255)
+            out = np.clip(_affine(image, gain, offset), 0, 255)
+        else:
+            whole = np.concatenate([matrix, offset[:, None]], axis=1)
+            out = np.clip(cv2.transform(image, whole.astype(np.float32)), 0, 255)
+        return out if norm is None else normalize(norm, out)
     if alone:
         same = (gain == gain[0]).all() and (offset == offset[0]).all()
         which = slice(1) if same else slice(None)
-        return _look_up(image, _LEVELS[:, None] * gain[which] + offset[which])
-    return _mix(image, _on_grid(matrix, offset))
+        return _look_up(image, _LEVELS[:, None] * gain[which] + offset[which], norm)
+    return _mix(image, _on_grid(matrix, offset), norm)
 
 
 def _on_grid(matrix: Floats, offset: Floats) -> Array:
@@ -61,22 +63,38 @@ def _on_grid(matrix: Floats, offset: Floats) -> Array:
     return np.asarray(np.concatenate([snapped, shift[:, None]], axis=1) / grid, np.float32)
 
 
-def _mix(image: Array, whole: Array) -> Array:
-    """Returns a (3, 4) map of the colours of a uint8 image, rounded half to even."""
-    out = np.empty_like(image)
+def _mix(image: Array, whole: Array, norm: Normalize | None) -> Array:
+    """Returns a (3, 4) map of the colours of a uint8 image, rounded half to even or normalized."""
+    out = np.empty(image.shape, np.uint8 if norm is None else np.float32)
     rows = max(1, _STRIP // image.shape[1])
+    if norm is not None:
+        scale, shift = (np.tile(v, image.shape[1]) for v in _normal(norm, image.shape[2]))
     for top in range(0, len(image), rows):
         strip = image[top : top + rows].astype(np.float32)
         cv2.transform(strip, whole, dst=strip)
         cv2.threshold(strip, 0.0, 0.0, cv2.THRESH_TOZERO, dst=strip)
-        cv2.convertScaleAbs(strip, dst=out[top : top + rows])
+        if norm is None:
+            cv2.convertScaleAbs(strip, dst=out[top : top + rows])
+        else:
+            cv2.threshold(strip, 255.0, 0.0, cv2.THRESH_TRUNC, dst=strip)
+            flat, done = (v.reshape(len(strip), -1) for v in (strip, out[top : top + rows]))
+            np.multiply(flat, scale, out=done)
+            done += shift
     return out
 
 
-def _look_up(image: Array, table: Floats) -> Array:
-    """Looks uint8 levels up in a table (256, 1 or C) of levels, rounded half to even."""
-    rounded = np.rint(np.clip(table, 0, 255)).astype(np.uint8)
-    return cv2.LUT(image, rounded.reshape(1, 256, -1)).reshape(image.shape)
+def _look_up(image: Array, table: Floats, norm: Normalize | None = None) -> Array:
+    """Looks uint8 levels up in a table (256, 1 or C) of levels, rounded half to even.
+
+    With `norm`, the table's levels are normalized instead of rounded.
+    """
+    table = np.clip(table, 0, 255)
+    if norm is None:
+        table = np.rint(table).astype(np.uint8)
+    else:
+        scale, shift = _normal(norm, image.shape[2], np.float64)
+        table = (table * scale + shift).astype(np.float32)
+    return cv2.LUT(image, table.reshape(1, 256, -1)).reshape(image.shape)
 
 
 def _affine(image: Array, gain: Floats, shift: Floats) -> Array:
@@ -93,12 +111,16 @@ def _affine(image: Array, gain: Floats, shift: Floats) -> Array:
 def curve(meaning: Curve, row: int, image: Array) -> Array:
     """Maps every level by the curve."""
     steps = [(kind, amount[row]) for kind, amount in meaning.steps if not np.isnan(amount[row])]
+    norm = meaning.norm
     if not steps:
-        return image
+        return image if norm is None else normalize(norm, image)
     levels = _LEVELS[:, None] if image.dtype == np.uint8 else np.clip(image, 0, 255)
     for kind, amount in steps:
         levels = _step(kind, amount, levels)
-    return _look_up(image, levels) if image.dtype == np.uint8 else levels.astype(np.float32)
+    if image.dtype == np.uint8:
+        return _look_up(image, levels, norm)
+    levels = levels.astype(np.float32)
+    return levels if norm is None else normalize(norm, levels)
 
 
 def _step(kind: CurveKind, amount: float, levels: Array) -> Array:
@@ -155,15 +177,20 @@ def _clahe(image: Array, clip_limit: float, tiles: int) -> Array:
     return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
 
-def normalize(meaning: Normalize, row: int, image: Array) -> Array:
+def normalize(meaning: Normalize, image: Array) -> Array:
     """Returns float32 (v / 255 - mean) / std."""
-    channels = image.shape[2]
-    if len(meaning.mean) not in (1, channels):
+    if image.dtype == np.uint8:
+        return _look_up(image, _LEVELS[:, None], meaning)
+    return _affine(image, *_normal(meaning, image.shape[2], np.float64))
+
+
+def _normal(
+    norm: Normalize, channels: int, dtype: type[np.floating[Any]] = np.float32
+) -> tuple[Array, Array]:
+    """Returns what a level is multiplied by and what is added then, a number a channel."""
+    if len(norm.mean) not in (1, channels):
         have = f"the image has {channels} channel{'s' * (channels > 1)}"
-        need = f"its mean and std have {len(meaning.mean)} numbers"
+        need = f"its mean and std have {len(norm.mean)} numbers"
         raise DataError("normalize", f"{have}, {need}: give one number, or one a channel")
-    mean, std = np.array(meaning.mean), np.array(meaning.std)
-    if image.dtype != np.uint8:
-        return _affine(image, 1.0 / (255.0 * std), -mean / std)
-    table = ((_LEVELS[:, None] / 255.0 - mean) / std).astype(np.float32)
-    return cv2.LUT(image, table.reshape(1, 256, -1)).reshape(image.shape)
+    mean, std = np.broadcast_to([norm.mean, norm.std], (2, channels))
+    return (1.0 / (255.0 * std)).astype(dtype), (-mean / std).astype(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
@@ -21,6 +22,7 @@ from augpipe.ir import (
     Normalize,
     Regions,
     Warp,
+    leaves_levels,
 )
 from augpipe.types import Array, Floats
 
@@ -31,7 +33,7 @@ def render(meaning: Meaning, row: int, image: Array) -> Array:
     A uint8 image comes back rounded, half to even; a float image as float32.
     """
     out = exact(meaning, row, image.astype(np.float64))
-    if isinstance(meaning, Normalize):
+    if leaves_levels(meaning):
         return out.astype(np.float32)
     if image.dtype == np.uint8:
         return np.rint(out.clip(0, 255)).astype(np.uint8)
@@ -52,7 +54,10 @@ def exact(meaning: Meaning, row: int, image: Floats) -> Floats:
     if isinstance(meaning, Flow):
         return warp.flow(meaning, row, image)
     if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
-        return color.normalize(meaning, row, image)
+        return color.normalize(meaning, image)
+    if isinstance(meaning, (Color, Curve)) and meaning.norm and image.shape[2] == 4:
+        levels = exact(replace(meaning, norm=None), row, image)
+        return color.normalize(meaning.norm, levels)
     return on_colours(image, lambda colours: _pixels(meaning, row, colours))
 
 

@@ -24,7 +24,8 @@ def color(meaning: Color, row: int, image: Floats) -> Floats:
     red = rgb[:, :, :1]
     # Rounded so that sums which are equal in exact arithmetic are equal, and halves are halves.
     out = red * matrix.sum(axis=1).round(12) + (rgb - red) @ matrix.T + offset.round(9)
-    return np.clip(out, 0.0, 255.0)[:, :, :channels]
+    out = np.clip(out, 0.0, 255.0)[:, :, :channels]
+    return out if meaning.norm is None else normalize(meaning.norm, out)
 
 
 def curve(meaning: Curve, row: int, image: Floats) -> Floats:
@@ -33,7 +34,7 @@ def curve(meaning: Curve, row: int, image: Floats) -> Floats:
     for kind, amounts in meaning.steps:
         if not np.isnan(amounts[row]):
             out = _step(kind, float(amounts[row]), out)
-    return out
+    return out if meaning.norm is None else normalize(meaning.norm, out)
 
 
 def _step(kind: CurveKind, amount: float, levels: Floats) -> Floats:
@@ -161,7 +162,7 @@ def _from_lab(lab: Floats) -> Floats:
     return np.asarray(255.0 * v)
 
 
-def normalize(meaning: Normalize, row: int, image: Floats) -> Floats:
+def normalize(meaning: Normalize, image: Floats) -> Floats:
     """Returns (v / 255 - mean) / std."""
     channels = image.shape[2]
     if len(meaning.mean) not in (1, channels):

@@ -75,14 +75,14 @@ class Warp:
         )
 
     def then(self, later: Warp) -> Warp:
-        """Composes: `later` reads this warp's output frame, which bounds what it sees.
+        """Composes: `later` reads this warp's output, of which it sees its own `box`.
 
-        Where this warp keeps the axes, its output frame is a rectangle of the source too
-        and narrows `box`; elsewhere the frame's four edges become lines. The sampling is
+        Where this warp keeps the axes, that box is a rectangle of the source too and narrows
+        this one's; elsewhere its four edges become lines. The sampling is
         for the caller to settle (plan/rules.py): this one's is kept.
         """
         matrix = self.matrix @ later.matrix
-        corners = rect(self.size)
+        corners = later.box
         low = _apply(self.matrix, corners[:, :2])
         high = _apply(self.matrix, corners[:, 2:])
         seen = np.concatenate([np.minimum(low, high), np.maximum(low, high)], axis=1)

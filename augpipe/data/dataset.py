@@ -24,7 +24,6 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from augpipe.data.decode import decode
 from augpipe.data.folder import scan
-from augpipe.data.workers import CallCounter as CallCounter
 from augpipe.data.workers import calm_cv2
 from augpipe.errors import AugpipeError, DataError, UsageError
 

@@ -216,12 +216,11 @@ def test_results_come_in_order_and_few_items_are_read_ahead(workers: int) -> Non
 
 def test_giving_up_stops_the_workers() -> None:
     stop = threading.Event()
-    started: list[int] = []
+    told: list[bool] = []
 
     def work(item: int) -> int:
-        started.append(item)
         if item:
-            assert stop.wait(20)  # ends only because the iterator is closed
+            told.append(stop.wait(10))  # ends early only because the iterator is closed
         return item
 
     def give_up() -> None:
@@ -231,7 +230,7 @@ def test_giving_up_stops_the_workers() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         give_up()
-    assert len(started) <= 3
+    assert told in ([True], [True, True])
     assert not [t for t in threading.enumerate() if t.name.startswith("augpipe-expand")]
 
 

@@ -28,11 +28,12 @@ class DataError(AugpipeError):
 
     Args:
         where: The file or the item, as the user named it.
-        reason: What is wrong with it, in one line.
+        reason: What is wrong with it, in one line. Left out where `where` is the whole text,
+            as when torch makes a worker's exception anew from its text.
     """
 
-    def __init__(self, where: object, reason: str) -> None:
-        super().__init__(f"{where}: {reason}")
+    def __init__(self, where: object, reason: str = "") -> None:
+        super().__init__(f"{where}: {reason}" if reason else str(where))
         self.where = str(where)
         self.reason = reason
 

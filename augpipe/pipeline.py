@@ -12,8 +12,9 @@ import numpy as np
 
 from augpipe import recipe as recipes
 from augpipe.backends import opencv
+from augpipe.data.workers import CallCounter, calm_cv2
 from augpipe.errors import DataError, UsageError
-from augpipe.ir import Color, Flow, Meaning, Warp, leaves_levels
+from augpipe.ir import Color, Flow, Meaning, Regions, Warp, leaves_levels
 from augpipe.kinds import unpack
 from augpipe.plan.nodes import Node, Step, node, realise, steps
 from augpipe.plan.rules import fuse
@@ -59,10 +60,9 @@ class Pipeline:
         counter: Counter[str] = Counter()
         self.nodes = self._plan(steps(recipe.sample, counter))
         self._batch_nodes = self._plan(steps(recipe.batch, counter))
-        program = [step for each in self.nodes for step in each.steps]
+        self._calls = CallCounter()
         self._asked: dict[tuple[str, str], int] = {}  # what the plan draws, once it has run
-        self._rgb_only = next((s.key for s in program if s.op.rgb_only), "")
-        self._colour = next((s.key for s in program if s.op.kind is Color), "")
+        self._fits: set[int] = set()  # channel counts that every op can take
 
     def _plan(self, program: Sequence[Step]) -> tuple[Node, ...]:
         nodes = tuple(node(step) for step in program)
@@ -78,8 +78,8 @@ class Pipeline:
             item: A PIL image, an array (H, W) or (H, W, C), a tensor (C, H, W), a tv_tensor,
                 a tuple or a dict of targets (see augpipe/kinds).
             index: What the draws are keyed by, with the recipe's seed and the epoch. Left
-                out: torch's seed of this worker and a count of the calls, so that workers do
-                not repeat one another and `torch.manual_seed` reproduces a run.
+                out: torch's seed of this worker and a number from torch's generator, so that
+                workers do not repeat one another and `torch.manual_seed` reproduces a run.
             epoch: The epoch.
 
         Raises:
@@ -90,12 +90,6 @@ class Pipeline:
         else:
             (out,) = self.apply([item], [index], epoch)
         return out
-
-    @functools.cached_property
-    def _calls(self) -> Any:
-        from augpipe.data.workers import CallCounter
-
-        return CallCounter()
 
     def _next_call(self) -> tuple[Array, int, int]:
         worker_seed, indices = self._calls.next(1)
@@ -143,8 +137,10 @@ class Pipeline:
             trace: Filled with the drawn parameters, by op key and name, each (n, ...).
             seed: Instead of the recipe's.
         """
-        for sample in samples:
-            self._check_channels(sample.image.shape[2])
+        calm_cv2()
+        for channels in {sample.image.shape[2] for sample in samples} - self._fits:
+            self._check_channels(channels)
+            self._fits.add(channels)
         sizes = np.array([s.image.shape[:2] for s in samples], np.int64).reshape(-1, 2)
         seed = self.recipe.seed if seed is None else seed
         draws = Draws(
@@ -154,10 +150,19 @@ class Pipeline:
         return [_render(meanings, row, sample) for row, sample in enumerate(samples)]
 
     def _check_channels(self, channels: int) -> None:
-        if self._rgb_only and channels not in (3, 4):
-            raise DataError(self._rgb_only, f"needs RGB; the image has {channels} channels")
-        if self._colour and channels not in (1, 3, 4):
-            raise DataError(self._colour, f"needs grey or RGB; the image has {channels} channels")
+        """Refuses, by the op's key, an image of a channel count that an op cannot take."""
+        have = f"the image has {channels} channel{'s' * (channels != 1)}"
+        for step in (step for each in self.nodes for step in each.steps):
+            op = step.op
+            if op.rgb_only and channels not in (3, 4):
+                raise DataError(step.key, f"needs RGB; {have}")
+            if op.kind is Color and channels not in (1, 3, 4):
+                raise DataError(step.key, f"needs grey or RGB; {have}")
+            levels = getattr(op, "fill", None)
+            if isinstance(levels, tuple) and op.kind is not Color:
+                spared = op.kind is Regions and channels == 4  # alpha is not filled
+                if len(levels) not in (1, channels - spared):
+                    raise DataError(step.key, f"its fill has {len(levels)} levels; {have}")
 
     def explain(self, size: tuple[int, int] | None = None) -> Explanation:
         """Returns the plan in words: `print(pipe.explain(size=(375, 500)))`.

@@ -57,16 +57,21 @@ class Recipe(BaseModel):
     batch: tuple[Op, ...] = ()
     """Ops on the batch."""
 
-    def dump(self) -> str:
-        """Returns the recipe as YAML, `extends` and overrides worked in."""
+    def dump(self, defaults: bool = False) -> str:
+        """Returns the recipe as YAML, `extends` and overrides worked in.
+
+        Args:
+            defaults: Write out what was left to its default too, for a file that must mean
+                the same in a later version.
+        """
         out: dict[str, Any] = {"version": VERSION, "seed": self.seed}
-        if not self.fuse:
-            out["fuse"] = False
-        if self.boxes != BoxRules():
+        if not self.fuse or defaults:
+            out["fuse"] = self.fuse
+        if self.boxes != BoxRules() or defaults:
             out["boxes"] = self.boxes.model_dump()
         for name in ("sample", "batch"):
             if ops := getattr(self, name):
-                out[name] = [op.item() for op in ops]
+                out[name] = [op.item(defaults) for op in ops]
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 

@@ -119,7 +119,7 @@ class Draws:
         Philox in NumPy costs as much for one number as for a thousand: a plan that draws the
         same things each time asks for them at once. The numbers are the same.
         """
-        layout = tuple((self.asked or {}).items())
+        layout = tuple(dict(self.asked or {}).items())  # a copy: other threads note draws too
         if not layout or not len(self):
             return self
         keys = [stream_key(self.seed, *draw) for draw, blocks in layout for _ in range(blocks)]

@@ -95,7 +95,7 @@ def main() -> None:
     )
     for name, times in seconds.items():
         print(
-            f"{name:22} {statistics.median(times):7.3f} ms an image   {len(pipes[name].nodes)} nodes"
+            f"{name:22} {statistics.median(times):7.3f} ms an image  {len(pipes[name].nodes):3} nodes"
         )
     short, long = (
         statistics.median(seconds[f"{n}, fused"]) for n in ("one and one", "ten and ten")

@@ -31,12 +31,12 @@ _WEBP_METHOD = 2
 _LONGEST_SIDE: dict[Format, int] = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space, or choose another output folder, and run again",
-    errno.EDQUOT: "free some of your quota, or choose another output folder, and run again",
+    errno.ENOSPC: "free some space, or choose another output folder",
+    errno.EDQUOT: "free some of your quota, or choose another output folder",
     errno.EACCES: "choose an output folder you may write to",
     errno.EPERM: "choose an output folder you may write to",
     errno.EROFS: "choose an output folder on a writable disk",
-    errno.ENOENT: "create the folder, or run again if it was removed",
+    errno.ENOENT: "create the folder, if it was removed",
     errno.ENOTDIR: "choose an output folder that is not a file",
     errno.EISDIR: "move the folder of that name away",
     errno.ENAMETOOLONG: "shorten the name of the source file",

@@ -148,7 +148,7 @@ def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
         settings.keep_originals,
         OWN_FILES,
     )
-    text = recipe.dump()
+    text = recipe.dump(defaults=True)
     record = Record(
         source=origin,
         images=len(listing.sources),

@@ -73,21 +73,27 @@ class Op(BaseModel):
         """Returns the declaration of each field, in their order."""
         return {name: declaration(f.metadata) for name, f in cls.model_fields.items()}
 
-    def item(self) -> str | dict[str, Any]:
-        """Returns the recipe item that builds this op: what is set, not the defaults."""
+    def item(self, defaults: bool = False) -> str | dict[str, Any]:
+        """Returns the recipe item that builds this op.
+
+        Args:
+            defaults: Write every field, not only what differs from its default.
+        """
         fields = {
-            name: _plain(getattr(self, name))
+            name: _plain(getattr(self, name), defaults)
             for name, field in type(self).model_fields.items()
-            if getattr(self, name) != field.default
+            if defaults or getattr(self, name) != field.default
         }
+        # A parameter that says "none given" is given by leaving it out.
+        fields = {name: value for name, value in fields.items() if value is not None}
         return {self.name(): fields} if fields else self.name()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, defaults: bool) -> Any:
     """Returns a field's value as YAML holds it."""
     if isinstance(value, Op):
-        return value.item()
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+        return value.item(defaults)
+    return [_plain(each, defaults) for each in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)

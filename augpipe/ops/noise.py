@@ -75,8 +75,8 @@ class PoissonNoise(_Noise):
 
     Each channel of each pixel counts for itself, exactly: the inverse of the Poisson
     distribution function, in steps of 2^-32, at one 32-bit word of the field. A float level
-    counts at the rate of the nearest whole level and keeps the remainder: its mean is exact,
-    its variance that of the whole level. As scikit-image's random_noise(mode="poisson") and
+    counts at the rate of the nearest whole level and keeps the remainder: but for clipping its
+    mean is exact, its variance that of the whole level. As scikit-image's poisson noise and
     albumentations' ShotNoise, with the photons stated.
     """
 

@@ -77,7 +77,7 @@ class RandomErasing(_Occlusion):
     Up to ten tries at area = U(scale) x image area and log-uniform ratio (height over width):
     h = round(sqrt(area x ratio)), w = round(sqrt(area / ratio)); the first with h < H and
     w < W is placed uniformly. If none fits, nothing happens. Matches torchvision's
-    RandomErasing (Zhong et al., arXiv 1708.04896), with the value in grey levels.
+    RandomErasing (Zhong et al., arXiv 1708.04896), whose `value` is `fill` here, in grey levels.
     """
 
     p: Probability = 0.5
@@ -86,7 +86,7 @@ class RandomErasing(_Occlusion):
     """Area of the rectangle."""
     ratio: Annotated[Pair, Range(0, 100, "height / width", above=True)] = (0.3, 3.3)
     """Aspect ratio of the rectangle, drawn log-uniformly."""
-    value: Filling = 0.0
+    fill: Filling = 0.0
     """Grey level, one number or one a channel; or "mean" or "noise"."""
 
     def means(self, draw: Draws, frame: Frame) -> Regions:
@@ -102,7 +102,7 @@ class RandomErasing(_Occlusion):
         h, w = ((fits * side)[rows, first][:, None] for side in (h, w))
         x0, y0 = whole(draw, "x", width - w + 1), whole(draw, "y", height - h + 1)
         draw.note("size", np.concatenate([h, w], axis=1))
-        return self.fill_in(draw, np.stack([x0, y0, x0 + w, y0 + h], axis=-1), self.value)
+        return self.fill_in(draw, np.stack([x0, y0, x0 + w, y0 + h], axis=-1), self.fill)
 
 
 class GridMask(_Occlusion):

@@ -58,7 +58,7 @@ class Normalize(_Output):
 
     main: ClassVar[str] = "stats"
 
-    stats: Annotated[str, Choice(tuple(STATISTICS))] = "imagenet"
+    stats: Annotated[str | None, Choice(tuple(STATISTICS))] = None
     """Which published mean and std; "half" maps 0..255 to -1..1."""
     mean: Annotated[
         float | tuple[float, ...] | None, Numbers(0, 1, "of full range", scalar=True)
@@ -73,8 +73,8 @@ class Normalize(_Output):
         """Refuses half of the statistics, two kinds of them, and lengths that do not fit."""
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std are given together")
-        if self.mean is not None and "stats" in self.model_fields_set:
-            raise ValueError("give stats, or mean and std, not both")
+        if (self.mean is None) == (self.stats is None):
+            raise ValueError("give either stats, such as imagenet, or mean and std")
         lengths = {len(each) for each in self.statistics if len(each) > 1}
         if len(lengths) > 1:
             raise ValueError("mean and std have different numbers of channels")
@@ -82,7 +82,7 @@ class Normalize(_Output):
     @property
     def statistics(self) -> Statistics:
         """Returns mean and std, each one number a channel or one for all."""
-        if self.mean is None or self.std is None:
+        if self.stats is not None:
             return STATISTICS[self.stats]
         mean, std = np.atleast_1d(self.mean), np.atleast_1d(self.std)
         return tuple(mean.tolist()), tuple(std.tolist())

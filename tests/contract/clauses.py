@@ -150,7 +150,8 @@ def round_trips(op: Op) -> None:
     recipe = Recipe(seed=3, sample=(op,))
     import yaml
 
-    assert load(yaml.safe_load(recipe.dump())) == recipe
+    for defaults in (False, True):
+        assert load(yaml.safe_load(recipe.dump(defaults))) == recipe
 
 
 def refuses_bad_values(op: Op) -> None:

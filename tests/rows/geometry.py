@@ -231,6 +231,12 @@ CROPS += [
         image="grey",
     ),
     exact(
+        {"random_crop": {"size": 110, "padding": 5, "pad_if_needed": True}},
+        random_crop((110, 110), [5, 9, 5, 9], "constant"),
+        "torchvision.pad and crop",
+        index=2,
+    ),
+    exact(
         {"random_crop": {"size": 5}},
         random_crop((5, 5), [0, 0, 0, 0], "constant"),
         "torchvision.crop",

@@ -100,13 +100,13 @@ ROWS = [
         **_EXACT,
     ),
     Case(
-        {"random_erasing": {"value": 77, "p": 1.0}},
+        {"random_erasing": {"fill": 77, "p": 1.0}},
         _erasing(77),
         "torchvision.transforms.v2.functional.erase",
         **_EXACT,
     ),
     Case(
-        {"random_erasing": {"value": "noise", "p": 1.0}},
+        {"random_erasing": {"fill": "noise", "p": 1.0}},
         _erasing_noise,
         "closed form",
         **_EXACT,

@@ -215,17 +215,19 @@ def test_results_come_in_order_and_few_items_are_read_ahead(workers: int) -> Non
 
 
 def test_giving_up_stops_the_workers() -> None:
-    stop = threading.Event()
+    stop, begun = threading.Event(), threading.Event()
     told: list[bool] = []
 
     def work(item: int) -> int:
         if item:
+            begun.set()
             told.append(stop.wait(10))  # ends early only because the iterator is closed
         return item
 
     def give_up() -> None:
         with closing(ordered(work, range(1000), 2, stop)) as results:
             next(results)
+            assert begun.wait(10)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

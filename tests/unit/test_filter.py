@@ -179,10 +179,12 @@ def test_sharpening_stays_within_the_levels(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_jpeg_of_floats_is_jpeg_of_whole_levels(backend: str) -> None:
-    shifted = photo().astype(np.float32) + np.float32(0.3)
-    out = run("jpeg_compression", np.minimum(shifted, 255), backend)
-    assert out.dtype == np.float32
-    assert np.array_equal(out, run("jpeg_compression", photo(), backend))
+    """Rounded half to even."""
+    for shift in (0.3, 0.5):
+        shifted = np.minimum(photo().astype(np.float32) + np.float32(shift), 255)
+        out = run("jpeg_compression", shifted, backend)
+        assert out.dtype == np.float32
+        assert np.array_equal(out, run("jpeg_compression", np.rint(shifted).astype(np.uint8)))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

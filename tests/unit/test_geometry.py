@@ -45,6 +45,7 @@ ITEMS: list[Any] = [
     {"perspective": {"distortion": 1, "border": "edge"}},
     "elastic",
     {"elastic": {"amplitude": [0.1, 0.2], "cells": 1, "border": "reflect"}},
+    {"elastic": {"border": "reflect", "interpolation": "bicubic"}},
     "grid_distortion",
     {"optical_distortion": {"k2": [-0.1, 0.1], "interpolation": "nearest"}},
 ]
@@ -188,8 +189,10 @@ def test_the_shorter_side_is_torchvisions(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(375, 500), (40, 1000), (300, 90)])
 def test_resized_crops_are_drawn_as_torchvision_draws_them(size: tuple[int, int]) -> None:
-    scale, ratio = (0.2, 0.9), (3 / 4, 4 / 3)
-    boxes = warp({"random_resized_crop": {"size": 9, "scale": scale}}, size, MANY).box
+    scale, ratio = (0.2, 0.9), (0.6, 1.2)
+    boxes = warp(
+        {"random_resized_crop": {"size": 9, "scale": scale, "ratio": ratio}}, size, MANY
+    ).box
     sides = boxes[:, 2:] - boxes[:, :2]
     assert np.array_equal(boxes, np.rint(boxes))
     assert (boxes[:, :2] >= 0).all()
@@ -209,6 +212,16 @@ def test_resized_crops_are_drawn_as_torchvision_draws_them(size: tuple[int, int]
     for own, name in zip((boxes[:, 0], boxes[:, 1], *sides.T), names, strict=True):
         other = [d[name] for d in drawn]
         assert stats.ks_2samp(own, other).pvalue > 1e-3, name
+
+
+def test_resized_crops_stand_at_every_place_equally_often() -> None:
+    item = {"random_resized_crop": {"size": 9, "scale": [0.45, 0.45], "ratio": [1, 1]}}
+    boxes = warp(item, (6, 7), MANY).box
+    assert (boxes[:, 2:] - boxes[:, :2] == 4).all()
+    for axis, places in ((0, 4), (1, 3)):
+        counts = np.unique(boxes[:, axis], return_counts=True)[1]
+        assert len(counts) == places
+        assert stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_random_crops_are_uniform_and_padded() -> None:
@@ -289,6 +302,7 @@ def test_degenerate_images(item: Any, shape: tuple[int, ...]) -> None:
         (meaning,) = meanings(build(item), shape, (index,))
         fast, exact = (b.render(meaning, 0, image) for b in (opencv, reference))
         assert fast.shape == exact.shape == (*meaning.size[0], shape[2])
-        assert abs(fast.astype(int) - exact).max(initial=0) <= 1
+        ties = 1e-3 if "nearest" in str(item) else 0.0  # positions are float32 in OpenCV
+        assert np.mean(abs(fast.astype(int) - exact) > 1) <= ties
         masks = [b.render_mask(meaning, 0, image[:, :, :1]) for b in (opencv, reference)]
         assert np.mean(np.not_equal(*masks)) < 1e-3

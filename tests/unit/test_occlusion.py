@@ -104,8 +104,8 @@ def test_erasing_acts_on_half_of_the_images_and_gives_up() -> None:
     (meaning,) = meanings(build("random_erasing"), (HEIGHT, WIDTH, 3), range(2000))
     assert isinstance(meaning, Regions)
     assert abs(meaning.on.mean() - 0.5) < 4.5 * 0.5 / np.sqrt(2000)
-    # A rectangle as large as the image never fits: nothing is erased.
-    never = boxes({"random_erasing": {"scale": [1.0, 1.0], "ratio": [1.0, 1.0]}}, 50)
+    # A rectangle as large as the image does not fit: nothing is erased.
+    never = boxes({"random_erasing": {"scale": [1.0, 1.0], "ratio": [1.0, 1.0]}}, 50, 90, 90)
     assert np.array_equal(never[:, :, :2], never[:, :, 2:])
 
 
@@ -136,6 +136,13 @@ def test_hide_and_seek_hides_its_share_of_patches() -> None:
     error = np.sqrt(np.mean([0.25 / s**2 for s in (3, 4, 5, 6)]) / 3000)
     assert abs(share.mean() - 0.5) < 4.5 * error
     assert set(np.unique((x1 - x0)[x1 > x0])) == {10, 12, 15, 20}
+
+
+def test_hide_and_seek_cuts_an_uneven_image_at_rounded_down_edges() -> None:
+    drawn = boxes({"hide_and_seek": {"grid": [5, 5], "hide": 1}}, 1, 53, 37)
+    for x0, y0, x1, y1 in drawn.reshape(-1, 4):
+        assert (y0, y1) in [(0, 10), (10, 21), (21, 31), (31, 42), (42, 53)]
+        assert (x0, x1) in [(0, 7), (7, 14), (14, 22), (22, 29), (29, 37)]
 
 
 def test_hide_and_seek_hides_none_or_all() -> None:

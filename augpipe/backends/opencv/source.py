@@ -27,6 +27,14 @@ def fold(at: Array, length: int, border: str) -> Array:
     return np.minimum(at, 2 * length - 2 - at)
 
 
+def mirrorable(source: Array, border: str) -> Array:
+    """Repeats the only pixel of an axis: OpenCV 5's bicubic hangs where it mirrors just one."""
+    for axis in (0, 1):
+        if border == "reflect" and source.shape[axis] == 1:
+            source = np.repeat(source, 2, axis=axis)
+    return source
+
+
 def slopes(matrix: Floats, size: tuple[int, int]) -> Floats:
     """Returns (2, 2): how the source's x and y change along the output's, at its centre.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from augpipe.backends.opencv.source import average, fold, on_channels, reduce
+from augpipe.backends.opencv.source import average, fold, mirrorable, on_channels, reduce
 from augpipe.ir import Flow, Warp, basis, frame_lines
 from augpipe.types import Array, Floats, Sampling
 
@@ -235,6 +235,7 @@ def _general(
     interpolation: str,
 ) -> Array:
     """Warps by OpenCV's samplers, which speak of pixel centres; the fill comes in `_cover`."""
+    source = mirrorable(source, sampling.border)
     centred = _UNHALF @ matrix @ _HALF
     flags = _FLAGS[interpolation] | cv2.WARP_INVERSE_MAP
     border = _BORDERS["reflect" if sampling.border == "reflect" else "edge"]
@@ -364,6 +365,7 @@ def _flow(
     across = basis(meaning.basis, np.arange(width) + 0.5, control.shape[1], width)
     x = (down @ control[:, :, 0] @ across.T + np.arange(width)).astype(np.float32)
     y = (down @ control[:, :, 1] @ across.T + np.arange(height)[:, None]).astype(np.float32)
+    image = mirrorable(image, meaning.sampling.border)
     flag, border = _FLAGS[interpolation], _BORDERS[meaning.sampling.border]
     values = np.broadcast_to(np.asarray(fill, np.float64), image.shape[2:]).tolist()
 

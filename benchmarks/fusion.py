@@ -94,9 +94,8 @@ def main() -> None:
         f"batches of {options.batch}, {options.rounds} rounds"
     )
     for name, times in seconds.items():
-        print(
-            f"{name:22} {statistics.median(times):7.3f} ms an image  {len(pipes[name].nodes):3} nodes"
-        )
+        median, nodes = statistics.median(times), len(pipes[name].nodes)
+        print(f"{name:22} {median:7.3f} ms an image {nodes:3} nodes")
     short, long = (
         statistics.median(seconds[f"{n}, fused"]) for n in ("one and one", "ten and ten")
     )

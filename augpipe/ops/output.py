@@ -84,7 +84,7 @@ class Normalize(_Output):
         """Returns mean and std, each one number a channel or one for all."""
         if self.stats is not None:
             return STATISTICS[self.stats]
-        mean, std = np.atleast_1d(self.mean), np.atleast_1d(self.std)
+        mean, std = np.atleast_1d(np.asarray(self.mean)), np.atleast_1d(np.asarray(self.std))
         return tuple(mean.tolist()), tuple(std.tolist())
 
     def means(self, draw: Draws, frame: Frame) -> ir.Normalize:

@@ -26,7 +26,7 @@ Draw = dict[str, Any]
 
 SAMPLED = (1.0, 0.35)
 SAMPLED_CAUSE = "rounding to whole levels; cv2.resize weighs with 11 bits"
-SLANTED = (48.0, 0.3)
+SLANTED = (48.0, 0.35)
 SLANTED_CAUSE = "along slanted edges and at corners the oracle blends the fill by bilinear taps"
 PARITY = (1.0, 0.3)
 PARITY_CAUSE = "rounding to whole levels, of the reduced image too; cv2.resize has 11 bits"

@@ -298,7 +298,7 @@ def test_statistics_of_other_channels_are_refused_with_the_remedy(backend: str) 
     ("fields", "says"),
     [
         ({"mean": 0.5}, "together"),
-        ({"stats": "clip", "mean": 0.5, "std": 0.5}, "not both"),
+        ({"stats": "clip", "mean": 0.5, "std": 0.5}, "give either stats"),
         ({"mean": [0.5, 0.5], "std": [0.1, 0.2, 0.3]}, "different numbers"),
         ({"mean": [123.7, 116.3, 103.5], "std": 0.5}, "from 0 to 1"),
         ({"p": 0.5}, "must be 1"),

@@ -65,7 +65,7 @@ def example_item(cls: type[Op]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in _own(cls):
         field, declared = cls.model_fields[name], cls.declared()[name]
-        if field.is_required():
+        if field.is_required() or (name == cls.main and field.default is None):
             fields[name] = _sample_value(declared)
         elif field.default == 0 and isinstance(declared, Number):
             fields[name] = declared.high / 5 if declared.high and declared.high <= 1 else 0.4

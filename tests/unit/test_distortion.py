@@ -98,7 +98,7 @@ def test_grid_matches_albumentations() -> None:
         even = np.linspace(0, length, cells + 1)
         want = np.interp(np.arange(length) + 0.5, even, ends) - 0.5
         got = maps[name][0] if name == "map_x" else maps[name][:, 0]
-        assert abs(got - want).max() < 1.1  # of a 30-pixel step
+        assert abs(got - want).max() < 1.5  # pixels, of steps of 20 and 30
 
 
 @pytest.mark.parametrize(("k1", "k2"), [(0.2, 0.0), (-0.2, 0.05), (0.0, 0.3)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from augpipe.errors import RecipeError
+from augpipe.errors import DataError, RecipeError
 from augpipe.ir import Kernel, Median
 from augpipe.ops.filter import OddRange
 from augpipe.spec import Refused
@@ -199,7 +199,7 @@ def test_jpeg_loses_more_at_lower_quality(backend: str) -> None:
 
 
 def test_jpeg_has_a_largest_side() -> None:
-    with pytest.raises(ValueError, match="65500 pixels"):
+    with pytest.raises(DataError, match="65500 pixels"):
         run("jpeg_compression", np.zeros((1, 65501, 1), np.uint8))
 
 

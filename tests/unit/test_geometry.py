@@ -232,6 +232,8 @@ def test_random_crops_are_uniform_and_padded() -> None:
     assert set(y) == set(range(-2, 12 + 4 - 8 + 1))
     for at in (x, y):
         assert stats.chisquare(np.unique(at, return_counts=True)[1]).pvalue > 1e-3
+    needy = {"random_crop": {"size": 20, "padding": 1, "pad_if_needed": True}}
+    assert set(warp(needy, (12, 30), MANY).matrix[:, 1, 2]) == set(range(-7, 0))
     with pytest.raises(UsageError, match="pad_if_needed"):
         warp({"random_crop": 20}, (12, 30))
     with pytest.raises(RecipeError, match="padding"):

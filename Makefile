@@ -25,7 +25,7 @@ help:
 	@echo "make demo    install augpipe and expand samples/garments with configs/quickstart.yaml"
 	@echo "make test    run the tests             (make test ARGS='-k rotate' for some of them)"
 	@echo "make lint    ruff check, ruff format --check, mypy"
-	@echo "make bench   measure fused against unfused plans on this machine"
+	@echo "make bench   measure start-up, and fused against unfused plans, on this machine"
 	@echo "make clean   remove .venv, caches, builds and what the demo wrote"
 	@echo
 	@echo "PYTHON=... chooses the interpreter (3.11 to 3.13), VENV=... the environment's folder."
@@ -49,6 +49,7 @@ lint: $(installed_dev)
 	$(python) -m mypy
 
 bench: $(installed)
+	$(python) benchmarks/startup.py
 	$(python) benchmarks/fusion.py $(ARGS)
 
 clean:

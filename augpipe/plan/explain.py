@@ -9,13 +9,12 @@ import numpy as np
 
 from augpipe.ir import Meaning, Warp, size_after
 from augpipe.plan.nodes import Node, Step, node, realise
+from augpipe.plan.placement import PLACEMENTS
 from augpipe.plan.rules import RULES
 from augpipe.rng import Draws
 from augpipe.types import Frame, Ints
 
 _DRAWS = 256  # how many draws a size is said to range over
-_OPENCV = ("opencv", "uint8, one image at a time on the CPU")
-_BATCHED = ("batched", "the whole batch at once; planned, not in this version")
 _WORDS = {"Color": "colour matrix", "Curve": "curve table", "Flow": "flow field"}
 _HEAD = ("#", "pass", "op", "when", "size after", "why")
 
@@ -119,8 +118,8 @@ def explain(
             that is drawn is given as what 256 draws span.
     """
     parts = [
-        Part(name, tuple(nodes), *place)
-        for name, nodes, place in (("sample", sample, _OPENCV), ("batch", batch, _BATCHED))
+        Part(place.section, tuple(nodes), place.backend, place.why)
+        for nodes, place in zip((sample, batch), PLACEMENTS, strict=True)
         if nodes
     ]
     passes: list[Pass] = []

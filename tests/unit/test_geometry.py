@@ -148,6 +148,17 @@ def test_lattice_ops_move_pixels_untouched(backend: str, times: int) -> None:
     assert np.array_equal(BACKENDS[backend].render_mask(meaning, 0, mask), np.rot90(mask, times))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_any_number_of_channels_is_moved(channels: int, kind: Any) -> None:
+    image = np.arange(6 * 9 * channels).reshape(6, 9, channels).astype(kind)
+    turn = {"rotate90": [1, 1]}
+    assert np.array_equal(run(turn, image), np.rot90(image))
+    for items in ([{"resize": [4, 5]}, turn], ["affine"], ["elastic"], [{"pad": 2}, turn]):
+        fast, exact = (run(items, image, backend) for backend in BACKENDS)
+        assert np.allclose(fast, exact, atol=1.0), items
+
+
 def test_declared_lattice_and_inside_hold() -> None:
     """Lattice ops read whole pixels' centres; inside ops read nothing beyond the frame."""
     for item in [*ITEMS, {"random_crop": 5}]:

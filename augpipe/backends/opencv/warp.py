@@ -135,24 +135,41 @@ def _axis_aligned(
     (a, b, tx), (c, d, ty), (g, h, _) = matrix.tolist()
     if g or h or ((b or c) and (a or d)):
         return None
-    if b or c:  # x and y change places: so do the source's
+    image, (width, height), swapped = source, size, bool(b or c)
+    if swapped:  # x and y change places: so do the source's
         source, a, tx, d, ty = source.transpose(1, 0, 2), c, ty, b, tx
     if not a or not d:
         return None
-    width, height = size
-    read = source, (a, tx, width), (d, ty, height)
+    read, flips = (source, (a, tx, width), (d, ty, height)), (a < 0, d < 0)
     if a < 0:
         source, a, tx = source[:, ::-1], -a, source.shape[1] - tx
     if d < 0:
         source, d, ty = source[::-1], -d, source.shape[0] - ty
     across, down = _span(a, tx, width), _span(d, ty, height)
     if across and down and (across[1] - across[0], down[1] - down[0]) == (width, height):
-        return _cut(source, across, down, sampling, fill)
+        return _cut(source, across, down, sampling, fill, (swapped, *flips))
     if interpolation == "nearest":
         return _pick_nearest(*read, sampling, fill)
     if across != (0, source.shape[1]) or down != (0, source.shape[0]):
         return None
-    return _resize(source, size, sampling, interpolation, mask)
+    out = _resize(image, size[::-1] if swapped else size, sampling, interpolation, mask)
+    return _mirrored(out, swapped, *flips)
+
+
+def _mirrored(image: Array, swapped: bool, left_right: bool, up_down: bool) -> Array:
+    """Transposes and then flips; OpenCV copies several times as fast as NumPy.
+
+    Its transpose knows pixels of up to 4 channels.
+    """
+    if image.shape[2] > 4:
+        image = image.transpose(1, 0, 2) if swapped else image
+        return image[:: -1 if up_down else 1, :: -1 if left_right else 1].copy()
+    if swapped:
+        image = on_channels(cv2.transpose, image)
+    if left_right or up_down:
+        code = -1 if left_right and up_down else int(left_right)
+        image = on_channels(lambda part: cv2.flip(part, code), image)
+    return image
 
 
 def _span(scale: float, shift: float, length: int) -> tuple[int, int] | None:
@@ -169,13 +186,20 @@ def _cut(
     down: tuple[int, int],
     sampling: Sampling,
     fill: float | tuple[float, ...],
+    mirrored: tuple[bool, bool, bool],
 ) -> Array:
-    """Cuts whole pixels out, with a border where the cut reaches beyond the image."""
+    """Cuts whole pixels out, with a border where the cut reaches beyond the image.
+
+    `mirrored` says how the view `source` came from the image: by `_mirrored`.
+    """
     (x0, x1), (y0, y1) = across, down
     height, width = source.shape[:2]
     inner = source[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        return np.ascontiguousarray(inner)
+        swapped, left_right, up_down = mirrored
+        inner = inner[:: -1 if up_down else 1, :: -1 if left_right else 1]
+        inner = inner.transpose(1, 0, 2) if swapped else inner
+        return _mirrored(np.ascontiguousarray(inner), *mirrored)
     if sampling.border == "constant":
         out = _filled((y1 - y0, x1 - x0, source.shape[2]), source.dtype, fill)
         top, left = max(-y0, 0), max(-x0, 0)

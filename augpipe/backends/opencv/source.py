@@ -1,4 +1,4 @@
-"""The source of a warp before it is read: beyond its edges, and shrunk against aliasing."""
+"""The source of a warp: mirrored, beyond its edges, and shrunk against aliasing."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ def mirrorable(source: Array, border: str) -> Array:
         if border == "reflect" and source.shape[axis] == 1:
             source = np.repeat(source, 2, axis=axis)
     return source
+
+
+def mirrored(image: Array, swapped: bool, left_right: bool, up_down: bool) -> Array:
+    """Transposes and then flips; OpenCV copies several times as fast as NumPy.
+
+    Its transpose knows pixels of up to 4 channels.
+    """
+    if image.shape[2] > 4:
+        image = image.transpose(1, 0, 2) if swapped else image
+        return image[:: -1 if up_down else 1, :: -1 if left_right else 1].copy()
+    if swapped:
+        image = on_channels(cv2.transpose, image)
+    if left_right or up_down:
+        code = -1 if left_right and up_down else int(left_right)
+        image = on_channels(lambda part: cv2.flip(part, code), image)
+    return image
 
 
 def slopes(matrix: Floats, size: tuple[int, int]) -> Floats:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from augpipe.backends.opencv.source import average, fold, mirrorable, on_channels, reduce
+from augpipe.backends.opencv.source import average, fold, mirrorable, mirrored, on_channels, reduce
 from augpipe.ir import Flow, Warp, basis, frame_lines
 from augpipe.types import Array, Floats, Sampling
 
@@ -153,23 +153,7 @@ def _axis_aligned(
     if across != (0, source.shape[1]) or down != (0, source.shape[0]):
         return None
     out = _resize(image, size[::-1] if swapped else size, sampling, interpolation, mask)
-    return _mirrored(out, swapped, *flips)
-
-
-def _mirrored(image: Array, swapped: bool, left_right: bool, up_down: bool) -> Array:
-    """Transposes and then flips; OpenCV copies several times as fast as NumPy.
-
-    Its transpose knows pixels of up to 4 channels.
-    """
-    if image.shape[2] > 4:
-        image = image.transpose(1, 0, 2) if swapped else image
-        return image[:: -1 if up_down else 1, :: -1 if left_right else 1].copy()
-    if swapped:
-        image = on_channels(cv2.transpose, image)
-    if left_right or up_down:
-        code = -1 if left_right and up_down else int(left_right)
-        image = on_channels(lambda part: cv2.flip(part, code), image)
-    return image
+    return mirrored(out, swapped, *flips)
 
 
 def _span(scale: float, shift: float, length: int) -> tuple[int, int] | None:
@@ -186,20 +170,20 @@ def _cut(
     down: tuple[int, int],
     sampling: Sampling,
     fill: float | tuple[float, ...],
-    mirrored: tuple[bool, bool, bool],
+    turns: tuple[bool, bool, bool],
 ) -> Array:
     """Cuts whole pixels out, with a border where the cut reaches beyond the image.
 
-    `mirrored` says how the view `source` came from the image: by `_mirrored`.
+    `turns` says how the view `source` came from the image: by `mirrored`.
     """
     (x0, x1), (y0, y1) = across, down
     height, width = source.shape[:2]
     inner = source[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        swapped, left_right, up_down = mirrored
+        swapped, left_right, up_down = turns
         inner = inner[:: -1 if up_down else 1, :: -1 if left_right else 1]
         inner = inner.transpose(1, 0, 2) if swapped else inner
-        return _mirrored(np.ascontiguousarray(inner), *mirrored)
+        return mirrored(np.ascontiguousarray(inner), *turns)
     if sampling.border == "constant":
         out = _filled((y1 - y0, x1 - x0, source.shape[2]), source.dtype, fill)
         top, left = max(-y0, 0), max(-x0, 0)

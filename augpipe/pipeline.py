@@ -16,8 +16,8 @@ from augpipe.data.workers import CallCounter, calm_cv2
 from augpipe.errors import DataError, UsageError
 from augpipe.ir import Color, Flow, Meaning, Regions, Warp, leaves_levels
 from augpipe.kinds import unpack
-from augpipe.plan.nodes import Node, Step, node, realise, steps
-from augpipe.plan.rules import fuse
+from augpipe.plan.nodes import layout, realise
+from augpipe.plan.rules import plan
 from augpipe.recipe import Recipe
 from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Sample, move_outlines, move_points
@@ -58,15 +58,11 @@ class Pipeline:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         counter: Counter[str] = Counter()
-        self.nodes = self._plan(steps(recipe.sample, counter))
-        self._batch_nodes = self._plan(steps(recipe.batch, counter))
+        self.nodes = plan(recipe.sample, counter, recipe.fuse)
+        self._batch_nodes = plan(recipe.batch, counter, recipe.fuse)
+        self._layout = layout(self.nodes)
         self._calls = CallCounter()
-        self._asked: dict[tuple[str, str], int] = {}  # what the plan draws, once it has run
         self._fits: set[int] = set()  # channel counts that every op can take
-
-    def _plan(self, program: Sequence[Step]) -> tuple[Node, ...]:
-        nodes = tuple(node(step) for step in program)
-        return fuse(nodes) if self.recipe.fuse else nodes
 
     def __repr__(self) -> str:
         return f"Pipeline({len(self.recipe.sample)} sample ops, {len(self.recipe.batch)} batch ops)"
@@ -141,13 +137,23 @@ class Pipeline:
         for channels in {sample.image.shape[2] for sample in samples} - self._fits:
             self._check_channels(channels)
             self._fits.add(channels)
-        sizes = np.array([s.image.shape[:2] for s in samples], np.int64).reshape(-1, 2)
-        seed = self.recipe.seed if seed is None else seed
-        draws = Draws(
-            seed, np.asarray(indices, np.int64), epochs, trace=trace, asked=self._asked
-        ).together()
-        meanings = realise(self.nodes, draws, Frame(sizes))
+        sizes = [sample.image.shape[:2] for sample in samples]
+        meanings = self.realise(sizes, indices, epochs, trace, seed)
         return [_render(meanings, row, sample) for row, sample in enumerate(samples)]
+
+    def realise(
+        self,
+        sizes: Sequence[tuple[int, ...]],
+        indices: Array,
+        epochs: int | Array = 0,
+        trace: Trace | None = None,
+        seed: int | None = None,
+    ) -> list[Meaning]:
+        """Draws all parameters for n images of these (height, width); see `run`."""
+        seed = self.recipe.seed if seed is None else seed
+        draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace)
+        frame = Frame(np.array(sizes, np.int64).reshape(-1, 2))
+        return realise(self.nodes, draws.together(self._layout), frame)
 
     def _check_channels(self, channels: int) -> None:
         """Refuses, by the op's key, an image of a channel count that an op cannot take."""

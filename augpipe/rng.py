@@ -113,13 +113,15 @@ class Draws:
         key = np.uint64(stream_key(self.seed, self.op, name))
         return self._evaluate(np.full(blocks, key), np.arange(blocks, dtype=np.uint64))
 
-    def together(self) -> Draws:
-        """Returns the same draws, those `asked` for before made in one evaluation.
+    def together(self, layout: Sequence[tuple[tuple[str, str], int]]) -> Draws:
+        """Returns the same draws, those of a layout made in one evaluation.
 
-        Philox in NumPy costs as much for one number as for a thousand: a plan that draws the
-        same things each time asks for them at once. The numbers are the same.
+        Philox in NumPy costs as much for one number as for a thousand, and a plan always
+        draws the same things. The numbers are the same.
+
+        Args:
+            layout: Pairs of (op key, draw name) and a number of blocks, as `asked` has them.
         """
-        layout = tuple(dict(self.asked or {}).items())  # a copy: other threads note draws too
         if not layout or not len(self):
             return self
         keys = [stream_key(self.seed, *draw) for draw, blocks in layout for _ in range(blocks)]
@@ -147,10 +149,6 @@ class Draws:
         words = self.words(name, -(-count // 2))[:, : 2 * count]
         high, low = words[:, 0::2] >> np.uint64(5), words[:, 1::2] >> np.uint64(6)
         return (high * 67108864.0 + low) * 2.0**-53
-
-    def log_uniform(self, name: str, low: float, high: float) -> Floats:
-        """Returns (n,) numbers whose logarithm is uniform between those of low and high."""
-        return self.note(name, np.exp(self.uniform(name, np.log(low), np.log(high))))
 
     def integers(self, name: str, low: float | Floats, high: float | Floats) -> NDArray[np.int64]:
         """Returns (n,) integers uniform in low..high, both included."""

@@ -1,7 +1,7 @@
 """One row (or more) an op: an independent oracle and the tolerance with its cause.
 
-A catalogue class without a row fails collection (tests/contract/test_catalogue.py). Rows are
-kept by family, in tests/rows/<family>.py; this file only gathers them.
+A catalogue class without a row fails tests/contract/test_contract.py. Rows are kept by
+family, in tests/rows/<family>.py; this file only gathers them.
 """
 
 from __future__ import annotations

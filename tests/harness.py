@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from PIL import Image
 from augpipe.backends import opencv, reference
 from augpipe.ir import Meaning
 from augpipe.ops.base import Op
-from augpipe.plan.nodes import node, realise, steps
-from augpipe.plan.rules import fuse
+from augpipe.plan.nodes import realise
+from augpipe.plan.rules import plan
 from augpipe.recipe import load
 from augpipe.rng import Draws, Trace
 from augpipe.types import Array, Frame
@@ -64,12 +65,10 @@ def meanings(
     trace: Trace | None = None,
 ) -> list[Meaning]:
     """What ops mean for images of one shape."""
-    from collections import Counter
-
-    nodes = tuple(node(step) for step in steps(ops, Counter()))
+    nodes = plan(ops, Counter(), fused)
     draws = Draws(seed, np.asarray(indices, np.int64), epoch, trace=trace)
     frame = Frame(np.array([shape[:2]] * len(indices), np.int64))
-    return realise(fuse(nodes) if fused else nodes, draws, frame)
+    return realise(nodes, draws, frame)
 
 
 def run(

@@ -282,14 +282,19 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 
 def parameters(trace: Trace, row: int) -> Parameters:
-    """Returns one sample's drawn parameters as JSON holds them.
+    """Returns the drawn parameters of the ops that acted on one sample, as JSON holds them.
 
     64-bit keys are written in hexadecimal (a JSON number would lose digits), numbers that are
     not finite as null; fields of more than 64 numbers are left out.
     """
     return {
-        op: {name: _plain(values[row]) for name, values in draws.items() if _is_short(values, row)}
+        op: {
+            name: _plain(values[row])
+            for name, values in draws.items()
+            if name != "on" and _is_short(values, row)
+        }
         for op, draws in trace.items()
+        if "on" not in draws or draws["on"][row]
     }
 
 

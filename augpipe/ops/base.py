@@ -55,6 +55,14 @@ class Op(BaseModel):
         """
         raise NotImplementedError
 
+    def unfit(self, frame: Frame) -> Bools | None:
+        """Returns (n,): which images the op cannot act on; None where it takes any."""
+        return None
+
+    def needs(self) -> str:
+        """Says what an image that is `unfit` lacks."""
+        return ""
+
     @property
     def sampling(self) -> Sampling:
         """Returns how the op reads pixels, where it reads any."""
@@ -129,7 +137,10 @@ class Combinator(Op):
 
     @property
     def slots(self) -> int:
-        """Returns how many times the list of ops is walked."""
+        """Returns how many times the list of ops is walked.
+
+        An op may act in one of the walks at most: its draws have its key, whichever walk it is.
+        """
         return 1
 
     def choose(self, draw: Draws) -> Bools:

@@ -12,12 +12,21 @@ from typing import Annotated, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from augpipe.errors import UsageError
 from augpipe.ir import Meaning, Warp, rect
 from augpipe.ops.base import Op, Probability
 from augpipe.rng import Draws
 from augpipe.spec import Choice, Flag, IntPair, Number, Numbers, Pair, Range, Size
-from augpipe.types import Antialias, Border, Fill, Floats, Frame, Interpolation, Ints, Sampling
+from augpipe.types import (
+    Antialias,
+    Bools,
+    Border,
+    Fill,
+    Floats,
+    Frame,
+    Interpolation,
+    Ints,
+    Sampling,
+)
 
 
 @dataclass(frozen=True)
@@ -231,16 +240,20 @@ class RandomCrop(_Filled):
         size = _sizes(self.size, frame)
         before, after = margins(self.padding)
         lack = np.maximum(size - frame.sizes - before - after, 0)
-        if lack.any() and not self.pad_if_needed:
-            small = frame.sizes[lack.any(axis=1).argmax()]
-            raise UsageError(
-                f"random_crop: {self.size[0]} x {self.size[1]} does not fit into an image of "
-                f"{small[0]} x {small[1]} (set pad_if_needed: true)"
-            )
         free = frame.sizes + before + after + 2 * lack - size
         at = np.floor(draw.uniforms("position", 2) * (free + 1)) - before - lack
         draw.note("offset", at)
         return self.warp(affine(1, 0, at[:, 1], 0, 1, at[:, 0]), frame, size)
+
+    def unfit(self, frame: Frame) -> Bools | None:
+        if self.pad_if_needed:
+            return None
+        before, after = margins(self.padding)
+        return np.asarray((self.size > frame.sizes + before + after).any(axis=1))
+
+    def needs(self) -> str:
+        height, width = self.size
+        return f"cuts {height} × {width} out of more, or set pad_if_needed: true"
 
 
 class Pad(_Filled):

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from augpipe.errors import DataError
 from augpipe.ir import Color, Curve, Meaning, Normalize, Warp, size_after
 from augpipe.ops.base import Combinator, Op
 from augpipe.rng import Draws
-from augpipe.types import Bools, Frame, Sampling
+from augpipe.types import Array, Bools, Frame, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +98,25 @@ def node(step: Step) -> Node:
 
 
 def realise(nodes: Sequence[Node], draws: Draws, frame: Frame) -> list[Meaning]:
-    """Draws every op's parameters for n images and composes each node's meaning."""
+    """Draws every op's parameters for n images and composes each node's meaning.
+
+    Where the draws keep a trace, it gets for each op the parameters of the walk in which it
+    acted, and "on", (n,): whether it acted at all.
+
+    Raises:
+        DataError: An op acts on an image that it cannot take.
+    """
     chosen: dict[str, Bools] = {}
     out: list[Meaning] = []
     for each in nodes:
         whole: Meaning | None = None
         for step in each.steps:
-            own = draws.at(step.key)
+            own = replace(draws.at(step.key), trace=None if draws.trace is None else {})
             meaning = step.op.means(own, frame)
             on = _acts(step, draws, chosen)
+            _check_fit(step, frame, on)
+            if own.trace is not None and draws.trace is not None:
+                _note(draws.trace.setdefault(step.key, {}), own.trace.get(step.key, {}), on)
             if on is not None:
                 meaning = meaning.gate(on)
             frame = size_after(meaning, frame)
@@ -115,21 +128,53 @@ def realise(nodes: Sequence[Node], draws: Draws, frame: Frame) -> list[Meaning]:
     return out
 
 
+def layout(nodes: Sequence[Node]) -> tuple[tuple[tuple[str, str], int], ...]:
+    """Returns what a plan draws: op key and name, and how many blocks (see Draws.together).
+
+    It is the same for any images, so no image at all shows it.
+    """
+    asked: dict[tuple[str, str], int] = {}
+    nothing = np.zeros(0, np.int64)
+    realise(nodes, Draws(0, nothing, asked=asked), Frame(nothing.reshape(0, 2)))
+    return tuple(asked.items())
+
+
 def _acts(step: Step, draws: Draws, chosen: dict[str, Bools]) -> Bools | None:
     """Returns (n,): where the step acts; None for everywhere."""
     on: Bools | None = None
+    silent = replace(draws, trace=None)  # "on" says it all
     for gate in step.gates:
         if gate.key not in chosen:
             own = draws.at(gate.key)
-            picked = gate.combinator.choose(own)
-            acts = own.chance("p", gate.combinator.p)
-            chosen[gate.key] = picked & acts[:, None, None]
+            acts = silent.at(gate.key).chance("p", gate.combinator.p)
+            own.note("on", acts)
+            chosen[gate.key] = gate.combinator.choose(own) & acts[:, None, None]
         branch = chosen[gate.key][:, gate.slot, gate.branch]
         on = branch if on is None else on & branch
     if step.op.p < 1.0:
-        own_on = draws.at(step.key).chance("p", step.op.p)
+        own_on = silent.at(step.key).chance("p", step.op.p)
         on = own_on if on is None else on & own_on
     return on
+
+
+def _check_fit(step: Step, frame: Frame, on: Bools | None) -> None:
+    unfit = step.op.unfit(frame)
+    if unfit is None:
+        return
+    rows = np.flatnonzero(unfit if on is None else unfit & on)
+    if len(rows):
+        height, width = frame.sizes[rows[0]]
+        raise DataError(step.key, f"{step.op.needs()}; the image has {height} × {width}")
+
+
+def _note(noted: dict[str, Array], drawn: dict[str, Array], on: Bools | None) -> None:
+    """Notes what a step drew, over what its other walks drew where it did not act then."""
+    for name, values in drawn.items():
+        if on is not None and name in noted:
+            values = np.where(on.reshape(-1, *[1] * (values.ndim - 1)), values, noted[name])
+        noted[name] = values
+    if on is not None:
+        noted["on"] = on | noted["on"] if "on" in noted else on
 
 
 def _compose(first: Meaning, second: Meaning) -> Meaning:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from augpipe.ir import Color, Curve, Normalize, Warp
-from augpipe.plan.nodes import Node
+from augpipe.ops.base import Op
+from augpipe.plan.nodes import Node, node, steps
 from augpipe.types import Sampling
 
 Rule = Callable[[Node, Node], Node | None]
@@ -83,10 +85,22 @@ RULES: tuple[Rule, ...] = (warps, colors, curves, normalizing)
 def fuse(nodes: Sequence[Node], rules: Sequence[Rule] = RULES) -> tuple[Node, ...]:
     """Joins each node to the one before it where a rule allows."""
     out: list[Node] = []
-    for node in nodes:
-        joined = next((j for rule in rules if out and (j := rule(out[-1], node))), None)
+    for each in nodes:
+        joined = next((j for rule in rules if out and (j := rule(out[-1], each))), None)
         if joined is None:
-            out.append(node)
+            out.append(each)
         else:
             out[-1] = joined
     return tuple(out)
+
+
+def plan(ops: Sequence[Op], counter: Counter[str], fused: bool = True) -> tuple[Node, ...]:
+    """Returns the plan of a section.
+
+    Args:
+        ops: The section's ops.
+        counter: How many ops of each name stood before; it is counted on (see nodes.steps).
+        fused: Whether ops may share a pass.
+    """
+    nodes = tuple(node(step) for step in steps(ops, counter))
+    return fuse(nodes) if fused else nodes

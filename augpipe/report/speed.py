@@ -19,9 +19,7 @@ from augpipe.data.decode import decode
 from augpipe.data.folder import Listing
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import kind_in_words, plural
-from augpipe.plan.nodes import realise
-from augpipe.rng import Draws
-from augpipe.types import Array, Frame
+from augpipe.types import Array
 
 _IMAGES = 32
 _PIXELS = 50_000_000  # about what is held decoded at once
@@ -98,16 +96,15 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
 
     count = min(_IMAGES, len(listing.sources))
     paths = [listing.sources[i * len(listing.sources) // count].path for i in range(count)]
-    asked: dict[tuple[str, str], int] = {}  # as a pipeline keeps it: see Draws.together
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        pixels = _round(pipe, paths, 0, asked, _Clock())
+        pixels = _round(pipe, paths, 0, _Clock())
         clocks: list[_Clock] = []
         end = time.perf_counter() + seconds
         while len(clocks) < _ROUNDS or time.perf_counter() < end:
             clocks.append(_Clock())
-            _round(pipe, paths, len(clocks), asked, clocks[-1])
+            _round(pipe, paths, len(clocks), clocks[-1])
     finally:
         cv2.setNumThreads(threads)
     parts = tuple(
@@ -117,9 +114,7 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
     return Speed(_machine(), count, pixels / count, len(clocks), parts)
 
 
-def _round(
-    pipe: Pipeline, paths: list[Path], epoch: int, asked: dict[tuple[str, str], int], clock: _Clock
-) -> int:
+def _round(pipe: Pipeline, paths: list[Path], epoch: int, clock: _Clock) -> int:
     """Runs the images once; returns how many pixels they have."""
     pixels, batch, held = 0, [], 0
     for index, path in enumerate(paths):
@@ -128,7 +123,7 @@ def _round(
         batch.append((index, image))
         held += image.shape[0] * image.shape[1]
         if held > _PIXELS or index == len(paths) - 1:
-            _batch(pipe, batch, epoch, asked, clock)
+            _batch(pipe, batch, epoch, clock)
             pixels, batch, held = pixels + held, [], 0
     return pixels
 
@@ -137,15 +132,12 @@ def _batch(
     pipe: Pipeline,
     batch: list[tuple[int, Array]],
     epoch: int,
-    asked: dict[tuple[str, str], int],
     clock: _Clock,
 ) -> None:
     """Runs images whose parameters are drawn together."""
     indices, images = np.array([index for index, _ in batch]), [image for _, image in batch]
     with clock.part("draw and compose"):
-        frame = Frame(np.array([image.shape[:2] for image in images]))
-        draws = Draws(pipe.recipe.seed, indices, epoch, asked=asked).together()
-        meanings = realise(pipe.nodes, draws, frame)
+        meanings = pipe.realise([image.shape[:2] for image in images], indices, epoch)
     for number, (node, meaning) in enumerate(zip(pipe.nodes, meanings, strict=True), 1):
         ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
         with clock.part(f"{number} {kind_in_words(node.kind)}: {ops}"):

@@ -14,7 +14,7 @@ from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import Step, steps
 from augpipe.recipe import Recipe
 from augpipe.report.annotations import Annotations, Marks
-from augpipe.rng import Draws, Trace
+from augpipe.rng import Trace
 from augpipe.targets import Sample
 from augpipe.types import Array
 
@@ -142,11 +142,11 @@ def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Pi
     """
     trace: Trace = {}
     Pipeline(recipe).run([Sample(original.image)], np.array([index]), epoch, trace=trace)
-    draws = Draws(recipe.seed, np.array([index]), epoch)
     counter: Counter[str] = Counter()
     before, out = original, []
     for i, op in enumerate(recipe.sample):
-        acting = [step for step in steps([op], counter) if _acts(step, draws)]
+        own = {step.key: step for step in steps([op], counter)}
+        acting = [step for key, step in own.items() if trace.get(key, {}).get("on", [True])[0]]
         prefix = Pipeline(recipe.model_copy(update={"sample": recipe.sample[: i + 1]}))
         made = _made(prefix, original, index, epoch, f"{i + 1}  {op.name()}")
         if np.array_equal(made.image, before.image):
@@ -159,16 +159,6 @@ def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Pi
         out.append(made)
         before = made
     return out
-
-
-def _acts(step: Step, draws: Draws) -> bool:
-    """Tells whether a step acts on the one sample."""
-    for gate in step.gates:
-        own = draws.at(gate.key)
-        chosen = gate.combinator.choose(own)[0, gate.slot, gate.branch]
-        if not (chosen and own.chance("p", gate.combinator.p)[0]):
-            return False
-    return bool(draws.at(step.key).chance("p", step.op.p)[0])
 
 
 def _drawn(step: Step, trace: Trace, named: bool) -> str:

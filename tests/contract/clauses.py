@@ -19,7 +19,8 @@ from augpipe.errors import RecipeError
 from augpipe.ir import Flow, Meaning, Normalize, Warp
 from augpipe.ops.base import Combinator, Op
 from augpipe.pipeline import Pipeline
-from augpipe.plan.nodes import node, realise, steps
+from augpipe.plan.nodes import realise
+from augpipe.plan.rules import plan
 from augpipe.recipe import Recipe, load
 from augpipe.rng import Draws
 from augpipe.targets import Sample
@@ -63,13 +64,11 @@ def row(meaning: Meaning, index: int) -> Meaning:
     return dataclasses.replace(meaning, **{f.name: cut(getattr(meaning, f.name)) for f in fields})
 
 
-def program(op: Op) -> tuple[Any, ...]:
-    return tuple(node(step) for step in steps([op], Counter()))
-
-
 def meanings(op: Op, indices: Any, sizes: Any, epoch: int = 0) -> list[Meaning]:
     frame = Frame(np.array(sizes, np.int64).reshape(-1, 2))
-    return realise(program(op), Draws(3, np.asarray(indices, np.int64), epoch), frame)
+    return realise(
+        plan([op], Counter(), fused=False), Draws(3, np.asarray(indices, np.int64), epoch), frame
+    )
 
 
 def pipeline(op: Op) -> Pipeline:
@@ -95,6 +94,16 @@ def rows_stand_alone(op: Op) -> None:
         alone = meanings(op, [100 + k], [size])
         for whole, one in zip(many, alone, strict=True):
             assert same(row(whole, k), one), f"row {k} of {len(SIZES)} is not the row alone"
+
+
+def kind_is_declared(op: Op) -> None:
+    """It means what its class says it means, and reads pixels as it says."""
+    if isinstance(op, Combinator):
+        return
+    (meaning,) = meanings(op, range(7), SIZES)
+    assert type(meaning) is op.kind, f"declares {op.kind}, means {type(meaning)}"
+    if isinstance(meaning, (Warp, Flow)):
+        assert meaning.sampling == op.sampling
 
 
 def p_zero_is_identity(op: Op) -> None:
@@ -220,6 +229,7 @@ def _moved_outline(meaning: Warp | Flow, box: np.ndarray) -> np.ndarray | None:
 CLAUSES = [
     is_pure,
     rows_stand_alone,
+    kind_is_declared,
     p_zero_is_identity,
     input_is_untouched,
     kind_is_kept,
@@ -229,7 +239,6 @@ CLAUSES = [
     refuses_bad_values,
     boxes_agree_with_pixels,
 ]
-PIXEL_CLAUSES = {p_zero_is_identity, input_is_untouched, kind_is_kept, pickles}
 
 
 def applies(clause: Any, op: Op) -> bool:

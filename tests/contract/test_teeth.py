@@ -9,7 +9,7 @@ import pytest
 
 from augpipe import ops, targets
 from augpipe.backends import opencv
-from augpipe.ir import Color, Warp
+from augpipe.ir import Color, Curve, Warp
 from augpipe.ops.affine import Rotate
 from augpipe.ops.base import Op
 from augpipe.ops.color import Brightness
@@ -89,6 +89,13 @@ class IgnoresGate(HorizontalFlip):
         return Deaf(*fields)
 
 
+class MeansSomethingElse(Brightness):
+    """Declares a colour map and means a curve."""
+
+    def means(self, draw: Draws, frame: Frame) -> Any:
+        return Curve((("gamma", np.full(len(draw), 0.5)),))
+
+
 class HoldsALambda(Brightness):
     """Cannot be pickled."""
 
@@ -111,6 +118,7 @@ class ForgetsAField(Brightness):
         (clauses.is_pure, CountsCalls()),
         (clauses.rows_stand_alone, LooksAtNeighbours()),
         (clauses.p_zero_is_identity, IgnoresGate()),
+        (clauses.kind_is_declared, MeansSomethingElse()),
         (clauses.empty_batch, FailsOnNothing()),
         (clauses.pickles, HoldsALambda()),
         (clauses.round_trips, ForgetsAField(factor=(0.2, 0.3))),

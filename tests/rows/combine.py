@@ -55,7 +55,7 @@ ROWS = [
         "grey",
     ),
     row({"sequence": OPS}, lambda i, d: do(i, [0, 1, 2]), 0),
-    row({"sequence": {"ops": OPS, "p": 0.5}}, lambda i, d: do(i, [0, 1, 2] if d["p"] else []), 8),
+    row({"sequence": {"ops": OPS, "p": 0.5}}, lambda i, d: do(i, [0, 1, 2] if d["on"] else []), 8),
     *(row({"shuffle": OPS}, lambda i, d: do(i, d["order"]), k) for k in (0, 1, 3)),
     *(row({"one_of": [{"sequence": OPS[:2]}, SHIFT]}, nested, k) for k in (0, 1, 2)),
 ]

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from augpipe.errors import RecipeError
-from augpipe.rng import Draws
+from augpipe.rng import Draws, Trace
 from tests.harness import build, drawn, meanings, photo, run
 
 MANY = np.arange(6000)
@@ -139,3 +139,21 @@ def test_a_branch_moves_no_other_stream() -> None:
 def test_what_cannot_be_is_refused(item: Any, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         build(item)
+
+
+def test_the_trace_tells_of_the_walk_in_which_an_op_acted() -> None:
+    """A crop that stands first or second sees other sizes; what is noted is what was done."""
+    image = photo(height=100, width=100)
+    item = {"shuffle": [{"random_crop": 20}, {"resize": 60}]}
+    orders = set()
+    for index in range(12):
+        trace: Trace = {}
+        (meaning,) = meanings(build(item), image.shape, (index,), trace=trace)
+        first = tuple(meaning.size[0]) == (60, 60)  # the crop, then the resize
+        orders.add(first)
+        offset = trace["random_crop#0"]["offset"][0]
+        scale = 20 / 60 if first else 100 / 60
+        corner = meaning.matrix[0, [1, 0], 2]
+        assert np.allclose(corner, offset if first else offset * scale), index
+        assert trace["random_crop#0"]["on"][0]
+    assert orders == {True, False}

@@ -170,7 +170,8 @@ def test_parameters_are_plain_json() -> None:
     trace = {
         "rotate#0": {
             "degrees": np.array([1.5, -0.1]),
-            "on": np.array([True, False]),
+            "on": np.array([False, True]),
+            "twice": np.array([True, False]),
             "order": np.array([[2, 0, 1], [0, 1, 2]]),
             "key": np.array([1, 2**63 + 5], np.uint64),
             "wild": np.array([np.inf, np.nan]),
@@ -181,13 +182,14 @@ def test_parameters_are_plain_json() -> None:
     assert found == {
         "rotate#0": {
             "degrees": -0.1,
-            "on": False,
+            "twice": False,
             "order": [0, 1, 2],
             "key": "8000000000000005",
             "wild": None,
         }
     }
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert parameters(trace, 0) == {}, "an op that did not act has no parameters"
 
 
 def test_changes_name_the_libraries_that_matter() -> None:

@@ -14,7 +14,7 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from augpipe.backends import opencv, reference
-from augpipe.errors import RecipeError, UsageError
+from augpipe.errors import DataError, RecipeError
 from augpipe.ir import Flow, Warp, rect
 from augpipe.ops import catalogue
 from augpipe.rng import Draws
@@ -245,8 +245,13 @@ def test_random_crops_are_uniform_and_padded() -> None:
         assert stats.chisquare(np.unique(at, return_counts=True)[1]).pvalue > 1e-3
     needy = {"random_crop": {"size": 20, "padding": 1, "pad_if_needed": True}}
     assert set(warp(needy, (12, 30), MANY).matrix[:, 1, 2]) == set(range(-7, 0))
-    with pytest.raises(UsageError, match="pad_if_needed"):
-        warp({"random_crop": 20}, (12, 30))
+    small = photo(height=12, width=30)
+    with pytest.raises(DataError, match=r"random_crop#0: .* pad_if_needed.*12 × 30"):
+        run({"random_crop": 20}, small)
+    spared = [{"random_crop": {"size": 20, "p": 0}}]
+    spared += [{"one_of": {"ops": [{"random_crop": 20}, "invert"], "weights": [0, 1]}}]
+    for item in spared:
+        assert run(item, small).shape == small.shape
     with pytest.raises(RecipeError, match="padding"):
         build({"random_crop": {"size": 20, "padding": [1, 2]}})
 

@@ -87,6 +87,11 @@ class RecipeError(UsageError):
         return type(self), (self.problems,)
 
 
+def reason(error: OSError) -> str:
+    """Returns why the system refused, in its words: "no space left on device"."""
+    return (error.strerror or str(error)).lower()
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns "did you mean 'x'?" for the nearest known words, or ""."""
     near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)

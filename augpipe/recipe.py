@@ -19,10 +19,10 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean
+from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean, reason
 from augpipe.ops import catalogue
 from augpipe.ops.base import Op, Ops
-from augpipe.spec import Declaration, Flag, Json, Number, declaration
+from augpipe.spec import Flag, Number, declaration
 from augpipe.yamltree import Tree, parse, wrap
 
 VERSION = 1
@@ -91,7 +91,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) 
     tree = wrap(dict(source)) if isinstance(source, Mapping) else _read(Path(source), ())
     for override in overrides:
         _override(tree, override)
-    return _Builder().recipe(tree)
+    return _Builder(tree.problems).recipe(tree)
 
 
 def _fail(place: Place | None, path: str, message: str, hint: str = "") -> RecipeError:
@@ -110,9 +110,10 @@ def _read(path: Path, chain: tuple[Path, ...], place: Place | None = None) -> Tr
         raise _fail(place, at, f"there is no recipe {path}", hint) from None
     except UnicodeDecodeError:
         raise _fail(place, at, f"{path} is not text in UTF-8") from None
+    except IsADirectoryError:
+        raise _fail(place, at, f"{path} is a folder, not a recipe") from None
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise _fail(place, at, f"cannot read {path}: {reason}") from None
+        raise _fail(place, at, f"cannot read {path}: {reason(error)}") from None
     if resolved in chain:
         loop = " -> ".join(p.name for p in (*chain[chain.index(resolved) :], resolved))
         raise _fail(place, "extends", f"recipes extend one another in a circle: {loop}")
@@ -137,7 +138,8 @@ def _merge(base: Tree, over: Tree) -> Tree:
     for key, tree in over.value.items():
         both = key in value and isinstance(value[key].value, dict) and isinstance(tree.value, dict)
         value[key] = _merge(value[key], tree) if both else tree
-    return Tree(value, over.place, {**base.keys, **over.keys})
+    problems = [*base.problems, *over.problems]
+    return Tree(value, over.place, {**base.keys, **over.keys}, problems=problems)
 
 
 def _override(tree: Tree, setting: str) -> None:
@@ -145,8 +147,14 @@ def _override(tree: Tree, setting: str) -> None:
     path, equals, text = setting.partition("=")
     where = f"--set {setting}"
     if not equals or not path:
-        raise UsageError(f"{where}: write --set path=value, as in sample.0.rotate.p=0.5")
-    value = parse(text, where)
+        raise UsageError(f"{where}: write --set path=value, as in sample.2.rotate.p=0.5")
+    try:
+        value = parse(text, "")
+    except RecipeError as error:
+        raise UsageError(f"{where}: {error.problems[0].message}") from None
+    if value.problems:
+        raise UsageError(f"{where}: {value.problems[0].message}")
+    value = wrap(value.plain())  # what comes from the command line stands in no file
     at, keys = tree, path.split(".")
     for depth, key in enumerate(keys):
         done = ".".join(keys[:depth]) or "the recipe"
@@ -165,18 +173,30 @@ def _override(tree: Tree, setting: str) -> None:
             if last:
                 at.value[key] = value
             elif key not in at.value:
-                hint = did_you_mean(key, at.value)
-                raise UsageError(f"{where}: {done} has no '{key}' {hint}".rstrip())
+                holds = ", ".join(at.value)
+                raise UsageError(
+                    f"{where}: {done} has no '{key}', it holds {holds}{_found(tree, key)}"
+                )
             at = at.value[key]
         else:
             raise UsageError(f"{where}: {done} is a value, it has no '{key}'")
 
 
+def _found(tree: Tree, name: str) -> str:
+    """Says where an op of this name stands, for who miscounted."""
+    for section in ("sample", "batch"):
+        items = tree.value[section].value if section in tree.value else None
+        for i, item in enumerate(items if isinstance(items, list) else ()):
+            if item.value == name or (isinstance(item.value, dict) and name in item.value):
+                return f" ({name} is {section}.{i})"
+    return ""
+
+
 class _Builder:
     """Turns a tree into a recipe and collects what is wrong on the way."""
 
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, problems: Iterable[Problem] = ()) -> None:
+        self.problems = list(problems)
 
     def add(self, place: Place | None, path: str, message: str, hint: str = "") -> None:
         """Notes a problem."""
@@ -193,7 +213,8 @@ class _Builder:
         if version is None or version.value != VERSION or isinstance(version.value, bool):
             place = version.place if version else tree.place
             got = f"version {version.value!r} is not known here" if version else "is missing"
-            raise _fail(place, "version", f"{got}: this augpipe reads version {VERSION}")
+            self.add(place, "version", f"{got}: this augpipe reads version {VERSION}")
+            raise RecipeError(sorted(self.problems, key=_order))
         for key in top:
             if key not in _KEYS:
                 hint = did_you_mean(key, _KEYS) or f"known: {', '.join(_KEYS)}"
@@ -240,7 +261,8 @@ class _Builder:
                 self.add(item.place, path, f"an op is one key, here are {keys}", hint)
                 return None
             case _:
-                self.add(item.place, path, "an op is a name, or a name with its parameters")
+                if not item.broken:
+                    self.add(item.place, path, "an op is a name, or a name with its parameters")
                 return None
         cls = catalogue().get(name)
         if cls is None:
@@ -296,6 +318,8 @@ class _Builder:
             place = at.keys.get(part) if detail["type"] == "extra_forbidden" else None
             at = at.value[part]
             place = place or at.place
+        if at is not tree and at.is_broken():
+            return  # said already, where it stands
         name = cls.name() if issubclass(cls, Op) else "/".join(location[:-1]) or "a recipe"
         match detail["type"]:
             case "extra_forbidden":
@@ -333,64 +357,3 @@ def _fields(cls: type[BaseModel], location: Sequence[str]) -> Sequence[str]:
 
 def _known(cls: type[BaseModel]) -> str:
     return "known: " + ", ".join(cls.model_fields)
-
-
-def schema() -> Json:
-    """Returns the JSON Schema of recipes, for editors (Draft 2020-12)."""
-    items: list[Json] = [{"enum": [n for n, cls in catalogue().items() if not _required(cls)]}]
-    definitions: Json = {}
-    for name, cls in catalogue().items():
-        definitions[name] = _op_schema(cls)
-        items.append(
-            {
-                "type": "object",
-                "properties": {name: {"$ref": f"#/$defs/{name}"}},
-                "required": [name],
-                "additionalProperties": False,
-            }
-        )
-    definitions["item"] = {"anyOf": items}
-    section = {"type": "array", "items": {"$ref": "#/$defs/item"}}
-    top: Json = {"version": {"const": VERSION}, "extends": {"type": "string"}}
-    for key in ("seed", "fuse"):
-        top[key] = _field_schema(Recipe, key)
-    boxes = {key: _field_schema(BoxRules, key) for key in BoxRules.model_fields}
-    top["boxes"] = {"type": "object", "properties": boxes, "additionalProperties": False}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "augpipe recipe",
-        "type": "object",
-        "properties": {**top, "sample": section, "batch": section},
-        "required": ["version"],
-        "additionalProperties": False,
-        "$defs": definitions,
-    }
-
-
-def _required(cls: type[Op]) -> list[str]:
-    return [name for name, field in cls.model_fields.items() if field.is_required()]
-
-
-def _op_schema(cls: type[Op]) -> Json:
-    whole: Json = {
-        "type": "object",
-        "description": (cls.__doc__ or "").split("\n")[0],
-        "properties": {name: _field_schema(cls, name) for name in cls.model_fields},
-        "additionalProperties": False,
-    }
-    if required := _required(cls):
-        whole["required"] = required
-    forms = [whole]
-    if not required or required == [cls.main]:
-        forms += [{"type": "null"}] if not required else []
-        forms += [_field_schema(cls, cls.main)] if cls.main else []
-    return whole if len(forms) == 1 else {"anyOf": forms}
-
-
-def _field_schema(cls: type[BaseModel], name: str) -> Json:
-    field = cls.model_fields[name]
-    declared: Declaration = declaration(field.metadata)
-    out = {**declared.schema(), "description": f"{field.description} ({declared.allowed()})"}
-    if not field.is_required() and not isinstance(field.default, (Op, BaseModel)):
-        out["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
-    return out

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[Any]
-Words = NDArray[np.uint64]
+from augpipe.types import Floats, Words
+
 Trace = dict[str, dict[str, NDArray[Any]]]
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -193,11 +193,6 @@ def field_words(key: int, count: int) -> NDArray[np.uint32]:
     for lane, words in enumerate(philox((blocks, zero, zero, zero), halves)):
         out[:, lane] = words
     return out.reshape(-1)[:count]
-
-
-def uniform_field(key: int, count: int) -> NDArray[np.float32]:
-    """Returns `count` numbers uniform in [0, 1), multiples of 2**-24."""
-    return (field_words(key, count) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def level_field(key: int, count: int) -> NDArray[np.uint16]:

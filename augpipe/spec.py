@@ -159,13 +159,20 @@ class Range(Declaration):
 
     def parse(self, value: Any) -> tuple[float, float]:
         if _is_number(value, integer=False):
-            raise Refused(f"write [{value}, {value}] for one fixed value")
+            raise Refused(self._instead(value))
         if not isinstance(value, (list, tuple)) or len(value) != 2:
             raise Refused
         low, high = (self.number.parse(end) for end in value)
         if low > high:
             raise Refused(f"the ends are reversed: write [{high:g}, {low:g}]")
         return low, high
+
+    def _instead(self, value: float) -> str:
+        """Says what a lone number may have meant: that value, or as much to both sides."""
+        fixed = f"[{value}, {value}] for one fixed value"
+        if self.low is not None and self.low < 0 < value:
+            return f"write [-{value}, {value}], or {fixed}"
+        return f"write {fixed}"
 
     def schema(self) -> Json:
         return {"type": "array", "items": self.number.schema(), "minItems": 2, "maxItems": 2}

@@ -16,6 +16,7 @@ import yaml
 from augpipe.errors import Place, Problem, RecipeError
 
 _DEPTH = 40
+_MOST = 100  # problems
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -34,11 +35,24 @@ class Tree:
         value: A scalar, a list of trees, or a dict of trees.
         place: Where it begins; None if it came from no file.
         keys: Where each key of a dict stands.
+        broken: Whether a scalar stood here that is refused; its value is None.
+        problems: What was refused in the whole document; at its root.
     """
 
     value: Any
     place: Place | None
     keys: dict[str, Place] = field(default_factory=dict)
+    broken: bool = False
+    problems: list[Problem] = field(default_factory=list)
+
+    def is_broken(self) -> bool:
+        """Returns whether this or what it holds was refused."""
+        match self.value:
+            case dict():
+                return any(tree.is_broken() for tree in self.value.values())
+            case list():
+                return any(tree.is_broken() for tree in self.value)
+        return self.broken
 
     def plain(self) -> Any:
         """Returns the value without places."""
@@ -81,30 +95,30 @@ def scalar(text: str) -> Any:
 
 
 def parse(text: str, file: str) -> Tree:
-    """Parses one YAML document.
+    """Parses one YAML document; what is refused in it is noted in the root's `problems`.
 
     Args:
         text: The document.
         file: What to call it in places.
 
     Raises:
-        RecipeError: The text is not YAML, or holds what is refused; every problem at once.
+        RecipeError: The text is not YAML, or is so full of problems that there is no point.
     """
     reader = _Reader(file)
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             reader.take(event)
-            if len(reader.problems) >= 100:
-                break
+            if len(reader.problems) >= _MOST:
+                raise RecipeError(reader.problems)
     except yaml.MarkedYAMLError as error:
-        reader.problems.append(_syntax(error, file))
+        raise RecipeError([*reader.problems, _syntax(error, file)]) from None
     except yaml.YAMLError as error:
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
-        what = str(error).splitlines()[0]
-        reader.problems.append(Problem(Place(file, line, 1), "", f"not readable as YAML: {what}"))
-    if reader.problems:
-        raise RecipeError(reader.problems)
-    return reader.root or Tree(None, Place(file, 1, 1))
+        what = f"not readable as YAML: {str(error).splitlines()[0]}"
+        raise RecipeError([*reader.problems, Problem(Place(file, line, 1), "", what)]) from None
+    root = reader.root or Tree(None, Place(file, 1, 1))
+    root.problems = reader.problems
+    return root
 
 
 def _syntax(error: yaml.MarkedYAMLError, file: str) -> Problem:
@@ -138,10 +152,12 @@ class _Reader:
                     self._refuse(place, "a recipe is one document", "remove the second '---'")
             case yaml.AliasEvent():
                 self._refuse(place, "aliases (*name) are not allowed", "write the value out")
-                self._put(Tree(None, place))
+                self._put(Tree(None, place, broken=True))
             case yaml.ScalarEvent():
                 self._check_node(event, place)
-                self._put(Tree(self._scalar(event, place), place))
+                before = len(self.problems)
+                value = self._scalar(event, place)
+                self._put(Tree(value, place, broken=len(self.problems) > before))
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
                 self._check_node(event, place)
                 if len(self.open) >= _DEPTH:

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from augpipe import __version__
 from augpipe.cli import datasets, pictures, recipes
-from augpipe.errors import AugpipeError
+from augpipe.errors import AugpipeError, reason
 
 
 class Commands(TyperGroup):
@@ -59,7 +59,7 @@ def tell(error: BaseException) -> int:
         case AugpipeError():
             words = str(error)
         case OSError() if error.strerror:
-            words = f"{error.filename or 'output'}: {error.strerror.lower()}"
+            words = f"{error.filename or 'output'}: {reason(error)}"
         case MemoryError():
             words = "not enough memory"
         case _:

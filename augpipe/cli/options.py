@@ -13,6 +13,6 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one value, as in sample.0.rotate.p=0.5; may be given several times.",
+        help="Change one value, as in sample.2.rotate.p=0.5; may be given several times.",
     ),
 ]

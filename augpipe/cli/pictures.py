@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from augpipe.cli.options import Overrides, RecipePath
-from augpipe.errors import UsageError
+from augpipe.errors import UsageError, reason
 
 Images = Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images, or one image.")]
 
@@ -80,8 +80,7 @@ def _check_out(out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"{out}: cannot make the folder {out.parent}: {reason}") from None
+        raise UsageError(f"{out}: cannot make the folder {out.parent}: {reason(error)}") from None
 
 
 def bench(

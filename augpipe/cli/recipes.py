@@ -60,6 +60,6 @@ def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json
 
-    from augpipe.recipe import schema
+    from augpipe.schema import schema
 
     print(json.dumps(schema(), indent=2, ensure_ascii=False))

@@ -113,7 +113,7 @@ class AugmentedDataset(Dataset[Any]):
         current, epoch = divmod(int(self._now.numpy()[0]), _EPOCHS)
         if not self.allow_repeats:
             self._mark(places, current, epoch)
-        calm_cv2()
+        calm_cv2()  # the base may use it too, before the pipeline does
         rows = load(self.base, self._apply, places.tolist(), places.tolist(), epoch)
         for row in rows:
             if isinstance(row, DataError):

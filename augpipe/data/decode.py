@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import re
 import stat
 import struct
@@ -23,10 +22,12 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 
 from augpipe.data.header import Refused, check_data, orientation, parse
-from augpipe.errors import DataError
+from augpipe.errors import DataError, reason
 
 MAX_PIXELS = 100_000_000
 """The largest image decoded unless told otherwise, in pixels."""
+
+_MAX_BYTES = 2_000_000_000  # what as many pixels take while they are decoded
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -72,7 +73,9 @@ def decode(
     Raises:
         DataError: If it cannot be read, is not an image, is truncated, corrupt or too large.
     """
-    with _opened(source, name, max_pixels) as (image, stream):
+    where = name or ("image" if isinstance(source, bytes) else str(source))
+    with _named(where), _stream(source) as stream:
+        image = parse(stream, max_pixels)
         check_data(image, stream)
         turn = orientation(image, stream)
         depth = _png_depth(image, stream)
@@ -81,15 +84,25 @@ def decode(
         return _pixels(upright, image, depth)
 
 
-def probe(source: Path | str) -> tuple[int, int]:
-    """Returns the (height, width) that `decode` will give, from the header alone.
+def read(path: Path, *, name: str | None = None) -> bytes:
+    """Returns a file's content, for what needs the very bytes that `decode` is then given.
+
+    Args:
+        path: The file.
+        name: What errors call it; the path unless given.
 
     Raises:
-        DataError: If it cannot be read, is not an image, or is too large.
+        DataError: If it cannot be read, is empty, no regular file, or of more than 2 GB.
     """
-    with _opened(source, None, MAX_PIXELS) as (image, stream):
-        width, height = image.size
-        return (width, height) if orientation(image, stream) >= 5 else (height, width)
+    with _named(name or str(path)), _stream(path) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        if size > _MAX_BYTES:
+            raise Refused(f"too large: a file of {size / 1e9:.1f} GB, more than the limit of 2")
+        stream.seek(0)
+        data = stream.read()
+        if not data:
+            raise Refused("empty file")
+        return data
 
 
 _PILLOW_SAYS = {
@@ -104,18 +117,14 @@ _PILLOW_SAYS = {
 
 
 @contextmanager
-def _opened(
-    source: Path | str | bytes, name: str | None, max_pixels: int
-) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes]]]:
-    """Opens an image for the block, in which every failure becomes a DataError."""
-    where = name or ("image" if isinstance(source, bytes) else str(source))
+def _named(where: str) -> Iterator[None]:
+    """Makes every failure in the block a DataError."""
     try:
-        with _stream(source) as stream:
-            yield parse(stream, max_pixels), stream
+        yield
     except Refused as refusal:
         raise DataError(where, str(refusal)) from None
     except Exception as error:  # Pillow raises a dozen types on broken files
-        raise DataError(where, _reason(error)) from error
+        raise DataError(where, _words(error)) from error
 
 
 def _stream(source: Path | str | bytes) -> IO[bytes]:
@@ -130,7 +139,7 @@ def _stream(source: Path | str | bytes) -> IO[bytes]:
     return path.open("rb")
 
 
-def _reason(error: Exception) -> str:
+def _words(error: Exception) -> str:
     """Returns the one line a user reads for an exception."""
     message = " ".join(str(error).lower().split())[:100]
     for words, meaning in _PILLOW_SAYS.items():
@@ -142,7 +151,7 @@ def _reason(error: Exception) -> str:
         case PermissionError():
             return "no permission to read"
         case OSError(errno=int(code)) if code != errno.EINVAL:  # a place before the file
-            return f"cannot be read ({os.strerror(code).lower()})"
+            return f"cannot be read ({reason(error)})"
         case MemoryError():
             return "not enough memory to decode it"
         case EOFError() | IndexError() | struct.error():

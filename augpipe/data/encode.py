@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import io
-import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import BinaryIO, Literal, assert_never
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.errors import AugpipeError, DataError, UsageError, reason
 
 Format = Literal["png", "jpeg", "webp"]
 
@@ -39,7 +40,7 @@ _REMEDIES = {
     errno.ENOENT: "create the folder, if it was removed",
     errno.ENOTDIR: "choose an output folder that is not a file",
     errno.EISDIR: "move the folder of that name away",
-    errno.ENAMETOOLONG: "shorten the name of the source file",
+    errno.ENAMETOOLONG: "shorten the name of the source file or of the output folder",
 }
 
 
@@ -100,9 +101,6 @@ def encode(
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes a file so that under its name there is the old content or the new, never a part.
 
-    The data go to a file of another name in the same folder, which then takes the name. This
-    holds when the process is killed; it does not wait for the disk, so not when power fails.
-
     Args:
         path: The file. Its folder must exist.
         data: The content.
@@ -110,18 +108,37 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         AugpipeError: If it cannot be written: what, where, and the remedy. Nothing is left.
     """
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file for the block, at whose end it takes the place of another.
+
+    The data go to a file of another name in the same folder, which then takes the name. This
+    holds when the process is killed; it does not wait for the disk, so not when power fails.
+
+    Args:
+        path: The file to replace, or to make. Its folder must exist.
+
+    Raises:
+        AugpipeError: If it cannot be written, as `unwritable` says it. Nothing is left.
+    """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
             temporary.replace(path)
         except BaseException:  # an interrupt must not leave a part behind either
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        what = os.strerror(error.errno).lower() if error.errno else str(error)
-        remedy = _REMEDIES.get(error.errno or 0, "")
-        raise AugpipeError(
-            f"{path}: cannot be written ({what}){remedy and ': ' + remedy}"
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> AugpipeError:
+    """Returns the error that says what could not be written, why, and the remedy."""
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    return AugpipeError(f"{path}: cannot be written ({reason(error)}){remedy and ': ' + remedy}")

@@ -9,14 +9,13 @@ split that is kept for measuring is not touched unless asked for.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from augpipe.errors import DataError, UsageError, did_you_mean
+from augpipe.errors import DataError, UsageError, did_you_mean, reason
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Name endings of images, in any case: those of ImageFolder."""
@@ -107,19 +106,6 @@ def scan(root: Path, split: str | None = None) -> Listing:
         raise UsageError(f"{root}: neither a file nor a folder")
     folder, name = _choose(root, split)
     return _listing(root, folder, name)
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError) as error:
-        raise DataError(path, _why(error)) from error
 
 
 def _choose(root: Path, split: str | None) -> tuple[Path, str | None]:
@@ -282,7 +268,7 @@ def _why(error: OSError | ValueError) -> str:
     match error:
         case PermissionError():
             return "no permission to read"
-        case OSError(errno=int(code)):
-            return f"cannot be read ({os.strerror(code).lower()})"
+        case OSError():
+            return f"cannot be read ({reason(error)})"
         case _:
             return "not a usable path"

@@ -8,13 +8,11 @@ result. Each takes a whole batch, and batches are handed on in order.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,11 +30,11 @@ from augpipe.data.dataset import (
     load,
     positions,
 )
+from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import DataError, UsageError
 from augpipe.rng import Draws
 
 _NUMERIC = int | float | np.generic | Tensor | np.ndarray
-_Result = TypeVar("_Result")
 
 
 class Loader:
@@ -187,7 +185,7 @@ class Loader:
             return failed, _collate(good) if good else None
 
         yielded = start > 0
-        with closing(_in_order(work, parts, self._workers, stopped)) as batches:
+        with closing(ordered(work, parts, self._workers, stopped, ahead=2)) as batches:
             for part, (failed, batch) in zip(parts, batches, strict=True):
                 self.skipped += failed
                 if self._run is run:
@@ -214,12 +212,8 @@ class Loader:
         return draws.permutation("shuffle", self._length)[0]
 
 
-class _Stopped(BaseException):
-    """Ends a thread's work on a batch that nobody waits for."""
-
-
 class _Stoppable:
-    """A dataset that raises _Stopped instead of an item once the event is set."""
+    """A dataset that raises Stopped instead of an item once the event is set."""
 
     def __init__(self, base: Any, stopped: Event) -> None:
         self._base = base
@@ -228,32 +222,8 @@ class _Stoppable:
 
     def __getitem__(self, index: int) -> Any:
         if self._stopped.is_set():
-            raise _Stopped
+            raise Stopped
         return self._base[index]
-
-
-def _in_order(
-    work: Callable[[slice], _Result], jobs: Iterable[slice], workers: int, stopped: Event
-) -> Generator[_Result]:
-    """Yields the results of the jobs in order, with threads working ahead of the consumer.
-
-    When the iterator ends, fails or is closed, `stopped` is set and the threads are joined.
-    """
-    if not workers:
-        yield from map(work, jobs)
-        return
-    waiting: deque[Future[_Result]] = deque()
-    threads = ThreadPoolExecutor(workers, thread_name_prefix="augpipe-loader")
-    try:
-        for job in jobs:
-            waiting.append(threads.submit(work, job))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        stopped.set()
-        threads.shutdown(cancel_futures=True)
 
 
 def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from augpipe.data.encode import TEMPORARY_PREFIX, write_atomic
+from augpipe.data.encode import TEMPORARY_PREFIX, unwritable, write_atomic
 from augpipe.errors import AugpipeError, UsageError
 from augpipe.expansion.jobs import JOB, Job, Record, read_record
-from augpipe.expansion.manifest import unwritable
 
 if sys.platform != "win32":
     import fcntl

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from augpipe.data.encode import Format
+from augpipe.data.encode import Format, unwritable
+from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.expansion.claim import Writer, check_apart, claimed, take_over
-from augpipe.expansion.engine import Stopped, ordered
 from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, as_recipe, prepare
-from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, unwritable
+from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.render import Origin, Renderer
 from augpipe.recipe import Recipe
 

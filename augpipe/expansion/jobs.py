@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augpipe.data.encode import EXTENSIONS, Format
 from augpipe.data.folder import Listing, scan
-from augpipe.errors import UsageError
+from augpipe.errors import UsageError, reason
 from augpipe.expansion.manifest import versions
 from augpipe.expansion.names import Names, choose
 from augpipe.recipe import Recipe, load
@@ -202,7 +202,7 @@ def read_record(out: Path) -> Record:
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{out}: not an expansion (there is no {JOB} in it)") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({(error.strerror or '').lower()})") from None
+        raise UsageError(f"{path}: cannot be read ({reason(error)})") from None
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,8 +19,8 @@ import PIL
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 import augpipe
-from augpipe.data.encode import TEMPORARY_PREFIX
-from augpipe.errors import AugpipeError, DataError
+from augpipe.data.encode import replacing, unwritable
+from augpipe.errors import DataError, reason
 from augpipe.rng import Trace
 
 _MOST_NUMBERS = 64  # of one parameter in a row; a larger field says nothing to a reader
@@ -92,7 +91,7 @@ def rows_of(path: Path) -> Iterator[tuple[bytes, Row | None]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DataError(path, f"cannot be read ({_reason(error)})") from error
+        raise DataError(path, f"cannot be read ({reason(error)})") from error
 
 
 class Manifest:
@@ -180,18 +179,12 @@ class Manifest:
             self._lines.trim()
             return
         self._lines.close()
-        temporary = self.path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        if self._places:
+            with replacing(self.path) as new, self.path.open("rb") as old:
+                self._copy(old, new)
+            return
         try:
-            if not self._places:
-                self.path.unlink(missing_ok=True)
-                return
-            try:
-                with self.path.open("rb") as old, temporary.open("xb") as new:
-                    self._copy(old, new)
-                temporary.replace(self.path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            self.path.unlink(missing_ok=True)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -250,15 +243,6 @@ class LineFile:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def unwritable(path: Path, error: OSError) -> AugpipeError:
-    """Returns the error that says what could not be written, and why."""
-    return AugpipeError(f"{path}: cannot be written ({_reason(error)})")
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def versions() -> dict[str, str]:

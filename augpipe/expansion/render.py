@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from augpipe.data.decode import decode
+from augpipe.data.decode import decode, read
 from augpipe.data.encode import encode
-from augpipe.data.folder import file_sha256
 from augpipe.errors import DataError
 from augpipe.expansion.jobs import Settings
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions
@@ -64,7 +63,7 @@ class Renderer:
     def render(self, origin: Origin, outputs: Sequence[Output]) -> Iterator[tuple[Row, bytes]]:
         """Yields each output's row and content, in the order given.
 
-        The source is decoded once. Copy k is what the pipeline makes of the source's index in
+        The source is read and decoded once. Copy k is what the pipeline makes of the source's index in
         epoch k, whichever copies are asked for together.
 
         Raises:
@@ -72,21 +71,19 @@ class Renderer:
                 take it. Its `where` is the source's relative path.
         """
         try:
-            image = decode(origin.path, name=origin.relative)
-            digest = file_sha256(origin.path)
+            data = read(origin.path, name=origin.relative)
+            image = decode(data, name=origin.relative)
+            digest = hashlib.sha256(data).hexdigest()
             for each in outputs:
                 if each.copy is None:
-                    data = origin.path.read_bytes()
                     yield self._row(origin, digest, each, data), data
+            del data  # the copies need the pixels only
             yield from self._copies(image, origin, digest, outputs)
         except DataError as error:
-            known = error.where in (origin.relative, str(origin.path))
+            known = error.where == origin.relative
             raise DataError(origin.relative, error.reason if known else str(error)) from error
         except MemoryError as error:
             raise DataError(origin.relative, "not enough memory") from error
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise DataError(origin.relative, f"cannot be read ({reason})") from error
         except Exception as error:
             error.add_note(f"while expanding {origin.path}")
             raise

@@ -17,8 +17,8 @@ import numpy as np
 import yaml
 
 from augpipe.data.decode import decode
-from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.expansion.engine import Stopped, ordered
+from augpipe.data.threads import Stopped, ordered
+from augpipe.errors import AugpipeError, DataError, UsageError, reason
 from augpipe.expansion.expanding import Meter, Progress
 from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, for_files, read_record
 from augpipe.expansion.manifest import Key, Row, changes, rows_of
@@ -222,7 +222,7 @@ class _Checker:
         try:
             data = path.read_bytes()
         except OSError as error:
-            return None, [Finding("missing", row.output, f"cannot be read ({error.strerror})")]
+            return None, [Finding("missing", row.output, f"cannot be read ({reason(error)})")]
         if hashlib.sha256(data).hexdigest() == row.sha256:
             return data, []
         by = f" ({_distance(data, like)})" if like is not None else ""

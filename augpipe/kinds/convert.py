@@ -113,10 +113,14 @@ def channels_last(data: Array, first: bool, where: str) -> Array:
     """Returns (H, W, C) from (H, W) and from (H, W, C), or (C, H, W) if channels come first."""
     if data.ndim == 2:
         return data[:, :, None]
+    form, other = ("(C, H, W)", "(H, W, C)") if first else ("(H, W, C)", "(C, H, W)")
     if data.ndim == 3:
+        channels, opposite = (data.shape[0], data.shape[2])[:: 1 if first else -1]
+        if channels > 4 and opposite in (1, 3, 4):
+            kinds = "tensors are (C, H, W), arrays (H, W, C)"
+            raise DataError(where, f"has shape {data.shape}, which looks like {other}: {kinds}")
         return data.transpose(1, 2, 0) if first else data
-    form = "(C, H, W)" if first else "(H, W, C)"
-    batch = "; a batch goes to pipe.batch" if data.ndim == 4 else ""
+    batch = "; give images one by one" if data.ndim == 4 else ""
     raise DataError(where, f"has shape {data.shape}: expected (H, W) or {form}{batch}")
 
 

@@ -226,7 +226,7 @@ class _Reader:
             case "keypoints":
                 return self.keypoints(value, where, owner)
             case "field":
-                return self.field(value, owner)
+                return self.field(entry, owner)
             case "dict":
                 return self.mapping(value, where)
             case "list":
@@ -237,10 +237,15 @@ class _Reader:
                 raise DataError(where, "videos are not supported: give its frames one by one")
         return None
 
-    def field(self, value: Any, owner: _Owner | None) -> _Form | None:
+    def field(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
         """Reads what may hold a value a box: it is filtered with them, where there are as many."""
-        if owner is None or not getattr(value, "shape", True) or len(value) != owner.count:
+        value = entry.value
+        if owner is None or not getattr(value, "shape", True):
             return None
+        if len(value) != owner.count:
+            if entry.key != "labels":
+                return None
+            raise DataError(entry.where, f"has {len(value)} items for {owner.count} boxes")
         return lambda result: rows_of(value, result.boxes[owner.index][1])
 
     def image(self, value: Any, where: str) -> _Form:

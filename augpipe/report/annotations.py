@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from augpipe.data.decode import decode
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import DataError, UsageError, reason
 from augpipe.types import Array, Floats
 
 
@@ -126,7 +126,7 @@ def read_annotations(coco: Path | None, masks: Path | None) -> Annotations:
     except FileNotFoundError:
         raise UsageError(f"{coco}: no such annotation file") from None
     except OSError as error:
-        raise DataError(coco, (error.strerror or str(error)).lower()) from None
+        raise DataError(coco, reason(error)) from None
     except KeyError as error:
         raise DataError(coco, f"not a COCO annotation file: no {error} where one belongs") from None
     except (ValueError, RecursionError, TypeError, AttributeError):

@@ -19,9 +19,10 @@ ORDER = [
     {"learned"},
     {"plan"},
     {"recipe"},
-    {"pipeline"},
+    {"pipeline", "schema"},
     {"expansion", "training", "report"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -205,7 +206,7 @@ def test_bench_names_machine_and_passes(run: Run) -> None:
 @pytest.mark.parametrize("command", ["check", "explain", "preview", "expand", "bench"])
 @pytest.mark.parametrize(
     ("recipe", "words"),
-    [("configs/none.yaml", "there is no recipe"), ("configs", "is a directory")],
+    [("configs/none.yaml", "there is no recipe"), ("configs", "is a folder")],
 )
 def test_a_recipe_that_is_not_there(
     run: Run, tmp_path: Path, command: str, recipe: str, words: str
@@ -304,11 +305,7 @@ def test_what_the_world_does_is_a_line(
 
 
 def test_a_closed_pipe_is_quiet() -> None:
-    command = f"{sys.executable} -m augpipe.cli.main schema | head -c 10"
-    command = command.replace(
-        "-m augpipe.cli.main",
-        "-c 'import sys; from augpipe.cli.main import main; sys.exit(main(sys.argv[1:]))'",
-    )
+    command = f"{shlex.quote(sys.executable)} -m augpipe schema | head -c 10"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.stderr == ""
     assert len(done.stdout) == 10

@@ -148,7 +148,7 @@ def test_float_is_clipped_and_levels_are_exact():
     ("image", "says"),
     [
         (np.zeros((H,), np.uint8), r"image: .*\(12,\).*expected \(H, W\) or \(H, W, C\)"),
-        (np.zeros((2, 3, H, W), np.uint8), "batch"),
+        (np.zeros((2, 3, H, W), np.uint8), "one by one"),
         (torch.zeros(2, 3, H, W), r"\(C, H, W\)"),
         (np.zeros((0, W, 3), np.uint8), "empty"),
         (np.zeros((H, W, 0), np.uint8), "empty"),
@@ -417,12 +417,23 @@ def test_fields_of_another_length_and_elsewhere_stay():
     item = {
         "image": PIXELS,
         "labels": [1, 2, 3],
-        "target": {"boxes": BOXES, "labels": [1, 2], "masks": np.zeros((2, H, W), np.uint8)},
+        "target": {"boxes": BOXES, "ids": [1, 2], "masks": np.zeros((2, H, W), np.uint8)},
     }
     out = moved_left(item)
     assert out["labels"] == [1, 2, 3]
-    assert out["target"]["labels"] == [1, 2]
+    assert out["target"]["ids"] == [1, 2]
     assert out["target"]["masks"].shape == (2, H, W)
+
+
+def test_labels_that_are_not_one_a_box_are_refused():
+    with pytest.raises(DataError, match=r"labels.* has 2 items for 3 boxes"):
+        unpack({"image": PIXELS, "boxes": BOXES, "labels": [1, 2]})
+
+
+@pytest.mark.parametrize("image", [torch.zeros(30, 40, 3), np.zeros((3, 30, 40), np.uint8)])
+def test_a_swapped_layout_is_refused(image):
+    with pytest.raises(DataError, match="looks like"):
+        unpack(image)
 
 
 def test_list_of_masks_goes_with_the_boxes():

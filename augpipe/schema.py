@@ -1,0 +1,71 @@
+"""The JSON Schema of recipes: completion and checks in an editor, as you type."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from augpipe.ops import catalogue
+from augpipe.ops.base import Op
+from augpipe.recipe import VERSION, BoxRules, Recipe
+from augpipe.spec import Declaration, Json, declaration
+
+
+def schema() -> Json:
+    """Returns the JSON Schema of recipes, for editors (Draft 2020-12)."""
+    items: list[Json] = [{"enum": [n for n, cls in catalogue().items() if not _required(cls)]}]
+    definitions: Json = {}
+    for name, cls in catalogue().items():
+        definitions[name] = _op_schema(cls)
+        items.append(
+            {
+                "type": "object",
+                "properties": {name: {"$ref": f"#/$defs/{name}"}},
+                "required": [name],
+                "additionalProperties": False,
+            }
+        )
+    definitions["item"] = {"anyOf": items}
+    section = {"type": "array", "items": {"$ref": "#/$defs/item"}}
+    top: Json = {"version": {"const": VERSION}, "extends": {"type": "string"}}
+    for key in ("seed", "fuse"):
+        top[key] = _field_schema(Recipe, key)
+    boxes = {key: _field_schema(BoxRules, key) for key in BoxRules.model_fields}
+    top["boxes"] = {"type": "object", "properties": boxes, "additionalProperties": False}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "augpipe recipe",
+        "type": "object",
+        "properties": {**top, "sample": section, "batch": section},
+        "required": ["version"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _required(cls: type[Op]) -> list[str]:
+    return [name for name, field in cls.model_fields.items() if field.is_required()]
+
+
+def _op_schema(cls: type[Op]) -> Json:
+    whole: Json = {
+        "type": "object",
+        "description": (cls.__doc__ or "").split("\n")[0],
+        "properties": {name: _field_schema(cls, name) for name in cls.model_fields},
+        "additionalProperties": False,
+    }
+    if required := _required(cls):
+        whole["required"] = required
+    forms = [whole]
+    if not required or required == [cls.main]:
+        forms += [{"type": "null"}] if not required else []
+        forms += [_field_schema(cls, cls.main)] if cls.main else []
+    return whole if len(forms) == 1 else {"anyOf": forms}
+
+
+def _field_schema(cls: type[BaseModel], name: str) -> Json:
+    field = cls.model_fields[name]
+    declared: Declaration = declaration(field.metadata)
+    out = {**declared.schema(), "description": f"{field.description} ({declared.allowed()})"}
+    if not field.is_required() and not isinstance(field.default, (Op, BaseModel)):
+        out["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
+    return out

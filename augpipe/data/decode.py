@@ -97,7 +97,7 @@ def read(path: Path, *, name: str | None = None) -> bytes:
     with _named(name or str(path)), _stream(path) as stream:
         size = stream.seek(0, io.SEEK_END)
         if size > _MAX_BYTES:
-            raise Refused(f"too large: a file of {size / 1e9:.1f} GB, more than the limit of 2")
+            raise Refused(f"too large: {size / 1e9:.1f} GB, more than the limit of 2 GB")
         stream.seek(0)
         data = stream.read()
         if not data:

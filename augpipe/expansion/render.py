@@ -63,8 +63,8 @@ class Renderer:
     def render(self, origin: Origin, outputs: Sequence[Output]) -> Iterator[tuple[Row, bytes]]:
         """Yields each output's row and content, in the order given.
 
-        The source is read and decoded once. Copy k is what the pipeline makes of the source's index in
-        epoch k, whichever copies are asked for together.
+        The source is read once: its hash is of the bytes that were decoded. Copy k is what the
+        pipeline makes of the source's index in epoch k, whichever copies are asked for together.
 
         Raises:
             DataError: If the source cannot be decoded, or the recipe or the format cannot
@@ -80,8 +80,8 @@ class Renderer:
             del data  # the copies need the pixels only
             yield from self._copies(image, origin, digest, outputs)
         except DataError as error:
-            known = error.where == origin.relative
-            raise DataError(origin.relative, error.reason if known else str(error)) from error
+            own = error.where == origin.relative
+            raise DataError(origin.relative, error.reason if own else str(error)) from error
         except MemoryError as error:
             raise DataError(origin.relative, "not enough memory") from error
         except Exception as error:

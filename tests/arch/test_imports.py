@@ -33,19 +33,14 @@ def unit(path: Path) -> str:
     return parts[0]
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Returns the modules a file imports, and whether at its top (not inside a function)."""
-    tree = ast.parse(path.read_text())
-    top = {id(node) for node in ast.walk(tree)}
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            top -= {id(inner) for inner in ast.walk(node)}
+def imports(path: Path) -> list[str]:
+    """Returns the modules a file imports, at its top or in a function."""
     out = []
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            out += [(alias.name, id(node) in top) for alias in node.names]
+            out += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            out += [(f"{node.module}.{a.name}", id(node) in top) for a in node.names]
+            out += [f"{node.module}.{alias.name}" for alias in node.names]
     return out
 
 
@@ -55,7 +50,7 @@ def test_imports_point_one_way(path: Path) -> None:
     if own == "__init__":
         return
     assert own in RANK, f"{own} has no place in the order of the house"
-    for name, _ in imports(path):
+    for name in imports(path):
         if not name.startswith("augpipe."):
             continue
         other = name.split(".")[1]
@@ -70,7 +65,7 @@ def test_plan_and_ops_see_no_pixels_library(folder: str) -> None:
     for path in FILES:
         if unit(path) != folder or path == foreign:
             continue
-        for name, _ in imports(path):
+        for name in imports(path):
             assert name.split(".")[0] not in ("cv2", "torch", "kornia", "albumentations"), path
 
 

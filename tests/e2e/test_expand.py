@@ -75,6 +75,21 @@ def test_originals_are_kept_byte_for_byte(source: Path, recipe: Path, tmp_path: 
     assert verify(out).exit_code == 0
 
 
+def test_a_source_is_read_once(
+    source: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, real = [], Path.open
+
+    def noted(self: Path, *args: Any, **options: Any) -> Any:
+        opened.append(self)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", noted)
+    expand(recipe, source, tmp_path / "out", keep_originals=True)
+    read = [path for path in opened if path.is_relative_to(source)]
+    assert sorted(read) == sorted(source.glob("*/*")), "the hash is of the bytes that were decoded"
+
+
 @pytest.mark.parametrize("form", ["jpeg", "webp"])
 def test_other_formats(source: Path, recipe: Path, tmp_path: Path, form: Any) -> None:
     out = tmp_path / "out"

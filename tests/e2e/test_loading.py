@@ -25,7 +25,7 @@ from torch.utils.data import (
 )
 
 import augpipe
-from augpipe.data import loader as module
+from augpipe.data import threads as pool
 from augpipe.data.dataset import FolderImages, RepeatedIndexError
 from augpipe.data.loader import Loader
 from augpipe.errors import DataError, UsageError
@@ -444,7 +444,7 @@ class Faulty(Targets):
 
 
 def threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith("augpipe-loader")]
+    return [each.name for each in threading.enumerate() if each.name.startswith("augpipe")]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -547,7 +547,7 @@ def test_threads_do_not_finish_a_batch_that_nobody_waits_for(
             assert index < 10 or gate.wait(60)
             return super().__getitem__(index)
 
-    monkeypatch.setattr(module, "ThreadPoolExecutor", Executor)
+    monkeypatch.setattr(pool, "ThreadPoolExecutor", Executor)
     batches = iter(plain(Gated(range(100)), batch_size=10, workers=1, shuffle=False))
     next(batches)
     del batches

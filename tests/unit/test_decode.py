@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from augpipe.data.decode import MAX_PIXELS, decode, probe
+from augpipe.data.decode import MAX_PIXELS, decode, read
 from augpipe.errors import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -284,7 +284,6 @@ def test_orientation_is_undone(format, orientation, tmp_path):
     path = tmp_path / "image"
     path.write_bytes(saved(stored, format, exif=tags, **options))
     np.testing.assert_array_equal(decode(path), RGB)
-    assert probe(path) == (5, 7)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "I;16"])
@@ -311,14 +310,12 @@ def test_invalid_orientation_is_ignored(block, tmp_path):
     path = tmp_path / "image.jpg"
     path.write_bytes(saved(RGB, "JPEG", exif=block))
     np.testing.assert_array_equal(decode(path), decode(saved(RGB, "JPEG")))
-    assert probe(path) == (5, 7)
 
 
 def test_orientation_behind_the_pixels_of_a_png(tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png(2, 1, 8, 0, [b"\1\2"], after=[(b"eXIf", exif(6)[6:])]))
     assert decode(path).tolist() == [[[1]], [[2]]]
-    assert probe(path) == (2, 1)
 
 
 def test_xmp_orientation_is_not_exif(tmp_path):
@@ -329,7 +326,6 @@ def test_xmp_orientation_is_not_exif(tmp_path):
     ):
         (tmp_path / name).write_bytes(data)
         assert decode(data).tolist() == [[[1], [2]]]
-        assert probe(tmp_path / name) == (1, 2)
 
 
 def test_pillow_remarks_on_metadata_do_not_come_through():
@@ -390,10 +386,19 @@ def test_errors_name_the_file_or_what_it_is_called(tmp_path):
     with pytest.raises(DataError, match="image: empty file"):
         decode(b"")
     with pytest.raises(DataError, match=r"broken\.jpg: empty file"):
-        probe(path)
+        read(path)
+    with pytest.raises(DataError, match="row 7: empty file"):
+        read(path, name="row 7")
 
 
-def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("function", [decode, read])
+def test_paths_that_cannot_be_read(function, tmp_path, monkeypatch):
+    def reason(path):
+        with pytest.raises(DataError) as caught:
+            function(path)
+        assert caught.value.where == str(path)
+        return caught.value.reason
+
     assert reason(tmp_path / "missing.jpg") == "no such file"
     assert reason(tmp_path) == "a folder, not an image"
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -406,6 +411,16 @@ def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", denied)
     assert reason(tmp_path / "secret.jpg") == "no permission to read"
+
+
+def test_read_gives_the_whole_file_unless_it_is_huge(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(saved(RGB, "PNG"))
+    np.testing.assert_array_equal(decode(read(path)), decode(path))
+    with path.open("r+b") as file:
+        file.truncate(3_000_000_000)
+    with pytest.raises(DataError, match=r"image\.png: too large: 3\.0 GB"):
+        read(path)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
@@ -537,18 +552,6 @@ def test_a_chunk_that_claims_gigabytes_gets_none(tmp_path):
     path = tmp_path / "claims.png"
     path.write_bytes(data[:place] + b"\x7f\xff\xff\xff" + data[place + 4 :])
     assert reason(path) == "image is truncated"
-
-
-def test_probe_reads_the_header_only(tmp_path):
-    for format in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"):
-        path = tmp_path / "image"
-        data = saved(np.zeros((300, 200, 3), np.uint8), format)
-        path.write_bytes(data[: max(700, len(data) // 2)] if format == "JPEG" else data)
-        assert probe(path) == (300, 200)
-    path.write_bytes(b"P6 20 30 255\n")
-    assert probe(path) == (30, 20)
-    with pytest.raises(DataError, match="truncated"):
-        decode(path)
 
 
 # --- the collection of odd images -----------------------------------------------------------

@@ -1,7 +1,7 @@
+import errno
 import json
-import threading
+import os
 import unicodedata
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,9 @@ import pytest
 
 from augpipe.errors import AugpipeError, UsageError
 from augpipe.expansion.claim import claimed
-from augpipe.expansion.engine import ordered
 from augpipe.expansion.expanding import Meter
 from augpipe.expansion.jobs import Settings, as_recipe, for_files, prepare
-from augpipe.expansion.manifest import Manifest, Row, changes, parameters
+from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, parameters
 from augpipe.expansion.names import choose
 from augpipe.recipe import Recipe, load
 
@@ -198,56 +197,15 @@ def test_changes_name_the_libraries_that_matter() -> None:
     assert changes(old, {**old, "opencv": "5.0.1"}) == "opencv 5.0.0 is now 5.0.1"
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_results_come_in_order_and_few_items_are_read_ahead(workers: int) -> None:
-    read: list[int] = []
-    most = 0
+def test_a_manifest_on_a_full_disk_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def items() -> object:
-        for number in range(500):
-            read.append(number)
-            yield number
-
-    with closing(ordered(lambda n: n * n, items(), workers, threading.Event())) as results:  # type: ignore[arg-type, operator]
-        for count, result in enumerate(results):
-            assert result == count * count
-            most = max(most, len(read) - count)
-    assert count == 499
-    assert most <= 8 * workers + 1
-
-
-def test_giving_up_stops_the_workers() -> None:
-    stop, begun = threading.Event(), threading.Event()
-    told: list[bool] = []
-
-    def work(item: int) -> int:
-        if item:
-            begun.set()
-            told.append(stop.wait(10))  # ends early only because the iterator is closed
-        return item
-
-    def give_up() -> None:
-        with closing(ordered(work, range(1000), 2, stop)) as results:
-            next(results)
-            assert begun.wait(10)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        give_up()
-    assert told in ([True], [True, True])
-    assert not [t for t in threading.enumerate() if t.name.startswith("augpipe-expand")]
-
-
-def test_an_error_comes_at_its_place() -> None:
-    def work(item: int) -> int:
-        if item == 5:
-            raise AugpipeError("five")
-        return item
-
-    results = ordered(work, range(100), 3, threading.Event())
-    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
-    with pytest.raises(AugpipeError, match="five"):
-        next(results)
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(AugpipeError, match=r"manifest\.jsonl: .*no space left.*free some space"):
+        LineFile(tmp_path / "manifest.jsonl").append(b"{}\n")
 
 
 def test_one_expand_at_a_time(tmp_path: Path) -> None:

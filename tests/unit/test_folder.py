@@ -1,6 +1,5 @@
 """`scan` against torchvision's ImageFolder, and the rules about splits that it adds."""
 
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from augpipe.data.folder import EXTENSIONS, Listing, Source, file_sha256, scan
+from augpipe.data.folder import EXTENSIONS, Listing, Source, scan
 from augpipe.errors import DataError, UsageError
 
 
@@ -309,11 +308,3 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_many_files_are_listed_quickly(tmp_path):
     root = make(tmp_path / "data", *(f"c{i % 10}/{i}.png" for i in range(3000)))
     assert len(assert_like_image_folder(root).sources) == 3000
-
-
-def test_file_sha256(tmp_path):
-    path = tmp_path / "x"
-    path.write_bytes(b"content" * 100_000)
-    assert file_sha256(path) == hashlib.sha256(b"content" * 100_000).hexdigest()
-    with pytest.raises(DataError, match="cannot be read"):
-        file_sha256(tmp_path / "missing")

@@ -305,6 +305,8 @@ class Kernel(_Gated):
 class Median(_Gated):
     """The median of a square window, edge pixels repeated beyond the border.
 
+    Windows of more than 5 x 5 are taken of whole levels: of a float image, rounded ones.
+
     Args:
         size: (n,), odd sides of the window.
     """

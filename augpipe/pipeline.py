@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from augpipe.data.dataset import AugmentedDataset
     from augpipe.data.loader import Loader
     from augpipe.plan.explain import Explanation
+
+
+_INDICES, _EPOCHS = 2**63, 2**32
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Pipeline:
@@ -109,7 +113,10 @@ class Pipeline:
             names: What the positions of a tuple hold: ("image", "mask").
         """
         packed = [unpack(item, names) for item in items]
-        samples = self.run([each.sample for each in packed], np.asarray(indices), epoch, seed=seed)
+        keys = _keys(indices, len(packed))
+        if not 0 <= operator.index(epoch) < _EPOCHS:
+            raise UsageError(f"epoch {epoch}: an epoch is from 0 to 2**32 - 1")
+        samples = self.run([each.sample for each in packed], keys, epoch, seed=seed)
         rules = self.recipe.boxes
         return [
             each.repack(sample, rules.min_area, rules.min_visibility)
@@ -162,7 +169,7 @@ class Pipeline:
             op = step.op
             if op.rgb_only and channels not in (3, 4):
                 raise DataError(step.key, f"needs RGB; {have}")
-            if op.kind is Color and channels not in (1, 3, 4):
+            if (op.kind is Color or op.name() == "clahe") and channels not in (1, 3, 4):
                 raise DataError(step.key, f"needs grey or RGB; {have}")
             levels = getattr(op, "fill", None)
             if isinstance(levels, tuple) and op.kind is not Color:
@@ -197,6 +204,17 @@ class Pipeline:
     def _applier(self, options: dict[str, Any]) -> Any:
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
+
+
+def _keys(indices: Sequence[int] | Array, count: int) -> Array:
+    """Returns (count,) indices as integers; refuses others, which would be keyed alike."""
+    keys = [operator.index(index) for index in indices]
+    if len(keys) != count:
+        raise UsageError(f"{len(keys)} indices for {count} items")
+    for key in keys:
+        if not 0 <= key < _INDICES:
+            raise UsageError(f"index {key}: an index is from 0 to 2**63 - 1")
+    return np.array(keys, np.int64)
 
 
 def _render(meanings: Sequence[Meaning], row: int, sample: Sample) -> Sample:

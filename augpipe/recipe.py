@@ -21,13 +21,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean, reason
 from augpipe.ops import catalogue
-from augpipe.ops.base import Op, Ops
+from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.spec import Flag, Number, declaration
 from augpipe.yamltree import Tree, parse, wrap
 
 VERSION = 1
 _M = TypeVar("_M", bound=BaseModel)
 _LIMIT = 1_000_000  # characters: no recipe is larger, and no parser need try
+_STEPS = 4096  # of a plan: shuffles take the square of their ops, and nest
 
 
 class BoxRules(BaseModel):
@@ -91,6 +92,8 @@ def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) 
     tree = wrap(dict(source)) if isinstance(source, Mapping) else _read(Path(source), ())
     for override in overrides:
         _override(tree, override)
+    if (base := tree.value.pop("extends", None)) is not None:
+        raise _fail(base.place, "extends", "stands in recipe files only")
     return _Builder(tree.problems).recipe(tree)
 
 
@@ -103,7 +106,10 @@ def _read(path: Path, chain: tuple[Path, ...], place: Place | None = None) -> Tr
     at = "extends" if chain else ""
     try:
         resolved = path.resolve(strict=True)
-        text = path.read_text(encoding="utf-8")
+        if resolved.exists() and not (resolved.is_file() or resolved.is_dir()):
+            raise _fail(place, at, f"{path} is not a regular file")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LIMIT + 1)
     except FileNotFoundError:
         near = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         hint = did_you_mean(path.name, near)
@@ -114,6 +120,8 @@ def _read(path: Path, chain: tuple[Path, ...], place: Place | None = None) -> Tr
         raise _fail(place, at, f"{path} is a folder, not a recipe") from None
     except OSError as error:
         raise _fail(place, at, f"cannot read {path}: {reason(error)}") from None
+    except (ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
+        raise _fail(place, at, f"cannot read {path!r}: {error}") from None
     if resolved in chain:
         loop = " -> ".join(p.name for p in (*chain[chain.index(resolved) :], resolved))
         raise _fail(place, "extends", f"recipes extend one another in a circle: {loop}")
@@ -164,7 +172,7 @@ def _override(tree: Tree, setting: str) -> None:
             at.value = {}
         last = depth == len(keys) - 1
         if isinstance(at.value, list):
-            if not key.isdigit() or int(key) >= len(at.value):
+            if not (key.isascii() and key.isdigit()) or int(key) >= len(at.value):
                 raise UsageError(f"{where}: {done} has the items 0 to {len(at.value) - 1}")
             if last:
                 at.value[int(key)] = value
@@ -291,6 +299,10 @@ class _Builder:
             else:
                 fields[key] = tree.plain()
         built = self.model(cls, fields, value, path)
+        if isinstance(built, Combinator) and built.steps > _STEPS:
+            self.add(
+                place, path, f"makes {built.steps} steps of a plan; at most {_STEPS} are allowed"
+            )
         return built if len(self.problems) == before else None
 
     def model(

@@ -64,13 +64,19 @@ class Tree:
         return self.value
 
 
-def wrap(value: Any) -> Tree:
-    """Returns the tree of a value that stands in no file."""
+def wrap(value: Any, depth: int = 0) -> Tree:
+    """Returns the tree of a value that stands in no file.
+
+    Raises:
+        RecipeError: It is nested too deeply.
+    """
+    if depth > _DEPTH:
+        raise RecipeError([Problem(None, "", "nested too deeply")])
     match value:
         case dict():
-            return Tree({str(key): wrap(each) for key, each in value.items()}, None)
+            return Tree({str(key): wrap(each, depth + 1) for key, each in value.items()}, None)
         case list() | tuple():
-            return Tree([wrap(each) for each in value], None)
+            return Tree([wrap(each, depth + 1) for each in value], None)
     return Tree(value, None)
 
 

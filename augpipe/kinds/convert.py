@@ -6,6 +6,7 @@ Neither torch nor PIL is imported here for a value that is not one of theirs.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,12 @@ def array_of(value: Any) -> Array:
     if not is_tensor(value):
         return np.asarray(value)
     torch = sys.modules["torch"]
-    plain = value.detach().cpu().as_subclass(torch.Tensor)
-    return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    try:
+        plain = value.detach().cpu().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
+        return (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        what = str(error).splitlines()[0]
+        raise DataError("tensor", f"its numbers cannot be read: {what}") from error
 
 
 def like(array: Array, value: Any, dtype: str | None = None, **meta: Any) -> Any:
@@ -78,7 +83,7 @@ def like(array: Array, value: Any, dtype: str | None = None, **meta: Any) -> Any
     torch = sys.modules["torch"]
     target = getattr(torch, dtype) if dtype else value.dtype
     if not target.is_floating_point and array.dtype.kind == "f":
-        array = np.rint(array)
+        array = _whole(array, target, torch.iinfo)
     out = torch.from_numpy(np.ascontiguousarray(array)).to(value.device, target)
     if kind(value) == "tensor":
         return out
@@ -87,7 +92,17 @@ def like(array: Array, value: Any, dtype: str | None = None, **meta: Any) -> Any
 
 def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
     rounds = dtype.kind in "iu" and array.dtype.kind == "f"
-    return (np.rint(array) if rounds else array).astype(dtype, copy=False)
+    return (_whole(array, dtype, np.iinfo) if rounds else array).astype(dtype, copy=False)
+
+
+def _whole(array: Array, dtype: Any, limits: Callable[[Any], Any]) -> Array:
+    """Returns the numbers rounded; refuses what the dtype of whole numbers cannot hold."""
+    out = np.rint(array)
+    info = limits(dtype)
+    if out.size and not (info.min <= out.min() and out.max() <= info.max):
+        reach = f"{out.min():g} to {out.max():g}"
+        raise DataError(str(dtype), f"cannot hold coordinates from {reach}: give floats or int64")
+    return out
 
 
 def _compact(array: Array) -> Array:

@@ -143,6 +143,12 @@ class Combinator(Op):
         """
         return 1
 
+    @property
+    def steps(self) -> int:
+        """Returns how many steps of a plan it makes."""
+        inner = (op.steps if isinstance(op, Combinator) else 1 for op in self.ops)
+        return self.slots * sum(inner)
+
     def choose(self, draw: Draws) -> Bools:
         """Returns (n, slots, len(ops)): which op acts in which walk of the list."""
         raise NotImplementedError

@@ -19,7 +19,7 @@ from augpipe.rng import Draws
 from augpipe.spec import IntPair, Number, Pair, Range
 from augpipe.types import Bools, Floats, Frame
 
-Factor = Annotated[Pair, Range(0, None, "times")]
+Factor = Annotated[Pair, Range(0, 1000, "times")]
 Levels = Annotated[Pair, Range(-255, 255, "grey levels")]
 
 _GREY = np.tile(LUMA, (3, 1))
@@ -151,11 +151,11 @@ class ColorJitter(_Linear):
     where levels are clipped in between.
     """
 
-    brightness: Annotated[float, Number(0, None, "strength")] = 0.0
+    brightness: Annotated[float, Number(0, 1000, "strength")] = 0.0
     """Strength of the brightness factor's range."""
-    contrast: Annotated[float, Number(0, None, "strength")] = 0.0
+    contrast: Annotated[float, Number(0, 1000, "strength")] = 0.0
     """Strength of the contrast factor's range."""
-    saturation: Annotated[float, Number(0, None, "strength")] = 0.0
+    saturation: Annotated[float, Number(0, 1000, "strength")] = 0.0
     """Strength of the saturation factor's range."""
     hue: Annotated[float, Number(0, 0.5, "turns")] = 0.0
     """Largest hue shift, in full turns of the colour wheel."""

@@ -196,7 +196,8 @@ class Sharpen(_Kernel):
 class MedianBlur(Op):
     """Replaces each pixel by the median of a square window about it, channel by channel.
 
-    Edge pixels are repeated beyond the border. Matches OpenCV's medianBlur and SciPy's
+    Edge pixels are repeated beyond the border; a float image is rounded to whole levels first
+    for windows of more than 5 x 5. Matches OpenCV's medianBlur and SciPy's
     median_filter(mode="nearest").
     """
 

@@ -65,7 +65,7 @@ class Normalize(_Output):
     ] = None
     """Mean, in place of `stats`: one number a channel, or one for all."""
     std: Annotated[
-        float | tuple[float, ...] | None, Numbers(0, None, "of full range", scalar=True, above=True)
+        float | tuple[float, ...] | None, Numbers(1e-6, 1e6, "of full range", scalar=True)
     ] = None
     """Standard deviation, in place of `stats`."""
 

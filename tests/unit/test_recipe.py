@@ -200,3 +200,33 @@ def test_pipeline_of_an_empty_recipe_is_the_identity() -> None:
     pipe = augpipe.Pipeline(Recipe())
     image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     assert np.array_equal(pipe(image, index=0), image)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"version": 1, "seed": 10**400}, "seed: must be an integer"),
+        ({"version": 1, "extends": "other.yaml"}, "recipe files only"),
+        ({"version": 1, "sample": [{"shuffle": ["rotate"] * 65}]}, "at most 4096"),
+    ],
+)
+def test_mappings_that_cannot_be(document: dict, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        load(document)
+
+
+def test_a_mapping_without_end_is_refused() -> None:
+    endless: dict = {"version": 1}
+    endless["sample"] = [endless]
+    with pytest.raises(RecipeError, match="deeply"):
+        load(endless)
+
+
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(RecipeError, match="not a regular file"):
+        load(tmp_path / "pipe.yaml")
+    with pytest.raises(RecipeError, match="cannot read"):
+        load("a\0b.yaml")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+import cv2
+
 from augpipe.backends import on_colours
 from augpipe.backends.opencv import color, filter, noise, warp
+from augpipe.errors import DataError
 from augpipe.ir import (
     Codec,
     Color,
@@ -25,7 +28,20 @@ from augpipe.types import Array
 
 
 def render(meaning: Meaning, row: int, image: Array) -> Array:
-    """Does row `row` of a meaning to an image; may return the image itself, never changes it."""
+    """Does row `row` of a meaning to an image; may return the image itself, never changes it.
+
+    Raises:
+        DataError: OpenCV cannot do it to an image of this size or this many channels.
+    """
+    try:
+        return _render(meaning, row, image)
+    except cv2.error as error:
+        what = "not enough memory" if error.code == cv2.Error.StsNoMem else str(error.err)
+        size = " × ".join(str(side) for side in image.shape)
+        raise DataError(type(meaning).__name__.lower(), f"{what}, on {size}") from error
+
+
+def _render(meaning: Meaning, row: int, image: Array) -> Array:
     if isinstance(meaning, Warp):
         return warp.warp(meaning, row, image)
     if isinstance(meaning, Flow):
@@ -33,7 +49,7 @@ def render(meaning: Meaning, row: int, image: Array) -> Array:
     if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
         return color.normalize(meaning, image)
     if isinstance(meaning, (Color, Curve)) and meaning.norm and image.shape[2] == 4:
-        levels = render(replace(meaning, norm=None), row, image)
+        levels = _render(replace(meaning, norm=None), row, image)
         return color.normalize(meaning.norm, levels)
     return on_colours(image, lambda colours: _pixels(meaning, row, colours))
 

@@ -67,9 +67,8 @@ def median(meaning: Median, row: int, image: Array) -> Array:
     if size == 1 or not image.size:
         return image
     if image.dtype != np.uint8 and size > 5:  # OpenCV's float median ends there
-        from scipy import ndimage
-
-        return np.asarray(ndimage.median_filter(image, (size, size, 1), mode="nearest"))
+        levels = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+        return median(meaning, row, levels).astype(image.dtype)
     # OpenCV takes 1, 3 or 4 channels.
     limit = 4 if image.shape[2] in (1, 3, 4) else 1
     return _by_fours(lambda part: cv2.medianBlur(part, size), image, limit)

@@ -62,19 +62,22 @@ def slopes(matrix: Floats, size: tuple[int, int]) -> Floats:
     return np.asarray((matrix[:2, :2] - np.outer((u / w, v / w), matrix[2, :2])) / w)
 
 
-def halvings(slope: Floats) -> int:
-    """Returns how often a source axis may be halved before it is read, from its slopes."""
+def halvings(slope: Floats, length: int) -> int:
+    """Returns how often a source axis may be halved before it is read, from its slopes.
+
+    No more often than leaves one pixel of its length.
+    """
     shrink = math.hypot(*slope.tolist()) * (1 + 1e-9)
-    return int(math.log2(shrink)) if shrink >= 2 else 0
+    return int(min(math.log2(shrink), (length - 1).bit_length())) if shrink >= 2 else 0
 
 
 def reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array, Floats]:
     """Averages blocks of 2**k pixels; the last block is completed with its edge pixels."""
     across, down = slopes(matrix, size)
-    kx, ky = halvings(across), halvings(down)
+    height, width = source.shape[:2]
+    kx, ky = halvings(across, width), halvings(down, height)
     if not kx and not ky:
         return source, matrix
-    height, width = source.shape[:2]
     right, bottom = -width % 2**kx, -height % 2**ky
 
     def shrink(part: Array) -> Array:

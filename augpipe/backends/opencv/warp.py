@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,6 +91,8 @@ def _warp(
     height, width = (int(v) for v in meaning.size[row])
     if not width or not height or not image.size:
         return np.zeros((height, width, image.shape[2]), image.dtype)
+    if not np.isfinite(matrix).all():  # so many shrinkings that nothing is left
+        return _filled((height, width, image.shape[2]), image.dtype, fill)
     x0, y0, x1, y1 = box.tolist()
     left, top = max(math.floor(x0 + _SNAP), 0), max(math.floor(y0 + _SNAP), 0)
     right = min(math.ceil(x1 - _SNAP), image.shape[1])
@@ -232,7 +235,13 @@ def _resize(
 def _cv_resize(source: Array, size: tuple[int, int], flag: int) -> Array:
     if source.shape[1::-1] == size:
         return np.ascontiguousarray(source)
-    return on_channels(lambda part: cv2.resize(part, size, interpolation=flag), source)
+    parts = [  # the area filter takes four channels at most
+        on_channels(
+            lambda part: cv2.resize(part, size, interpolation=flag), source[:, :, k : k + 4]
+        )
+        for k in range(0, source.shape[2], 4)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
 def _general(
@@ -270,8 +279,8 @@ def _cover(out: Array, lines: Floats, fill: float | tuple[float, ...], hard: boo
     if not len(lines):
         return out
     first, stop = _spans(lines, width, height, 0.0 if hard else -0.5)
-    # Sizes fit 16 bits (spec.Size), and 16-bit comparisons are three times as fast.
-    columns, low, high = (v.astype(np.uint16) for v in (np.arange(width), first, stop))
+    narrow: Any = np.uint16 if width < 65536 else np.int64  # 16-bit comparisons are 3 times as fast
+    columns, low, high = (v.astype(narrow) for v in (np.arange(width), first, stop))
     seen = (columns >= low[:, None]) & (columns < high[:, None])
     whole = _filled(out.shape, out.dtype, fill)
     if out.dtype.itemsize < 8 and out.shape[2] <= 4:

@@ -43,6 +43,8 @@ def median(meaning: Median, row: int, image: Floats) -> Floats:
     size = int(meaning.size[row])
     if not image.size:
         return image
+    if size > 5:
+        image = np.rint(np.clip(image, 0.0, 255.0))
     reach = size // 2
     padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(0, 1))

@@ -137,7 +137,8 @@ def _shrink(source: Floats, matrix: Floats, size: tuple[int, int]) -> tuple[Floa
         return source, matrix
     for axis in (0, 1):
         gradient = matrix[axis, :2] / at[2] - at[axis] * matrix[2, :2] / at[2] ** 2
-        step = 2 ** int(np.log2(max(np.hypot(*gradient) * (1 + 1e-9), 1.0)))
+        halvings = int(np.log2(max(np.hypot(*gradient) * (1 + 1e-9), 1.0)))
+        step = 2 ** min(halvings, (source.shape[1 - axis] - 1).bit_length())
         missing = -source.shape[1 - axis] % step
         along = source if axis == 1 else source.swapaxes(0, 1)
         along = np.pad(along, ((0, missing), (0, 0), (0, 0)), mode="edge")

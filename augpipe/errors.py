@@ -92,6 +92,20 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+def in_a_line(error: Exception) -> str:
+    """Returns an unforeseen exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def printable(text: str) -> str:
+    r"""Returns text in one line that moves no cursor: a control character stands as its escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns "did you mean 'x'?" for the nearest known words, or ""."""
     near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)

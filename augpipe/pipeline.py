@@ -112,6 +112,7 @@ class Pipeline:
             seed: Instead of the recipe's.
             names: What the positions of a tuple hold: ("image", "mask").
         """
+        self._refuse_batch()
         packed = [unpack(item, names) for item in items]
         keys = _keys(indices, len(packed))
         if not 0 <= operator.index(epoch) < _EPOCHS:
@@ -147,6 +148,12 @@ class Pipeline:
         sizes = [sample.image.shape[:2] for sample in samples]
         meanings = self.realise(sizes, indices, epochs, trace, seed)
         return [_render(meanings, row, sample) for row, sample in enumerate(samples)]
+
+    def _refuse_batch(self) -> None:
+        """Refuses a recipe of which only a part would be done."""
+        if self.recipe.batch:
+            text = "this version runs the sample section: move what stands under 'batch:' there"
+            raise UsageError(text)
 
     def realise(
         self,
@@ -197,11 +204,10 @@ class Pipeline:
         """Loads a dataset or a folder in threads, ready to train on; see `Loader`."""
         from augpipe.data.loader import Loader
 
-        if self.recipe.batch:
-            raise UsageError("this version runs the sample section: move the lines under 'batch:'")
         return Loader(source, self._applier(options), seed=self.recipe.seed, **options)
 
     def _applier(self, options: dict[str, Any]) -> Any:
+        self._refuse_batch()
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
 

@@ -62,12 +62,14 @@ class Listing:
             images have no labels.
         ignored: Files passed over because their name does not end as an image's, or because
             they lie beside the class folders. Hidden files are not counted.
+        ignored_names: The first three of them, as paths from the root.
     """
 
     root: Path
     sources: tuple[Source, ...]
     classes: tuple[str, ...]
     ignored: int
+    ignored_names: tuple[str, ...] = ()
 
 
 def scan(root: Path, split: str | None = None) -> Listing:
@@ -175,27 +177,29 @@ def _listing(root: Path, folder: Path, split: str | None) -> Listing:
     prefix = f"{folder.name}/" if folder != root else ""
     around = _around(folder)
     sources: list[Source] = []
-    ignored = 0
+    ignored: list[str] = []
     for label in folders:
         top = folder / label
         # The strings sort as ImageFolder sorts them: "a-b" before "a/b".
         for inner, names in sorted(_walk(top, around)):
             for name in names:
-                if not _is_image(name):
-                    ignored += 1
-                    continue
                 relative = f"{prefix}{label}{inner}/{name}"
-                sources.append(_source(root, relative, label, split))
-    if sources:
-        return Listing(root, tuple(sources), tuple(folders), ignored + len(files))
-    images = [name for name in files if _is_image(name)]
-    sources = [_source(root, f"{prefix}{name}", None, split) for name in images]
-    ignored += len(files) - len(images)
+                if _is_image(name):
+                    sources.append(_source(root, relative, label, split))
+                else:
+                    ignored.append(relative)
+    beside = [f"{prefix}{name}" for name in files]
+    classes = tuple(folders) if sources else ()
     if not sources:
+        sources = [_source(root, name, None, split) for name in beside if _is_image(name)]
+        beside = [name for name in beside if not _is_image(name)]
+    ignored += beside
+    if not sources:
+        count = len(ignored)
         raise DataError(
-            folder, f"no image in it ({ignored} other files; images end in {', '.join(EXTENSIONS)})"
+            folder, f"no image in it ({count} other files; images end in {', '.join(EXTENSIONS)})"
         )
-    return Listing(root, tuple(sources), (), ignored)
+    return Listing(root, tuple(sources), classes, len(ignored), tuple(ignored[:3]))
 
 
 def _source(root: Path, relative: str, label: str | None, split: str | None) -> Source:

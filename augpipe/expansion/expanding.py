@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +14,12 @@ from pydantic import TypeAdapter
 
 from augpipe.data.encode import Format, unwritable
 from augpipe.data.threads import Stopped, ordered
-from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer, check_apart, claimed, take_over
 from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, as_recipe, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.render import Origin, Renderer
+from augpipe.plan.explain import plural
 from augpipe.recipe import Recipe
 
 Progress = Callable[[int, int, int], None]
@@ -25,6 +27,8 @@ Progress = Callable[[int, int, int], None]
 
 INTERVAL = 0.1
 """Seconds between two calls of a `Progress`, at least."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Summary:
         kept: Outputs that an earlier run had made.
         skipped: Images that could not be used; errors.jsonl says why.
         ignored: Files of the source that were passed over, since their names are no images'.
+        ignored_names: The first three of them.
         left_out: Ops of the recipe that were left out, since files hold no floats.
     """
 
@@ -47,6 +52,7 @@ class Summary:
     kept: int
     skipped: int
     ignored: int = 0
+    ignored_names: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
     @property
@@ -55,19 +61,32 @@ class Summary:
         return int(self.skipped > 0)
 
     def __str__(self) -> str:
-        used = self.images - self.skipped
-        if self.written:
-            before = f", {self.kept} were there already" if self.kept else ""
-            lines = [f"wrote {self.written} images from {used} to {self.out}{before}"]
-        else:
-            lines = [f"all {self.kept} images are done already in {self.out}"]
+        lines = [self._done()]
         if self.skipped:
             lines.append(f"skipped {self.skipped} of {self.images}: {self.out / ERRORS} says why")
         if self.ignored:
-            lines.append(f"passed over {self.ignored} files that are not named as images")
+            named = "is not named as an image" if self.ignored == 1 else "are not named as images"
+            shown = ", ".join(self.ignored_names)
+            more = ", ..." if self.ignored > len(self.ignored_names) else ""
+            which = f": {shown}{more}" if shown else ""
+            lines.append(f"passed over {plural(self.ignored, 'file')} that {named}{which}")
         if self.left_out:
             lines.append(f"left out {', '.join(self.left_out)}: image files hold no floats")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
+
+    def _done(self) -> str:
+        used = self.images - self.skipped
+        if self.written:
+            were = "was" if self.kept == 1 else "were"
+            before = f", {self.kept} {were} there already" if self.kept else ""
+            return f"wrote {plural(self.written, 'image')} from {used} to {self.out}{before}"
+        if self.kept == 1:
+            return f"the one image is done already in {self.out}"
+        if self.kept:
+            return f"all {self.kept} images are done already in {self.out}"
+        if self.images == 1:
+            return "nothing written: the one image could not be used"
+        return f"nothing written: none of the {self.images} images could be used"
 
 
 def expand(
@@ -167,7 +186,7 @@ class _Run:
                     if made.reason:
                         relative = self.job.listing.sources[made.index].relative
                         if strict:
-                            reason = f"{made.reason} (without strict it would be skipped)"
+                            reason = f"{made.reason} (without --strict it would be skipped)"
                             raise DataError(relative, reason)
                         errors.add(relative, made.reason)
                     else:
@@ -184,6 +203,7 @@ class _Run:
             kept,
             errors.count,
             self.job.listing.ignored,
+            self.job.listing.ignored_names,
             self.job.left_out,
         )
 
@@ -193,7 +213,7 @@ class _Run:
         images = range(self.job.record.images)
 
         def trusted(row: Row) -> bool:
-            if row.index not in images:
+            if row.index not in images or not self._is_of_this_job(row):
                 return False
             self.seen[row.index] = row.source_sha256
             expected = {each.copy: each.path for each in outputs(row.index)}
@@ -210,6 +230,15 @@ class _Run:
             for key in keys:
                 self.manifest.drop(key)
         return pending
+
+    def _is_of_this_job(self, row: Row) -> bool:
+        """Tells whether a row says of its source what this job would say."""
+        source = self.job.listing.sources[row.index]
+        return (
+            (row.source, row.label) == (source.relative, source.label)
+            and (row.seed, row.epoch) == (self.job.recipe.seed, row.copy)
+            and _SHA256.fullmatch(row.source_sha256) is not None
+        )
 
     def _is_there(self, row: Row) -> bool:
         try:

@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augpipe.data.encode import EXTENSIONS, Format
 from augpipe.data.folder import Listing, scan
-from augpipe.errors import UsageError, reason
-from augpipe.expansion.manifest import versions
+from augpipe.errors import RecipeError, UsageError, printable, reason
+from augpipe.expansion.manifest import is_pipe, versions
 from augpipe.expansion.names import Names, choose
 from augpipe.recipe import Recipe, load
+from augpipe.yamltree import parse
 
 JOB = "job.json"
 MANIFEST = "manifest.jsonl"
@@ -46,7 +47,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.copies <= 2**32:
-            raise UsageError(f"copies is {self.copies}: at least 1 copy of each image is made")
+            raise UsageError(f"copies is {self.copies}: it goes from 1 to {2**32}")
         if self.format not in get_args(Format):
             allowed = ", ".join(get_args(Format))
             raise UsageError(f"format is {self.format!r}: it is one of {allowed}")
@@ -63,7 +64,7 @@ class Record(BaseModel):
     """The version of this file's form."""
     source: str
     """The absolute path of the images."""
-    images: int
+    images: Annotated[int, Field(ge=0, lt=2**63)]
     """How many images the source had."""
     listing_sha256: str
     """Of their relative paths and sizes, in order."""
@@ -197,6 +198,8 @@ def read_record(out: Path) -> Record:
         UsageError: If there is none, or it is damaged.
     """
     path = out / JOB
+    if is_pipe(path):
+        raise UsageError(f"{path}: not a regular file")
     try:
         record = Record.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -206,12 +209,40 @@ def read_record(out: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"{path}: not a job file of this version of augpipe ({at}: {first['msg']})"
-        ) from None
+        what = printable(f"{at}: {first['msg']}".removeprefix(": "))
+        raise UsageError(f"{path}: not a job file of this version of augpipe ({what})") from None
+    except UsageError as error:  # a setting out of its range
+        raise UsageError(f"{path}: not a job file of this version of augpipe ({error})") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not a job file (nested too deeply)") from None
     if hashlib.sha256(record.recipe.encode()).hexdigest() != record.recipe_sha256:
         raise UsageError(f"{path}: the recipe in it was altered")
+    _check_recipe(record.recipe, path)
     return record
+
+
+def recipe_of(record: Record) -> Recipe:
+    """Returns the part of a checked record's recipe that files can hold."""
+    return for_files(load(yaml.safe_load(record.recipe)))[0]
+
+
+def _check_recipe(text: str, path: Path) -> None:
+    """Refuses, in a line, a recipe that this version cannot load or expand."""
+    try:
+        tree = parse(text, "the recipe")  # refuses what YAML could make endless
+        content = tree.plain()
+        if tree.problems or not isinstance(content, dict):
+            raise RecipeError(tree.problems)
+        for_files(load(content))
+    except RecursionError:
+        words = "nested too deeply"
+    except RecipeError as error:
+        words = str(error.problems[0]) if error.problems else "not a mapping"
+    except UsageError as error:
+        words = str(error)
+    else:
+        return
+    raise UsageError(f"{path}: this version cannot use the recipe in it ({printable(words)})")
 
 
 def _fingerprint(listing: Listing) -> str:

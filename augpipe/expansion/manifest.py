@@ -5,28 +5,31 @@ from __future__ import annotations
 import math
 import os
 import platform
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import cv2
 import numpy as np
 import PIL
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 import augpipe
 from augpipe.data.encode import replacing, unwritable
-from augpipe.errors import DataError, reason
+from augpipe.errors import DataError, UsageError, reason
 from augpipe.rng import Trace
 
 _MOST_NUMBERS = 64  # of one parameter in a row; a larger field says nothing to a reader
 
 Parameters = dict[str, dict[str, JsonValue]]
 Key = tuple[int, int]
+_Index = Annotated[int, Field(ge=0, lt=2**63)]  # what the draws can be keyed by
+_Epoch = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,14 @@ class Row:
 
     output: str
     sha256: str
-    bytes: int
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
     source: str
     source_sha256: str
     label: str | None
-    index: int
-    copy: int | None
+    index: _Index
+    copy: _Epoch | None
     seed: int
-    epoch: int | None
+    epoch: _Epoch | None
     parameters: Parameters
     versions: dict[str, str]
 
@@ -74,16 +77,28 @@ def parse_row(line: bytes) -> Row | None:
     """Returns the row of one line, or None if it is not a whole row."""
     try:
         return _ROW.validate_json(line) if line.endswith(b"\n") else None
-    except ValidationError:
+    except (ValidationError, RecursionError):
         return None
+
+
+def is_pipe(path: Path) -> bool:
+    """Tells whether something that is no file has a file's name: opening it might never end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def rows_of(path: Path) -> Iterator[tuple[bytes, Row | None]]:
     """Yields each line of a manifest and its row; nothing if there is no such file.
 
     Raises:
+        UsageError: If it is no regular file.
         DataError: If it cannot be read.
     """
+    if is_pipe(path):
+        raise UsageError(f"{path}: not a regular file")
     try:
         with path.open("rb") as file:
             for line in file:

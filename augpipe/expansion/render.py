@@ -11,7 +11,7 @@ import numpy as np
 
 from augpipe.data.decode import decode, read
 from augpipe.data.encode import encode
-from augpipe.errors import DataError
+from augpipe.errors import AugpipeError, DataError, in_a_line
 from augpipe.expansion.jobs import Settings
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions
 from augpipe.expansion.names import Output
@@ -67,8 +67,9 @@ class Renderer:
         pipeline makes of the source's index in epoch k, whichever copies are asked for together.
 
         Raises:
-            DataError: If the source cannot be decoded, or the recipe or the format cannot
-                take it. Its `where` is the source's relative path.
+            DataError: If the source cannot be decoded, the recipe or the format cannot take
+                it, or anything else goes wrong with it. Its `where` is the source's relative
+                path.
         """
         try:
             data = read(origin.path, name=origin.relative)
@@ -84,9 +85,10 @@ class Renderer:
             raise DataError(origin.relative, error.reason if own else str(error)) from error
         except MemoryError as error:
             raise DataError(origin.relative, "not enough memory") from error
-        except Exception as error:
-            error.add_note(f"while expanding {origin.path}")
+        except AugpipeError:
             raise
+        except Exception as error:  # one image must not end the work on all others
+            raise DataError(origin.relative, in_a_line(error)) from error
 
     def _copies(
         self, image: Array, origin: Origin, digest: str, outputs: Sequence[Output]

@@ -14,21 +14,30 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-import yaml
 
 from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
-from augpipe.errors import AugpipeError, DataError, UsageError, reason
+from augpipe.errors import DataError, UsageError, printable, reason
 from augpipe.expansion.expanding import Meter, Progress
-from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, for_files, read_record
-from augpipe.expansion.manifest import Key, Row, changes, rows_of
+from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, Record, read_record, recipe_of
+from augpipe.expansion.manifest import Key, Row, changes, is_pipe, rows_of
 from augpipe.expansion.names import Output
 from augpipe.expansion.render import Origin, Renderer
-from augpipe.recipe import load
+from augpipe.plan.explain import plural
 
 _SHOWN = 20
 
 Kind = Literal["missing", "altered", "source", "differs", "row", "extra", "unfinished"]
+_SUMMARY: dict[Kind, tuple[str, str]] = {
+    "missing": ("is missing", "are missing"),
+    "altered": ("was altered", "were altered"),
+    "source": ("source is not what it was", "sources are not what they were"),
+    "differs": ("renders differently now", "render differently now"),
+    "row": ("row of the manifest does not fit", "rows of the manifest do not fit"),
+    "extra": ("file is in no row of the manifest", "files are in no row of the manifest"),
+    "unfinished": ("part of the work is not done", "parts of the work are not done"),
+}
+"""What is said of one finding, and of more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class Finding:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.detail}"
+        return printable(f"{self.where}: {self.detail}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +83,25 @@ class Report:
         return int(bool(self.findings))
 
     def __str__(self) -> str:
-        skipped = f"; {self.skipped} images were skipped" if self.skipped else ""
+        were = "was" if self.skipped == 1 else "were"
+        skipped = f"; {plural(self.skipped, 'image')} {were} skipped" if self.skipped else ""
         if not self.findings:
-            return f"all {self.checked} images in {self.out} are as the recipe makes them{skipped}"
+            return printable(self._fine()) + skipped
         counts = Counter(each.kind for each in self.findings)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        parts = [f"{count} {_SUMMARY[kind][count > 1]}" for kind, count in counts.items()]
+        found = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
         lines = [str(each) for each in self.findings[:_SHOWN]]
         if len(self.findings) > _SHOWN:
             lines.append(f"... and {len(self.findings) - _SHOWN} more")
-        return "\n".join([*lines, f"{self.checked} images checked: {kinds}{skipped}"])
+        return "\n".join([*lines, f"checked {plural(self.checked, 'image')}: {found}{skipped}"])
+
+    def _fine(self) -> str:
+        match self.checked:
+            case 0:
+                return f"there is no image in {self.out} to check"
+            case 1:
+                return f"the one image in {self.out} is as the recipe makes it"
+        return f"all {self.checked} images in {self.out} are as the recipe makes them"
 
 
 def verify(
@@ -112,13 +131,12 @@ def verify(
         raise UsageError(f"{out}: no such folder")
     record = read_record(out)
     root = Path(source).expanduser() if source is not None else Path(record.source)
-    if not root.exists():
-        raise UsageError(f"{root}: the images are not there; say where they are now")
-    try:
-        recipe, _ = for_files(load(yaml.safe_load(record.recipe)))
-    except AugpipeError as error:
-        raise UsageError(f"{out}: this version cannot read its recipe: {error}") from error
-    reader = _Reader(out / MANIFEST)
+    if not _exists(root):
+        raise UsageError(
+            f"{root}: the images are not there: say where they are now with --source DIR"
+        )
+    recipe = recipe_of(record)
+    reader = _Reader(out / MANIFEST, record)
     stop = threading.Event()
     checker = _Checker(
         out, root if root.is_dir() else root.parent, Renderer(recipe, record.settings), stop
@@ -134,10 +152,13 @@ def verify(
     findings += _unlisted(out, reader.named)
     skipped = _count_lines(out / ERRORS)
     each = record.outputs // max(record.images, 1)
-    if missing := record.outputs - skipped * each - len(reader.keys):
-        findings.append(
-            Finding("unfinished", str(out), f"{missing} images not made: run expand again")
-        )
+    missing = record.outputs - skipped * each - len(reader.keys)
+    if missing > 0:
+        detail = f"{plural(missing, 'image')} not made: run expand again"
+        findings.append(Finding("unfinished", str(out), detail))
+    elif missing < 0:
+        detail = f"with the manifest, {-missing} more than there are images to make"
+        findings.append(Finding("row", str(out / ERRORS), detail))
     meter(reader.checked, len(findings), last=True)
     return Report(out, reader.checked, skipped, tuple(findings))
 
@@ -147,6 +168,7 @@ class _Reader:
     """Reads a manifest, source by source."""
 
     path: Path
+    record: Record
     checked: int = 0
     keys: set[Key] = field(default_factory=set)
     named: set[str] = field(default_factory=set)
@@ -169,6 +191,8 @@ class _Reader:
     def _problem(self, row: Row | None) -> str:
         if row is None:
             return "not a row of a manifest"
+        if row.index >= self.record.images or (row.copy or 0) >= self.record.settings.copies:
+            return "names an image or a copy that the job does not have"
         if not (_stays_inside(row.output) and _stays_inside(row.source)):
             return "names a file outside the folder"
         if row.key in self.keys or row.output in self.named:
@@ -217,9 +241,9 @@ class _Checker:
             like: What it should be, to say by how much it is not.
         """
         path = self.out / row.output
-        if not path.is_file():
-            return None, [Finding("missing", row.output, "not there: run expand again")]
         try:
+            if not path.is_file():
+                return None, [Finding("missing", row.output, "not there: run expand again")]
             data = path.read_bytes()
         except OSError as error:
             return None, [Finding("missing", row.output, f"cannot be read ({reason(error)})")]
@@ -250,7 +274,16 @@ def _distance(a: bytes, b: bytes) -> str:
     if first.shape != second.shape:
         return f"{first.shape} instead of {second.shape}"
     levels = int(np.abs(first.astype(np.int16) - second).max())
-    return f"by up to {levels} grey levels" if levels else "the same pixels in other bytes"
+    return (
+        f"by up to {plural(levels, 'grey level')}" if levels else "the same pixels in other bytes"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
 
 
 def _stays_inside(relative: str) -> bool:
@@ -269,6 +302,8 @@ def _unlisted(out: Path, named: set[str]) -> Iterator[Finding]:
 
 
 def _count_lines(path: Path) -> int:
+    if is_pipe(path):
+        return 0
     try:
         with path.open("rb") as file:
             return sum(1 for _ in file)

@@ -7,12 +7,13 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pytest
 
-from augpipe import ops, targets
+from augpipe import ops, pipeline, targets
 from augpipe.backends import opencv
 from augpipe.ir import Color, Curve, Warp
 from augpipe.ops.affine import Rotate
 from augpipe.ops.base import Op
 from augpipe.ops.color import Brightness
+from augpipe.ops.distortion import Elastic
 from augpipe.ops.geometry import HorizontalFlip
 from augpipe.rng import Draws
 from augpipe.spec import Number
@@ -158,11 +159,11 @@ def test_a_changed_dtype_is_caught(monkeypatch: Any) -> None:
 
 @pytest.mark.parametrize("shift", [0.5, -0.5])
 def test_half_a_pixel_is_caught(monkeypatch: Any, shift: float) -> None:
-    clauses.boxes_agree_with_pixels(TURN)
+    clauses.targets_agree_with_pixels(TURN)
     moved = np.array([[1.0, 0.0, -0.5 + shift], [0.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
     monkeypatch.setattr(opencv.warp, "_UNHALF", moved)
     with pytest.raises(AssertionError, match="centre at"):
-        clauses.boxes_agree_with_pixels(TURN)
+        clauses.targets_agree_with_pixels(TURN)
 
 
 def test_a_wrong_box_is_caught(monkeypatch: Any) -> None:
@@ -173,6 +174,28 @@ def test_a_wrong_box_is_caught(monkeypatch: Any) -> None:
         fields = (wrong, meaning.source, meaning.size, meaning.box, meaning.lines)
         return real(Warp(*fields, meaning.sampling), row, outlines)
 
-    monkeypatch.setattr(targets, "move_outlines", turned_the_other_way)
+    monkeypatch.setattr(pipeline, "move_outlines", turned_the_other_way)
     with pytest.raises(AssertionError):
-        clauses.boxes_agree_with_pixels(TURN)
+        clauses.targets_agree_with_pixels(TURN)
+
+
+STAYS = {
+    "move_outlines": lambda meaning, row, outlines: outlines,
+    "move_points": lambda meaning, row, points: points,
+}
+
+
+@pytest.mark.parametrize("op", [TURN, Elastic(amplitude=(0.03, 0.03))], ids=["warp", "flow"])
+@pytest.mark.parametrize("name", STAYS)
+def test_a_target_that_stays_behind_is_caught(monkeypatch: Any, name: str, op: Op) -> None:
+    clauses.targets_agree_with_pixels(op)
+    monkeypatch.setattr(pipeline, name, STAYS[name])
+    with pytest.raises(AssertionError):
+        clauses.targets_agree_with_pixels(op)
+
+
+@pytest.mark.parametrize("op", [TURN, Elastic(amplitude=(0.03, 0.03))], ids=["warp", "flow"])
+def test_a_mask_that_stays_behind_is_caught(monkeypatch: Any, op: Op) -> None:
+    monkeypatch.setattr(opencv, "render_mask", lambda meaning, row, mask: mask)
+    with pytest.raises(AssertionError, match="mask"):
+        clauses.targets_agree_with_pixels(op)

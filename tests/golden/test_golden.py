@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import augpipe
-from tests.harness import ROOT
+from augpipe.rng import Trace
+from tests.cases import CASES
+from tests.harness import ROOT, build, meanings
 
 HERE = Path(__file__).parent
 BROKEN = sorted(p for p in (HERE / "recipes").glob("*.yaml") if not p.stem.endswith("_2"))
@@ -45,3 +48,20 @@ def test_explanations(path: Path, request: pytest.FixtureRequest) -> None:
 def test_a_config_opens_with_the_command_that_runs_it(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     assert first.startswith("# augpipe ") and str(path.relative_to(ROOT)) in first
+
+
+def test_random_streams(request: pytest.FixtureRequest) -> None:
+    """Seed to pixels is public API: what each op draws for two samples, to ten digits."""
+    lines = []
+    for case in CASES:
+        trace: Trace = {}
+        meanings(build(case.item), (96, 128), (0, 2**40 + 1), epoch=1, trace=trace)
+        for op, own in trace.items():
+            for name, values in sorted(own.items()):
+                shown = np.array2string(values, precision=10, threshold=12, separator=", ")
+                lines.append(f"{op}.{name}: {' '.join(shown.split())}")
+    compare(
+        "\n".join(dict.fromkeys(lines)) + "\n",
+        HERE / "streams.txt",
+        request.config.option.update_golden,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -325,3 +326,24 @@ def test_alpha_is_not_coloured() -> None:
         out = run(item, image)
         np.testing.assert_array_equal(out[:, :, 3], 99)
         np.testing.assert_array_equal(out[:, :, :3], run(item, photo()))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "brightness",
+        "contrast",
+        {"saturation": {"factor": [0, 2]}},
+        {"hue": {"shift": [-0.5, 0.5]}},
+        {"color_jitter": {"brightness": 0.4}},
+        {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}},
+        {"grayscale": {"p": 1}},
+        {"invert": {"p": 1}},
+    ],
+    ids=str,
+)
+def test_a_grey_image_is_a_colour_image_of_equal_channels(item: Any) -> None:
+    image = grey()
+    for index in range(20):
+        alone = run(item, image, index=index)
+        assert np.array_equal(run(item, np.repeat(image, 3, axis=2), index=index)[:, :, :1], alone)

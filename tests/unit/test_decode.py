@@ -541,9 +541,9 @@ def test_endless_scans_are_refused():
 
 def test_many_comments_take_linear_time():
     data = b"P2 2 1 9\n" + b"#\n" * 2_000_000 + b"9 0"
-    start = time.perf_counter()
+    start = time.process_time()
     assert decode(data).ravel().tolist() == [255, 0]
-    assert time.perf_counter() - start < 5  # about 0.3 s; Pillow alone takes about 20 s
+    assert time.process_time() - start < 5  # about 0.3 s; Pillow alone takes about 20 s
 
 
 def test_a_chunk_that_claims_gigabytes_gets_none(tmp_path):

@@ -24,14 +24,17 @@ _STRIP = 8192  # pixels in one pass: their float32 copy stays in the cache and o
 def color(meaning: Color, row: int, image: Array) -> Array:
     """Maps the colours of one image (H, W, 1 or 3)."""
     channels = image.shape[2]
-    matrix, offset = meaning.matrix[row], meaning.offset[row]
+    matrix, offset = meaning.matrix[row].round(12), meaning.offset[row]
     if meaning.mean[row].any():
         mean = np.asarray(cv2.mean(image)[:channels])
         offset = (offset + meaning.mean[row] @ np.broadcast_to(mean, 3)).round(9)
-    if channels == 1:
-        matrix, offset = matrix[:1].sum(axis=1, keepdims=True), offset[:1]
+    alone = not (matrix - np.diag(np.diagonal(matrix))).any()
+    if channels == 1:  # as a colour image with three equal channels, to the bit
+        if not alone and image.dtype == np.uint8:
+            whole = _on_grid(matrix, offset).astype(np.float64)
+            matrix, offset = whole[:, :3], whole[:, 3]
+        matrix, offset, alone = matrix[:1].sum(axis=1, keepdims=True), offset[:1], True
     gain, norm = np.diagonal(matrix), meaning.norm
-    alone = (matrix == np.diag(gain)).all()
     if alone and (gain == 1.0).all() and not offset.any():
         return image if norm is None else normalize(norm, image)
     if image.dtype != np.uint8:

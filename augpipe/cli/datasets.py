@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from augpipe.cli.console import progress
-from augpipe.cli.options import Overrides, RecipePath
+from augpipe.cli.options import Overrides, RecipePath, check_order
 
 Workers = Annotated[
     int | None,
@@ -50,6 +50,7 @@ def expand(
     The same command again goes on where the last one stopped. A manifest.jsonl beside the
     images has a row for each: its source, its draws and its hash.
     """
+    check_order(recipe, source, "RECIPE IN OUT")
     from augpipe.expansion import expand
 
     with progress("expanding") as report:
@@ -68,7 +69,8 @@ def expand(
             progress=report,
         )
     print(summary)
-    print(f"next: augpipe verify {_quoted(out)}")
+    if summary.written or summary.kept:
+        print(f"next: augpipe verify {_quoted(out)}")
     raise typer.Exit(summary.exit_code)
 
 

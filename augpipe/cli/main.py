@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from augpipe import __version__
 from augpipe.cli import datasets, pictures, recipes
-from augpipe.errors import AugpipeError, reason
+from augpipe.errors import AugpipeError, RecipeError, in_a_line, printable, reason
 
 
 class Commands(TyperGroup):
@@ -56,16 +56,16 @@ def tell(error: BaseException) -> int:
             return 1
         case KeyboardInterrupt():
             words = ": ".join(("stopped", *getattr(error, "__notes__", ())))
+        case RecipeError():
+            words = "\n".join(printable(str(problem)) for problem in error.problems)
         case AugpipeError():
-            words = str(error)
+            words = printable(str(error))
         case OSError() if error.strerror:
-            words = f"{error.filename or 'output'}: {reason(error)}"
+            words = printable(f"{error.filename or 'output'}: {reason(error)}")
         case MemoryError():
             words = "not enough memory"
         case _:
-            name = type(error).__name__
-            lines = str(error).strip().splitlines() or ["no message"]
-            words = f"internal error: {name}: {lines[0]} (--debug shows where)"
+            words = printable(f"internal error: {in_a_line(error)} (--debug shows where)")
     print(words, file=sys.stderr)
     return error.exit_code if isinstance(error, AugpipeError) else 1
 

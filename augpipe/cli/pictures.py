@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from augpipe.cli.options import Overrides, RecipePath
-from augpipe.errors import UsageError, reason
+from augpipe.cli.options import Overrides, RecipePath, check_order
+from augpipe.errors import UsageError, printable, reason
 
 Images = Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images, or one image.")]
 
@@ -22,7 +22,9 @@ def preview(
     ],
     samples: Annotated[int, typer.Option(min=1, max=100, help="Images to show.")] = 3,
     variants: Annotated[int, typer.Option(min=1, max=100, help="Variants of each.")] = 5,
-    epoch: Annotated[int, typer.Option(min=0, help="The epoch of the first variant.")] = 0,
+    epoch: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="The epoch of the first variant.")
+    ] = 0,
     annotations: Annotated[
         Path | None,
         typer.Option(metavar="COCO.json", help="Boxes, outlines and keypoints to draw."),
@@ -37,10 +39,12 @@ def preview(
 
     Variant k of an image is what training sees in epoch k and what expand writes as copy k.
     """
+    check_order(recipe_path, path, "RECIPE PATH")
     _check_out(out)
     from augpipe import recipe as recipes
     from augpipe.data.encode import write_atomic
     from augpipe.data.folder import scan
+    from augpipe.plan.explain import plural
     from augpipe.report.annotations import read_annotations
     from augpipe.report.html import draw_html
     from augpipe.report.preview import build_preview
@@ -62,9 +66,9 @@ def preview(
     data = draw_html(preview).encode(errors="replace") if as_page else draw_sheet(preview)
     write_atomic(out, data)
     for error in errors:
-        print(f"left out {error}", file=sys.stderr)
-    images = "1 image" if len(preview.stories) == 1 else f"{len(preview.stories)} images"
-    print(f"{out}: {images} of {len(listing.sources)}, {variants} variants each")
+        print(printable(f"left out {error}"), file=sys.stderr)
+    images = plural(len(preview.stories), "image")
+    print(f"{out}: {images} of {len(listing.sources)}, {plural(variants, 'variant')} each")
     raise typer.Exit(int(bool(errors)))
 
 
@@ -90,8 +94,13 @@ def bench(
     overrides: Overrides = None,
 ) -> None:
     """Measure images per second here, pass by pass."""
+    check_order(recipe_path, path, "RECIPE PATH")
     from augpipe.data.folder import scan
     from augpipe.pipeline import load
     from augpipe.report.speed import measure
 
-    print(measure(load(recipe_path, overrides or ()), scan(path), seconds))
+    speed = measure(load(recipe_path, overrides or ()), scan(path), seconds)
+    for error in speed.left_out:
+        print(printable(f"left out {error}"), file=sys.stderr)
+    print(speed)
+    raise typer.Exit(int(bool(speed.left_out)))

@@ -36,7 +36,7 @@ def explain(
     path: RecipePath,
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(metavar="H W", min=1, help="Follow an image of this size through it."),
+        typer.Option(metavar="H W", help="Follow an image of this size, 1 to 65535 a side."),
     ] = None,
     overrides: Overrides = None,
 ) -> None:

@@ -48,7 +48,8 @@ class Loader:
     k-th time (from 0) is keyed by index + k * len(base).
 
     Targets that are numbers, tensors or arrays are collated as torch's `default_collate` does
-    (integers become int64); of anything else there is a list.
+    (integers become int64); of anything else, and of what it cannot take (arrays of different
+    shapes, or of objects), there is a list.
 
     Args:
         base: A map-style dataset of (image, target), whose items may be read from several
@@ -65,7 +66,7 @@ class Loader:
         drop_last: Leave out a last batch that is smaller.
         on_error: What to do with a sample that fails: raise, or leave it out of its batch and
             append its DataError to `skipped`, which each epoch empties.
-        sampler: Gives the epoch's indices; its `set_epoch` is called, if it has one. A resumed
+        sampler: Gives the epoch's indices, and has a length; its `set_epoch` is called, if it has one. A resumed
             epoch needs the same indices from it again.
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
 
@@ -107,12 +108,12 @@ class Loader:
         self._apply = apply
         self._seed = seed
         self._workers = workers
-        self._device = torch.device(device)
+        self._device = _usable(device)
         self._shuffle = sampler is None and shuffle is not False
         self._drop_last = drop_last
         self._on_error = on_error
         self._sampler = sampler
-        self._samples = self._length if sampler is None else len(sampler)  # type: ignore[arg-type]
+        self._samples = self._length if sampler is None else _length(sampler)
         self._next = self._at = (check_epoch(epoch), 0)
         self._run = object()
 
@@ -141,14 +142,26 @@ class Loader:
         The batch size may be another. After an epoch's last batch the rest has no batch.
 
         Raises:
-            UsageError: If the state is of another seed, dataset or way to shuffle.
+            UsageError: If the state is of another seed, dataset or way to shuffle, or no state.
         """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"a state is what state_dict returned, not {type(state).__name__}")
+        for name in ("epoch", "samples", *self._identity()):
+            if name not in state:
+                raise UsageError(f"the saved state has no {name}: it is not this loader's")
         for name, here in self._identity().items():
             if state.get(name) != here:
                 raise UsageError(
                     f"the saved state has {name} {state.get(name)}, this loader has {here}"
                 )
-        self._go_to(check_epoch(state["epoch"]), int(state["samples"]))
+        epoch, samples = state["epoch"], state["samples"]
+        if not all(isinstance(each, int) for each in (epoch, samples)):
+            raise UsageError(
+                f"the saved state has epoch {epoch!r} and samples {samples!r}: not whole numbers"
+            )
+        if not 0 <= samples <= self._samples:
+            raise UsageError(f"the saved state has samples {samples}: 0 to {self._samples}")
+        self._go_to(check_epoch(epoch), samples)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         epoch, start = self._next
@@ -249,9 +262,8 @@ def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
         return torch.stack(images), targets
     try:
         return torch.stack(images), default_collate(targets)
-    except RuntimeError as error:
-        reason = f"{error} (in a dict or a tuple they would be left as a list)"
-        raise DataError(f"the targets of the batch from sample {samples[0][0]}", reason) from error
+    except (RuntimeError, TypeError):  # different shapes, or no numbers in them
+        return torch.stack(images), targets
 
 
 def _image_tensor(index: int, image: Any) -> Tensor:
@@ -264,6 +276,36 @@ def _image_tensor(index: int, image: Any) -> Tensor:
     pixels = np.asarray(image)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """Returns a device that tensors can be put on.
+
+    Raises:
+        UsageError: If this is none.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        first = (str(error).strip().splitlines() or ["not available"])[0]
+        raise UsageError(f"device {str(device)!r} cannot be used: {first}") from error
+    return found
+
+
+def _length(sampler: Any) -> int:
+    """Returns how many indices a sampler gives in an epoch.
+
+    Raises:
+        UsageError: If it does not say.
+    """
+    try:
+        return len(sampler)
+    except (TypeError, NotImplementedError):
+        raise UsageError(
+            f"the sampler {type(sampler).__name__} has no length: give a list of indices or a "
+            "torch Sampler (a generator would be used up after one epoch)"
+        ) from None
 
 
 def _size(image: Tensor) -> str:

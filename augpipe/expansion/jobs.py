@@ -223,7 +223,7 @@ def read_record(out: Path) -> Record:
 
 def recipe_of(record: Record) -> Recipe:
     """Returns the part of a checked record's recipe that files can hold."""
-    return for_files(load(yaml.safe_load(record.recipe)))[0]
+    return for_files(load(parse(record.recipe, JOB).plain()))[0]
 
 
 def _check_recipe(text: str, path: Path) -> None:

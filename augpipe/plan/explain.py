@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from augpipe.errors import UsageError
 from augpipe.ir import Meaning, Warp, size_after
 from augpipe.plan.nodes import Node, Step, node, realise
 from augpipe.plan.placement import PLACEMENTS
@@ -14,6 +16,7 @@ from augpipe.plan.rules import RULES
 from augpipe.rng import Draws
 from augpipe.types import Frame, Ints
 
+_LONGEST = 65_535  # pixels of a side that a size may have
 _DRAWS = 256  # how many draws a size is said to range over
 _WORDS = {"Color": "colour matrix", "Curve": "curve table", "Flow": "flow field"}
 _HEAD = ("#", "pass", "op", "when", "size after", "why")
@@ -114,9 +117,13 @@ def explain(
     Args:
         sample: The plan of the sample section.
         batch: The plan of the batch section.
-        size: The (height, width) of the images, to say the frame size after each pass; one
-            that is drawn is given as what 256 draws span.
+        size: The (height, width) of the images, each from 1 to 65535, to say the frame size
+            after each pass; one that is drawn is given as what 256 draws span.
+
+    Raises:
+        UsageError: If the size is not two such numbers.
     """
+    size = None if size is None else _checked(size)
     parts = [
         Part(place.section, tuple(nodes), place.backend, place.why)
         for nodes, place in zip((sample, batch), PLACEMENTS, strict=True)
@@ -142,6 +149,18 @@ def explain(
                 )
             )
     return Explanation(tuple(parts), tuple(passes), size)
+
+
+def _checked(size: Sequence[int]) -> tuple[int, int]:
+    try:
+        height, width = (operator.index(side) for side in size)
+    except (TypeError, ValueError):
+        height, width = 0, 0
+    if not (1 <= height <= _LONGEST and 1 <= width <= _LONGEST):
+        raise UsageError(
+            f"size {size!r}: needs two whole numbers, height and width, from 1 to {_LONGEST}"
+        )
+    return height, width
 
 
 def count(nodes: Sequence[Node]) -> tuple[int, int]:

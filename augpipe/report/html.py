@@ -26,7 +26,7 @@ h3 { font-size: .95rem; margin: 1rem 0 .5rem; font-weight: 500; color: var(--pal
 p { margin: .15rem 0; color: var(--pale); }
 section { margin-top: 1.5rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
 .row { display: grid; gap: 1rem; margin-top: .75rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(180px, 44vw), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(168px, 44vw), 1fr)); }
 figure { margin: 0; min-width: 0; }
 img { display: block; max-width: 100%; height: auto; border: 1px solid var(--rule); }
 .pixels img { image-rendering: pixelated; }

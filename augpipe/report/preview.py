@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TypeVar
 
 from augpipe.data.folder import Listing, Source
-from augpipe.errors import DataError
+from augpipe.errors import AugpipeError, DataError, UsageError, in_a_line
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import count, plural
 from augpipe.recipe import Recipe
 from augpipe.report.annotations import Annotations
 from augpipe.report.story import Preview, Story, tell
+
+MOST = 100
+"""Images, and variants of each, in one preview."""
 
 _T = TypeVar("_T")
 
@@ -31,17 +34,24 @@ def build_preview(
         recipe: What to do.
         listing: The images to choose from.
         title: The preview's heading.
-        samples: How many images: those with annotations first, then spread over the classes.
-        variants: How many epochs of each.
-        epoch: The first of them.
+        samples: How many images, 1 to 100: those with annotations first, then spread over the classes.
+        variants: How many epochs of each, 1 to 100.
+        epoch: The first of them; the last is below 2**32.
         annotations: Boxes, masks and keypoints to draw.
 
     Returns:
         The preview, and the images that could not be used; others took their places.
 
     Raises:
+        UsageError: If a number is out of its range.
         DataError: If no image could be used.
     """
+    for name, number in (("samples", samples), ("variants", variants)):
+        if not 1 <= number <= MOST:
+            raise UsageError(f"{name} is {number}: it goes from 1 to {MOST}")
+    if not 0 <= epoch <= 2**32 - variants:
+        last = f"{2**32 - variants} with {plural(variants, 'variant')}"
+        raise UsageError(f"epoch is {epoch}: it goes from 0 to {last}")
     known = annotations or Annotations()
     seen = recipe.model_copy(update={"sample": tuple(op for op in recipe.sample if not op.last)})
     stories: list[Story] = []
@@ -55,6 +65,10 @@ def build_preview(
             )
         except DataError as error:
             errors.append(error)
+        except AugpipeError:
+            raise
+        except Exception as error:  # one image must not end the preview
+            errors.append(DataError(source.path, in_a_line(error)))
         else:
             stories.append(story)
     if not stories:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
@@ -88,8 +89,10 @@ class _Page:
     def row(self, pictures: Sequence[Picture], names: dict[int, str]) -> None:
         """Adds pictures side by side with their captions, in as many rows as they need."""
         self.y += 6
-        for start in range(0, len(pictures), self.columns):
-            part = pictures[start : start + self.columns]
+        rows = -(-len(pictures) // self.columns)
+        starts = [-(-i * len(pictures) // rows) for i in range(rows + 1)]  # 7 as 4 and 3
+        for start, stop in itertools.pairwise(starts):
+            part = pictures[start:stop]
             images = [drawn(picture, self.cell, names) for picture in part]
             below = self.y + max(image.height for image in images)
             deepest = below

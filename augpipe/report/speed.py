@@ -16,9 +16,11 @@ import numpy as np
 
 from augpipe.backends import opencv
 from augpipe.data.decode import decode
-from augpipe.data.folder import Listing
+from augpipe.data.folder import Listing, Source
+from augpipe.errors import AugpipeError, DataError, in_a_line
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import kind_in_words, plural
+from augpipe.targets import Sample
 from augpipe.types import Array
 
 _IMAGES = 32
@@ -37,6 +39,7 @@ class Speed:
         pixels: Their size on average.
         rounds: How many times.
         parts: What is done and its milliseconds an image (median of the rounds), in order.
+        left_out: The images that could not be used.
     """
 
     machine: tuple[str, ...]
@@ -44,6 +47,7 @@ class Speed:
     pixels: float
     rounds: int
     parts: tuple[tuple[str, float], ...]
+    left_out: tuple[DataError, ...] = ()
 
     @property
     def total(self) -> float:
@@ -81,8 +85,8 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
     """Measures a recipe's sample section.
 
     A round decodes the images, draws and composes their parameters (together, as datasets and
-    loaders do), and does each pass. There is a round to warm up, and then as many as fit into
-    the time, but three at least.
+    loaders do), and does each pass. Each image is tried alone, and left out if that fails;
+    then there is a round to warm up, and then as many as fit into the time, but three at least.
 
     Args:
         pipe: What to measure.
@@ -90,15 +94,17 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
         seconds: How long to measure, about.
 
     Raises:
-        DataError: If an image cannot be read.
+        DataError: If no image can be used.
     """
     import cv2
 
     count = min(_IMAGES, len(listing.sources))
-    paths = [listing.sources[i * len(listing.sources) // count].path for i in range(count)]
+    chosen = [listing.sources[i * len(listing.sources) // count] for i in range(count)]
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
+        paths, left_out = _usable(pipe, chosen)
+        count = len(paths)
         pixels = _round(pipe, paths, 0, _Clock())
         clocks: list[_Clock] = []
         end = time.perf_counter() + seconds
@@ -111,7 +117,28 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
         (name, statistics.median(clock.spent[name] for clock in clocks) * 1000.0 / count)
         for name in clocks[0].spent
     )
-    return Speed(_machine(), count, pixels / count, len(clocks), parts)
+    return Speed(_machine(), count, pixels / count, len(clocks), parts, left_out)
+
+
+def _usable(pipe: Pipeline, sources: list[Source]) -> tuple[list[Path], tuple[DataError, ...]]:
+    """Returns the images that can be read and augmented, and why the others cannot."""
+    usable: list[Path] = []
+    errors: list[DataError] = []
+    for index, source in enumerate(sources):
+        try:
+            pipe.run([Sample(decode(source.path))], np.array([index]))
+        except DataError as error:
+            named = error.where == str(source.path)
+            errors.append(error if named else DataError(source.path, str(error)))
+        except AugpipeError:
+            raise
+        except Exception as error:
+            errors.append(DataError(source.path, in_a_line(error)))
+        else:
+            usable.append(source.path)
+    if not usable:
+        raise errors[0]
+    return usable, tuple(errors)
 
 
 def _round(pipe: Pipeline, paths: list[Path], epoch: int, clock: _Clock) -> int:

@@ -19,6 +19,9 @@ from augpipe.targets import Sample
 from augpipe.types import Array
 
 
+_MOST_NUMBERS = 8  # of one draw in a note: four corners
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One cell of a preview.
@@ -162,14 +165,20 @@ def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Pi
 
 
 def _drawn(step: Step, trace: Trace, named: bool) -> str:
-    """Words the numbers that were drawn for a step: "angle -7.3"."""
+    """Words the numbers that were drawn for a step: "angle -7.3", "box 34 12 200 180"."""
     numbers = [
-        f"{name.replace('_', ' ')} {float(values[0]):.3g}"
+        f"{name.replace('_', ' ')} {' '.join(map(_number, values[0].flat))}"
         for name, values in trace.get(step.key, {}).items()
-        if values.ndim == 1 and values.dtype.kind in "if" and values[0] != 0
+        if values.dtype.kind in "if"
+        and 0 < values[0].size <= _MOST_NUMBERS
+        and (values.ndim > 1 or values[0] != 0)
     ]
     words = ", ".join(numbers)
     return f"{step.op.name()}: {words}".removesuffix(": ") if named else words
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _resized(before: Array, after: Array) -> tuple[str, ...]:

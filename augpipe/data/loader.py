@@ -66,8 +66,8 @@ class Loader:
         drop_last: Leave out a last batch that is smaller.
         on_error: What to do with a sample that fails: raise, or leave it out of its batch and
             append its DataError to `skipped`, which each epoch empties.
-        sampler: Gives the epoch's indices, and has a length; its `set_epoch` is called, if it has one. A resumed
-            epoch needs the same indices from it again.
+        sampler: Gives the epoch's indices, and has a length; its `set_epoch` is called, if it
+            has one. A resumed epoch needs the same indices from it again.
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
 
     Raises:
@@ -258,12 +258,13 @@ def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
                 f"{_size(images[0])}: a batch needs one size, so end the recipe's geometry with "
                 "resize, random_resized_crop or center_crop (and one number of channels)",
             )
+    batch = torch.stack(images)
     if not all(isinstance(each, _NUMERIC) for each in targets):
-        return torch.stack(images), targets
+        return batch, targets
     try:
-        return torch.stack(images), default_collate(targets)
+        return batch, default_collate(targets)
     except (RuntimeError, TypeError):  # different shapes, or no numbers in them
-        return torch.stack(images), targets
+        return batch, targets
 
 
 def _image_tensor(index: int, image: Any) -> Tensor:

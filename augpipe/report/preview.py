@@ -34,7 +34,8 @@ def build_preview(
         recipe: What to do.
         listing: The images to choose from.
         title: The preview's heading.
-        samples: How many images, 1 to 100: those with annotations first, then spread over the classes.
+        samples: How many images, 1 to 100: those with annotations first, then spread over the
+            classes.
         variants: How many epochs of each, 1 to 100.
         epoch: The first of them; the last is below 2**32.
         annotations: Boxes, masks and keypoints to draw.

@@ -18,7 +18,6 @@ from augpipe.rng import Trace
 from augpipe.targets import Sample
 from augpipe.types import Array
 
-
 _MOST_NUMBERS = 8  # of one draw in a note: four corners
 
 

@@ -144,6 +144,11 @@ def test_explain_follows_a_size(run: Run) -> None:
     assert "224 × 224" in out
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 65536), (-1, 5)])
+def test_explain_refuses_a_size_that_no_image_has(run: Run, size: tuple[int, int]) -> None:
+    assert "from 1 to 65535" in run.refused("explain", QUICK, "--size", *size)
+
+
 def test_ops_lists_and_describes(run: Run) -> None:
     assert "random_resized_crop" in run("ops")[1]
     assert "degrees: [-15, 15]" in run("ops", "rotate")[1]
@@ -162,6 +167,7 @@ def test_preview_writes_a_file_and_says_where(run: Run, tmp_path: Path, name: st
     out = tmp_path / name
     args = ("preview", QUICK, GARMENTS, "-o", out, "--samples", 1, "--variants", 2, "--epoch", 3)
     assert run(*args) == (0, f"{out}: 1 image of 240, 2 variants each\n", "")
+    assert run(*args, "--variants", 1)[1].endswith(", 1 variant each\n")
     assert out.stat().st_size > 1000
 
 
@@ -189,6 +195,32 @@ def test_preview_without_permission(run: Run, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     line = run.refused("preview", QUICK, GARMENTS, "-o", tmp_path / "a.png", code=1)
     assert "permission denied" in line
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--epoch", -1),
+        ("--epoch", 2**32),
+        ("--epoch", 2**32 - 1),
+        ("--samples", 0),
+        ("--samples", 101),
+        ("--variants", 0),
+        ("--variants", 101),
+    ],
+)
+def test_preview_numbers_out_of_range(run: Run, tmp_path: Path, option: tuple[str, int]) -> None:
+    code, _, err = run("preview", QUICK, GARMENTS, "-o", tmp_path / "a.png", *option)
+    assert code == 2
+    assert option[0].strip("-") in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_bench_leaves_out_what_it_cannot_use(run: Run, images: Path) -> None:
+    (images / "bad.png").touch()
+    code, out, err = run("bench", QUICK, images, "--seconds", 0.1)
+    assert (code, err) == (1, f"left out {images}/bad.png: empty file\n")
+    assert "3 images of 120 pixels" in out
 
 
 def test_bench_names_machine_and_passes(run: Run) -> None:
@@ -267,6 +299,34 @@ def test_expand_refuses_strict_and_odd_values(run: Run, images: Path, tmp_path: 
     assert run("expand", QUICK, images, tmp_path / "o", "--format", "gif")[0] == 2
     assert run("expand", QUICK, images, tmp_path / "o", "--copies", "0")[0] == 2
     assert "no such folder" in run.refused("verify", tmp_path / "none")
+
+
+def test_expand_of_nothing_readable_has_no_next_step(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).touch()
+    code, text, _ = run("expand", QUICK, tmp_path / "in", tmp_path / "out")
+    assert code == 1
+    assert text.startswith("nothing written: none of the 2 images could be used\n")
+    assert "next:" not in text
+
+
+def test_a_recipe_and_a_folder_in_each_others_place(run: Run, images: Path, tmp_path: Path) -> None:
+    line = run.refused("expand", images, QUICK, tmp_path / "out")
+    assert line == f"{images} is a folder and {QUICK} a recipe: the order is RECIPE IN OUT\n"
+    out = ("-o", tmp_path / "a.png")
+    assert "order is RECIPE PATH" in run.refused("preview", images, QUICK, *out)
+    assert "order is RECIPE PATH" in run.refused("bench", images, QUICK)
+
+
+def test_control_characters_in_names_are_escaped(run: Run, images: Path, tmp_path: Path) -> None:
+    (images / "1\n\x1b[2J.png").touch()
+    line = run.refused("expand", QUICK, images, tmp_path / "out", "--strict", code=1)
+    assert r"1\n\x1b[2J.png: empty file" in line
+    bad = images / "a\nb.yaml"
+    assert r"a\nb.yaml" in run.refused("check", bad)
+    _, _, err = run("preview", QUICK, images, "-o", tmp_path / "a.png", "--samples", 3)
+    assert err == f"left out {images}/1\\n\\x1b[2J.png: empty file\n"
 
 
 # ---------------------------------------------------------------- what must never show a traceback

@@ -1,6 +1,7 @@
 """Expansion of real images: what is written, the same bytes killed or not, on any workers."""
 
 import hashlib
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -225,3 +226,42 @@ def test_outputs_that_were_lost_come_back(source: Path, recipe: Path, tmp_path: 
     (out / "coat" / "coat_00__1.png").write_bytes(b"short")
     assert expand(recipe, source, out, copies=2).written == 4
     assert tree(out) == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": "bag/bag_01.png"},
+        {"label": "coat"},
+        {"seed": 8},
+        {"epoch": 1},
+        {"index": 1},
+        {"source_sha256": ""},
+    ],
+)
+def test_rows_that_say_another_thing_are_not_trusted(
+    source: Path, recipe: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    expand(recipe, source, out)
+    whole = tree(out)
+    lines = whole["manifest.jsonl"].decode().splitlines(keepends=True)
+    lines[0] = json.dumps({**json.loads(lines[0]), **change}) + "\n"
+    (out / "manifest.jsonl").write_text("".join(lines))
+    summary = expand(recipe, source, out)
+    assert summary.written == 1
+    assert tree(out) == whole
+
+
+def test_the_summary_counts_in_words(source: Path, recipe: Path, tmp_path: Path) -> None:
+    one, out = source / "bag" / "bag_00.png", tmp_path / "out"
+    assert str(expand(recipe, one, out)) == f"wrote 1 image from 1 to {out}"
+    assert str(expand(recipe, one, out)) == f"the one image is done already in {out}"
+    assert str(verify(out)) == f"the one image in {out} is as the recipe makes it"
+    for name in ("a.txt", "b\x1b[2J.txt", "c.txt", "d.txt"):
+        (source / "bag" / name).touch()
+    (source / "bag" / "e.png").touch()
+    said = str(expand(recipe, source, tmp_path / "all"))
+    words = r"passed over 4 files that are not named as images: "
+    assert words + r"bag/a.txt, bag/b\x1b[2J.txt, bag/c.txt, ..." in said
+    assert str(verify(tmp_path / "all")).endswith("; 1 image was skipped")

@@ -1,6 +1,7 @@
 """Expansion that cannot start, cannot go on, or skips images."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from PIL import Image
 
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.expansion import expand, expanding, verify
+from augpipe.pipeline import Pipeline
 from augpipe.recipe import load
 from tests.e2e.expansion import rows, start, tree, wait_for_lines
 
@@ -118,7 +120,7 @@ def test_unreadable_images_are_skipped_and_listed(
     ]
     assert errors[0]["reason"] == "empty file"
     assert "skipped 3 of 15" in str(summary)
-    assert "passed over 1 files" in str(summary)
+    assert "passed over 1 file that is not named as an image: coat/notes.txt" in str(summary)
     whole = tree(out)
     again = expand(recipe, source, out, copies=2)
     assert (again.written, again.kept, again.skipped, again.exit_code) == (0, 24, 3, 1)
@@ -272,3 +274,118 @@ def test_nothing_to_expand(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         expand(recipe, tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_where_no_image_can_be_used_nothing_is_said_to_be_done(
+    recipe: Path, tmp_path: Path
+) -> None:
+    for count, words in ((1, "the one image could"), (3, "none of the 3 images could")):
+        source = tmp_path / f"in{count}"
+        source.mkdir()
+        for number in range(count):
+            (source / f"{number}.png").write_text("no image")
+        said = str(expand(recipe, source, tmp_path / f"out{count}")).splitlines()
+        assert said[0].startswith(f"nothing written: {words}")
+        assert said[1].startswith(f"skipped {count} of {count}: ")
+    assert "there is no image in" in str(verify(tmp_path / "out3"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("error", [ZeroDivisionError("no\nluck"), MemoryError(), KeyError()])
+def test_an_image_that_breaks_the_pipeline_is_skipped(
+    source: Path,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    workers: int,
+) -> None:
+    run = Pipeline.run
+
+    def failing(self: Pipeline, samples: Any, indices: Any, *args: Any) -> Any:
+        if indices[0] == 2:
+            raise error
+        return run(self, samples, indices, *args)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "run", failing)
+        summary = expand(recipe, source, out, workers=workers)
+        assert (summary.written, summary.skipped) == (11, 1)
+        (line,) = (out / "errors.jsonl").read_text().splitlines()
+        words = {"ZeroDivisionError": "ZeroDivisionError: no", "KeyError": "KeyError: no message"}
+        assert json.loads(line) == {
+            "source": "bag/bag_02.png",
+            "reason": words.get(type(error).__name__, "not enough memory"),
+        }
+        with pytest.raises(AugpipeError, match=r"bag_02\.png: .*\(without --strict it would"):
+            expand(recipe, source, out, strict=True)
+    expand(recipe, source, out)
+    expand(recipe, source, tmp_path / "whole")
+    assert tree(out) == tree(tmp_path / "whole")
+
+
+def _with_recipe(text: str) -> dict[str, str]:
+    return {"recipe": text, "recipe_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": -1},
+        {"images": "many"},
+        {"images": 10**30},
+        {"source": 7},
+        {"settings": []},
+        {"settings": {"copies": 0}},
+        {"settings": {"copies": 2**40}},
+        {"settings": {"format": "gif"}},
+        {"versions": {"a": {}}},
+        {"new\nkey": 1},
+        _with_recipe("- 1"),
+        _with_recipe(""),
+        _with_recipe("{"),
+        _with_recipe("version: 1\nsample: [rotat, shea]"),
+        _with_recipe("version: 1\nsample: &a [*a]"),
+        _with_recipe("[" * 5000),
+        _with_recipe("version: 1\nsample: " + "[" * 5000 + "]" * 5000),
+        _with_recipe("version: 1\nbatch: [rotate]"),
+    ],
+)
+def test_a_damaged_job_file_is_a_line(
+    source: Path, recipe: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    expand(recipe, source, out)
+    job = out / "job.json"
+    job.write_text(json.dumps({**json.loads(job.read_text()), **change}))
+    for call in (lambda: verify(out), lambda: expand(recipe, source, out)):
+        with pytest.raises(UsageError, match=re.escape(f"{job}: ")) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_job_file_that_is_nested_absurdly_or_a_pipe_is_a_line(
+    source: Path, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    expand(recipe, source, out)
+    job = out / "job.json"
+    job.write_text('{"a":' * 100_000)
+    with pytest.raises(UsageError, match=r"job\.json: not a job file"):
+        verify(out)
+    job.unlink()
+    os.mkfifo(job)
+    for call in (lambda: verify(out), lambda: expand(recipe, source, out)):
+        with pytest.raises(UsageError, match=r"job\.json: not a regular file"):
+            call()
+
+
+def test_a_manifest_that_is_a_pipe_is_a_line(source: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    expand(recipe, source, out)
+    (out / "manifest.jsonl").unlink()
+    os.mkfifo(out / "manifest.jsonl")
+    for call in (lambda: verify(out), lambda: expand(recipe, source, out)):
+        with pytest.raises(UsageError, match=r"manifest\.jsonl: not a regular file"):
+            call()

@@ -335,6 +335,39 @@ def test_a_state_of_something_else_is_refused() -> None:
         plain(Targets(range(5)), shuffle=False).load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": None}, "has no epoch"),
+        ({"samples": None}, "has no samples"),
+        ({"seed": None}, "has no seed"),
+        ({"samples": "5"}, "samples '5': not whole numbers"),
+        ({"epoch": 1.5}, r"epoch 1\.5"),
+        ({"epoch": -1}, "epoch -1"),
+        ({"samples": 6}, "samples 6: 0 to 5"),
+        ({"samples": -1}, "samples -1: 0 to 5"),
+    ],
+)
+def test_a_damaged_state_is_refused(change: dict[str, Any], message: str) -> None:
+    loader = plain(Targets(range(5)))
+    state = {k: v for k, v in {**loader.state_dict(), **change}.items() if v is not None}
+    with pytest.raises(UsageError, match=message):
+        loader.load_state_dict(state)
+    with pytest.raises(UsageError, match="not list"):
+        loader.load_state_dict([1, 2])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5, "cpu:x"])
+def test_a_device_that_is_none_is_named(device: Any) -> None:
+    with pytest.raises(UsageError, match=f"device '{device}' cannot be used: ."):
+        plain(Targets(range(5)), device=device)
+
+
+def test_a_sampler_without_a_length_is_refused() -> None:
+    with pytest.raises(UsageError, match="sampler generator has no length"):
+        plain(Targets(range(5)), sampler=(i for i in range(5)))
+
+
 def test_a_sampler_gives_the_order_and_is_told_the_epoch() -> None:
     base = Targets(range(10))
     sampler = DistributedSampler(base, num_replicas=2, rank=1)  # type: ignore[var-annotated]
@@ -378,9 +411,20 @@ def test_other_targets_stay_a_list(targets: list[Any]) -> None:
     assert got == targets
 
 
-def test_targets_of_differing_shapes_are_named() -> None:
-    with pytest.raises(DataError, match=r"targets of the batch from sample 0: .*in a dict"):
-        list(plain(Targets([np.zeros(2), np.zeros(3)]), shuffle=False))
+@pytest.mark.parametrize(
+    "targets",
+    [
+        [np.zeros(2), np.zeros(3)],
+        [torch.zeros(2), torch.zeros(3)],
+        [np.array(["a"]), np.array(["b"])],
+        [np.array([None]), np.array([{}])],
+        [1, np.str_("b")],
+    ],
+)
+def test_targets_that_do_not_collate_stay_a_list(targets: list[Any]) -> None:
+    _, got = next(iter(plain(Targets(targets), shuffle=False)))
+    assert got is not targets
+    assert all(a is b for a, b in zip(got, targets, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from augpipe.errors import UsageError
+from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import Explanation, explain
 from augpipe.plan.nodes import node, steps
 from augpipe.plan.rules import fuse
@@ -74,3 +76,11 @@ def test_an_empty_recipe_has_nothing_to_do() -> None:
 
 def test_equal_plans_explain_equally() -> None:
     assert explained("rotate", size=(8, 8)) == explained("rotate", size=(8, 8))
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 65536), (5,), (5, 5, 3), (5.0, 5), "ab", 7, ()])
+def test_a_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(UsageError, match="height and width, from 1 to 65535"):
+        explained("rotate", size=size)
+    with pytest.raises(UsageError, match="height and width"):
+        Pipeline(load({"version": 1})).explain(size=size)

@@ -133,6 +133,7 @@ def test_flat_folder_has_no_labels(tmp_path):
         (Source(root / "a.png", "a.png", None, None), Source(root / "b.jpg", "b.jpg", None, None)),
         (),
         2,
+        ("sub/readme.txt", "notes.txt"),
     )
 
 

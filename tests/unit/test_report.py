@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from augpipe.report.catalogue import describe_op, example_item, list_ops
 from augpipe.report.draw import color_of, drawn, plain, scale_to
 from augpipe.report.html import draw_html
 from augpipe.report.preview import build_preview
-from augpipe.report.sheet import draw_sheet
+from augpipe.report.sheet import _Page, draw_sheet
 from augpipe.report.speed import measure
 from augpipe.report.story import Picture
 
@@ -90,6 +91,66 @@ def test_an_unreadable_image_is_left_out_and_another_takes_its_place(tmp_path: P
     (tmp_path / "b.png").unlink()
     with pytest.raises(DataError, match=r"a\.png"):
         preview(tmp_path)
+
+
+def broken_on(monkeypatch: pytest.MonkeyPatch, width: int, error: Exception) -> None:
+    """Makes the pipeline fail, as no pipeline should, on images of one width."""
+    run = Pipeline.run
+
+    def failing(self, samples, *args, **options):
+        if any(sample.image.shape[1] == width for sample in samples):
+            raise error
+        return run(self, samples, *args, **options)
+
+    monkeypatch.setattr(Pipeline, "run", failing)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("no\nluck"), MemoryError("no luck")])
+def test_an_image_that_breaks_the_pipeline_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    for width in (9, 10):
+        Image.new("RGB", (width, 9)).save(tmp_path / f"{width}.png")
+    broken_on(monkeypatch, 9, error)
+    words = f"{tmp_path / '9.png'}: {type(error).__name__}: no"
+    shown, errors = preview(tmp_path, samples=2, variants=1)
+    assert [story.name for story in shown.stories] == ["10.png"]
+    assert [str(each).removesuffix(" luck") for each in errors] == [words]
+    speed = measure(load(RECIPE), scan(tmp_path), 0.01)
+    assert speed.images == 1
+    assert [str(each).removesuffix(" luck") for each in speed.left_out] == [words]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"samples": 0},
+        {"samples": 101},
+        {"variants": 0},
+        {"variants": 101},
+        {"epoch": -1},
+        {"epoch": 2**32 - 4},
+    ],
+)
+def test_numbers_out_of_range_are_refused(options) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(options))} is"):
+        preview(SAMPLES / "garments", **options)
+
+
+@pytest.mark.parametrize(
+    ("op", "pattern"),
+    [
+        ("cutout", r"x \d+, y \d+"),
+        ({"random_resized_crop": {"size": 20}}, r"box -?\d+ -?\d+ \d+ \d+"),
+        ({"random_erasing": {"p": 1.0, "fill": 7}}, r"x \d+, y \d+, size \d+ \d+"),
+        ("perspective", r"corners( -?\d[\d.e-]*){8}"),
+        ({"color_temperature": {}}, r".*kelvin \d{4,5}"),
+    ],
+)
+def test_draws_that_are_arrays_are_words_too(op, pattern: str) -> None:
+    recipe = load_recipe({"version": 1, "sample": [op]})
+    shown, _ = build_preview(recipe, scan(SAMPLES / "photos"), "t", samples=1, variants=1)
+    assert re.fullmatch(pattern, shown.stories[0].steps[0].notes[0])
 
 
 def test_what_makes_numbers_of_the_picture_is_not_shown() -> None:
@@ -217,6 +278,23 @@ def test_the_sheet_is_a_png_of_a_sane_size(small) -> None:
     assert sheet.format == "PNG"
     assert 600 < sheet.width < 1500
     assert draw_sheet(small) == draw_sheet(small)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"), [(1, [1]), (6, [6]), (7, [4, 3]), (12, [6, 6]), (13, [5, 4, 4])]
+)
+def test_the_sheets_rows_are_even(count: int, rows: list[int]) -> None:
+    page = _Page(40, 6)
+    page.row([Picture(str(i), (), np.zeros((4, 4, 3), np.uint8)) for i in range(count)], {})
+    assert list(Counter(y for _, y, _ in page.images).values()) == rows
+
+
+def test_an_original_and_five_variants_stand_in_one_row_of_the_page(small) -> None:
+    column = re.search(r"auto-fill, minmax\(min\((\d+)px", draw_html(small))
+    assert column
+    room = 1200 - 15 - 2 * 16  # without a scroll bar and the margins
+    assert (room + 16) // (int(column[1]) + 16) == 6
+    assert int(column[1]) >= 168, "or tiny images would not be enlarged by a whole factor"
 
 
 def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:

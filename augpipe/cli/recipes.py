@@ -23,11 +23,15 @@ def check(
     problems: list[Problem] = []
     for path in paths:
         try:
-            ops, passes = count(load(path, overrides or ()).nodes)
+            pipe = load(path, overrides or ())
         except RecipeError as error:
             problems += error.problems
         else:
-            print(f"{path}: fine: {plural(ops, 'op')} in {plural(passes, 'pass')}")
+            (ops, passes), waits = count(pipe.nodes), len(pipe.recipe.batch)
+            batch = (
+                f"; 'batch:' ({plural(waits, 'op')}) is not run by this version" if waits else ""
+            )
+            print(f"{path}: fine: {plural(ops, 'op')} in {plural(passes, 'pass')}{batch}")
     if problems:
         raise RecipeError(problems)
 

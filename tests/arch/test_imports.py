@@ -14,6 +14,7 @@ ORDER = [
     {"errors", "types"},
     {"rng", "spec", "yamltree"},
     {"ir"},
+    {"flows"},
     {"targets"},
     {"ops", "backends", "regularizers", "data", "kinds"},
     {"learned"},

@@ -232,7 +232,7 @@ def test_an_interrupt_from_the_keyboard(source: Path, recipe: Path, tmp_path: Pa
     process = start("never", 0, **arguments, out=out)
     wait_for_lines(process, out / "manifest.jsonl", 1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT
     assert re.search(r"KeyboardInterrupt\n\d+ of 2400 written and kept", said)
     assert not list(out.rglob(".augpipe-*"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -94,3 +97,16 @@ def drawn(item: Any, image: Array, index: int = 0, *, seed: int = 7) -> dict[str
     trace: Trace = {}
     meanings(build(item), image.shape, (index,), seed=seed, trace=trace)
     return {name: values[0] for own in trace.values() for name, values in own.items()}
+
+
+def interrupt(process: subprocess.Popen[str]) -> str:
+    """Presses Ctrl-C until the process ends, at most twelve times; returns its stderr.
+
+    Once is nearly always enough: Python drops the KeyboardInterrupt of a signal that comes while
+    it runs a finalizer.
+    """
+    for _ in range(12):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=10)[1]
+    raise AssertionError("a process that does not end at Ctrl-C")

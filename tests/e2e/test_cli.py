@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 from PIL import Image
 
 from augpipe.cli.main import main
+from tests.harness import interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "configs/quickstart.yaml"
@@ -385,8 +385,7 @@ def test_ctrl_c_says_what_was_kept(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(out.rglob("*.png")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    err = interrupt(child)
     assert child.returncode == 1
     assert err.startswith("stopped: ")
     assert "run the same command again" in err

@@ -18,6 +18,7 @@ from augpipe.expansion import expand, expanding, verify
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import load
 from tests.e2e.expansion import rows, start, tree, wait_for_lines
+from tests.harness import interrupt
 
 
 def test_another_job_is_never_mixed_in(source: Path, recipe: Path, tmp_path: Path) -> None:
@@ -231,8 +232,7 @@ def test_an_interrupt_from_the_keyboard(source: Path, recipe: Path, tmp_path: Pa
     out = tmp_path / "out"
     process = start("never", 0, **arguments, out=out)
     wait_for_lines(process, out / "manifest.jsonl", 1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    said = interrupt(process)
     assert process.returncode == -signal.SIGINT
     assert re.search(r"KeyboardInterrupt\n\d+ of 2400 written and kept", said)
     assert not list(out.rglob(".augpipe-*"))

@@ -29,6 +29,7 @@ from augpipe.data import threads as pool
 from augpipe.data.dataset import FolderImages, RepeatedIndexError
 from augpipe.data.loader import Loader
 from augpipe.errors import DataError, UsageError
+from tests.harness import interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
 GARMENTS = ROOT / "samples" / "garments"
@@ -619,8 +620,7 @@ for epoch in itertools.count():
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        errors = interrupt(process)
     finally:
         process.kill()
     assert process.returncode == -signal.SIGINT

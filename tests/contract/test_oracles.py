@@ -20,6 +20,9 @@ def _inside(image: np.ndarray, margin: int) -> np.ndarray:
 def _check(got: np.ndarray, want: np.ndarray, limits: tuple[float, float], what: str) -> None:
     assert got.shape == want.shape, f"{what}: {got.shape} against {want.shape}"
     difference = abs(got.astype(np.float64) - want.astype(np.float64))
+    known = ~np.isnan(difference)  # NaN: the oracle has no say there
+    assert known.mean() > 0.85 or not known.size, f"{what}: compared {known.mean():.0%} only"
+    difference = difference[known]
     worst, mean = float(difference.max(initial=0)), float(difference.mean())
     assert worst <= limits[0] and mean <= limits[1], (
         f"{what}: max {worst:.3f}, mean {mean:.4f} grey levels; allowed {limits}"

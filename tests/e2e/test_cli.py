@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -384,7 +385,8 @@ def test_ctrl_c_says_what_was_kept(tmp_path: Path) -> None:
     )
     deadline = time.monotonic() + 60
     while not list(out.rglob("*.png")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(0.05)
     err = interrupt(child)
     assert child.returncode == 1
     assert err.startswith("stopped: ")

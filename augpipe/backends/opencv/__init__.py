@@ -6,18 +6,20 @@ from dataclasses import replace
 from typing import assert_never
 
 import cv2
+import numpy as np
 
 from augpipe.backends import on_colours
 from augpipe.backends.opencv import color, filter, noise, warp
 from augpipe.errors import DataError
 from augpipe.ir import (
+    Alone,
+    Blend,
     Codec,
     Color,
     Curve,
     Flow,
     Histogram,
     Kernel,
-    Meaning,
     Median,
     Noise,
     Normalize,
@@ -27,7 +29,7 @@ from augpipe.ir import (
 from augpipe.types import Array
 
 
-def render(meaning: Meaning, row: int, image: Array) -> Array:
+def render(meaning: Alone, row: int, image: Array) -> Array:
     """Does row `row` of a meaning to an image; may return the image itself, never changes it.
 
     Raises:
@@ -41,17 +43,33 @@ def render(meaning: Meaning, row: int, image: Array) -> Array:
         raise DataError(type(meaning).__name__.lower(), f"{what}, on {size}") from error
 
 
-def _render(meaning: Meaning, row: int, image: Array) -> Array:
+def _render(meaning: Alone, row: int, image: Array) -> Array:
     if isinstance(meaning, Warp):
         return warp.warp(meaning, row, image)
     if isinstance(meaning, Flow):
         return warp.flow(meaning, row, image)
+    if isinstance(meaning, Blend):
+        return _blend(meaning, row, image)
     if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
         return color.normalize(meaning, image)
     if isinstance(meaning, (Color, Curve)) and meaning.norm and image.shape[2] == 4:
         levels = _render(replace(meaning, norm=None), row, image)
         return color.normalize(meaning.norm, levels)
     return on_colours(image, lambda colours: _pixels(meaning, row, colours))
+
+
+def _blend(meaning: Blend, row: int, image: Array) -> Array:
+    weights = meaning.weights[row].tolist()
+    if weights[0] == 1.0:
+        return image
+    out = np.multiply(image, weights[0], dtype=np.float32)
+    for weight, chain in zip(weights[1:], meaning.chains, strict=True):
+        if weight:
+            part = image
+            for each in chain:
+                part = _render(each, row, part)
+            out += np.multiply(part, weight, dtype=np.float32)
+    return out if image.dtype != np.uint8 else np.rint(out).clip(0, 255).astype(np.uint8)
 
 
 def _pixels(

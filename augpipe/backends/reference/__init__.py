@@ -10,13 +10,14 @@ import numpy as np
 from augpipe.backends import on_colours
 from augpipe.backends.reference import color, filter, noise, warp
 from augpipe.ir import (
+    Alone,
+    Blend,
     Codec,
     Color,
     Curve,
     Flow,
     Histogram,
     Kernel,
-    Meaning,
     Median,
     Noise,
     Normalize,
@@ -27,7 +28,7 @@ from augpipe.ir import (
 from augpipe.types import Array, Floats
 
 
-def render(meaning: Meaning, row: int, image: Array) -> Array:
+def render(meaning: Alone, row: int, image: Array) -> Array:
     """Does row `row` of a meaning to an image (H, W, C), uint8 or float grey levels.
 
     A uint8 image comes back rounded, half to even; a float image as float32.
@@ -47,18 +48,30 @@ def render_mask(meaning: Warp | Flow, row: int, mask: Array) -> Array:
     return np.rint(out).astype(mask.dtype) if mask.dtype.kind in "uib" else out.astype(mask.dtype)
 
 
-def exact(meaning: Meaning, row: int, image: Floats) -> Floats:
+def exact(meaning: Alone, row: int, image: Floats) -> Floats:
     """Does row `row` of a meaning to float64 grey levels, without rounding."""
     if isinstance(meaning, Warp):
         return warp.warp(meaning, row, image)
     if isinstance(meaning, Flow):
         return warp.flow(meaning, row, image)
+    if isinstance(meaning, Blend):
+        return _blend(meaning, row, image)
     if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
         return color.normalize(meaning, image)
     if isinstance(meaning, (Color, Curve)) and meaning.norm and image.shape[2] == 4:
         levels = exact(replace(meaning, norm=None), row, image)
         return color.normalize(meaning.norm, levels)
     return on_colours(image, lambda colours: _pixels(meaning, row, colours))
+
+
+def _blend(meaning: Blend, row: int, image: Floats) -> Floats:
+    out = meaning.weights[row, 0] * image
+    for weight, chain in zip(meaning.weights[row, 1:], meaning.chains, strict=True):
+        part = image
+        for each in chain:
+            part = exact(each, row, part)
+        out = out + weight * part
+    return np.asarray(out)
 
 
 def _pixels(

@@ -4,6 +4,7 @@ version: 1                # required
 extends: base.yaml        # optional: keys given here replace the base's
 seed: 7                   # 0 to 2**63 - 1; 0 when left out
 fuse: true                # false: no two ops share a pass
+classes: 10               # optional: how many classes there are, for ops that mix labels
 boxes: {min_area: 1, min_visibility: 0}
 sample: [...]             # ops, one image at a time
 batch: [...]              # ops, on the batch
@@ -20,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean, reason
-from augpipe.ops import catalogue
+from augpipe.ops import catalogue, find, names_like
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.spec import Flag, Number, declaration
 from augpipe.yamltree import Tree, parse, wrap
@@ -51,6 +52,8 @@ class Recipe(BaseModel):
     """The seed of every draw."""
     fuse: Annotated[bool, Flag()] = True
     """Whether ops may share a pass over the pixels."""
+    classes: Annotated[int | None, Number(1, 10_000_000, "classes", integer=True)] = None
+    """How many classes labels have; the dataset's own number when left out."""
     boxes: BoxRules = BoxRules()
     """Which boxes are kept."""
     sample: tuple[Op, ...] = ()
@@ -68,6 +71,8 @@ class Recipe(BaseModel):
         out: dict[str, Any] = {"version": VERSION, "seed": self.seed}
         if not self.fuse or defaults:
             out["fuse"] = self.fuse
+        if self.classes is not None:
+            out["classes"] = self.classes
         if self.boxes != BoxRules() or defaults:
             out["boxes"] = self.boxes.model_dump()
         for name in ("sample", "batch"):
@@ -76,7 +81,7 @@ class Recipe(BaseModel):
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
-_KEYS = ("version", "extends", "seed", "fuse", "boxes", "sample", "batch")
+_KEYS = ("version", "extends", "seed", "fuse", "classes", "boxes", "sample", "batch")
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -228,7 +233,7 @@ class _Builder:
                 hint = did_you_mean(key, _KEYS) or f"known: {', '.join(_KEYS)}"
                 self.add(tree.keys.get(key), key, f"a recipe has no key '{key}'", hint)
         fields: dict[str, Any] = {
-            key: top[key].plain() for key in ("seed", "fuse", "boxes") if key in top
+            key: top[key].plain() for key in ("seed", "fuse", "classes", "boxes") if key in top
         }
         for section in ("sample", "batch"):
             fields[section] = self.section(section, top.get(section))
@@ -272,10 +277,15 @@ class _Builder:
                 if not item.broken:
                     self.add(item.place, path, "an op is a name, or a name with its parameters")
                 return None
-        cls = catalogue().get(name)
+        cls = find(name)
         if cls is None:
-            hint = did_you_mean(name, catalogue()) or "augpipe ops lists them all"
+            hint = did_you_mean(name, names_like(name)) or "augpipe ops lists them all"
             self.add(place, path, f"there is no op '{name}'", hint)
+            return None
+        section = path.partition("[")[0]
+        if section not in cls.sections:
+            message = f"{name} cannot stand in '{section}:', only in '{cls.sections[0]}:'"
+            self.add(place, path, message, f"move it to '{cls.sections[0]}:'")
             return None
         return self.build(cls, f"{path}.{name}", value, place)
 

@@ -27,7 +27,7 @@ def schema() -> Json:
     definitions["item"] = {"anyOf": items}
     section = {"type": "array", "items": {"$ref": "#/$defs/item"}}
     top: Json = {"version": {"const": VERSION}, "extends": {"type": "string"}}
-    for key in ("seed", "fuse"):
+    for key in ("seed", "fuse", "classes"):
         top[key] = _field_schema(Recipe, key)
     boxes = {key: _field_schema(BoxRules, key) for key in BoxRules.model_fields}
     top["boxes"] = {"type": "object", "properties": boxes, "additionalProperties": False}

@@ -6,10 +6,11 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterable
 
 from augpipe.ops.base import Op
 
-_NOT_OPS = {"base"}
+_NOT_OPS = {"base", "foreign"}
 
 
 @functools.cache
@@ -26,3 +27,13 @@ def catalogue() -> dict[str, type[Op]]:
             if cls.__module__ == module.__name__ and not cls.__name__.startswith("_"):
                 found[cls.name()] = cls
     return found
+
+
+def find(name: str) -> type[Op] | None:
+    """Returns the op of a name: of the catalogue, or of another library ("kornia.X")."""
+    return catalogue().get(name)
+
+
+def names_like(name: str) -> Iterable[str]:
+    """Returns the names that a mistyped one may have meant."""
+    return catalogue()

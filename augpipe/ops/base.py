@@ -43,6 +43,9 @@ class Op(BaseModel):
     lattice: ClassVar[bool] = False
     """Of a warp: whether it maps pixels onto pixels, so that nothing is interpolated."""
 
+    sections: ClassVar[tuple[str, ...]] = ("sample", "batch")
+    """Where it may stand: what needs several images stands in `batch` only."""
+
     p: Probability = 1.0
     """Probability that the op acts on an image."""
 

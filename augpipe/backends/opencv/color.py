@@ -8,13 +8,13 @@ any order of summation, and a grey pixel stays grey.
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any
 
 import cv2
 import numpy as np
 
-from augpipe.errors import DataError
-from augpipe.ir import Color, Curve, CurveKind, Histogram, Normalize
+from augpipe.backends.tables import curve_step, normal_scale
+from augpipe.ir import Color, Curve, Histogram, Normalize
 from augpipe.types import Array, Floats
 
 _LEVELS = np.arange(256.0)
@@ -119,23 +119,11 @@ def curve(meaning: Curve, row: int, image: Array) -> Array:
         return image if norm is None else normalize(norm, image)
     levels = _LEVELS[:, None] if image.dtype == np.uint8 else np.clip(image, 0, 255)
     for kind, amount in steps:
-        levels = _step(kind, amount, levels)
+        levels = curve_step(kind, amount, levels)
     if image.dtype == np.uint8:
         return _look_up(image, levels, norm)
     levels = levels.astype(np.float32)
     return levels if norm is None else normalize(norm, levels)
-
-
-def _step(kind: CurveKind, amount: float, levels: Array) -> Array:
-    match kind:
-        case "gamma":
-            return np.asarray(255.0 * (levels / 255.0) ** amount)
-        case "solarize":
-            return np.where(levels >= amount, 255.0 - levels, levels)
-        case "posterize":
-            return levels - levels % 2.0 ** (8.0 - amount)
-        case _:
-            assert_never(kind)
 
 
 def histogram(meaning: Histogram, row: int, image: Array) -> Array:
@@ -191,9 +179,5 @@ def _normal(
     norm: Normalize, channels: int, dtype: type[np.floating[Any]] = np.float32
 ) -> tuple[Array, Array]:
     """Returns what a level is multiplied by and what is added then, a number a channel."""
-    if len(norm.mean) not in (1, channels):
-        have = f"the image has {channels} channel{'s' * (channels > 1)}"
-        need = f"its mean and std have {len(norm.mean)} numbers"
-        raise DataError("normalize", f"{have}, {need}: give one number, or one a channel")
-    mean, std = np.broadcast_to([norm.mean, norm.std], (2, channels))
-    return (1.0 / (255.0 * std)).astype(dtype), (-mean / std).astype(dtype)
+    scale, shift = normal_scale(norm, channels)
+    return scale.astype(dtype), shift.astype(dtype)

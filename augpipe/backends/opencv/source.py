@@ -8,7 +8,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from augpipe.types import Array, Floats
+from augpipe.backends.tables import cell_weights
+from augpipe.types import Array, Border, Floats
 
 _SNAP = 1e-6
 
@@ -17,14 +18,6 @@ def on_channels(function: Callable[[Array], Array], image: Array) -> Array:
     """Calls OpenCV on a contiguous image and gives the channel axis back that it drops."""
     out = function(np.ascontiguousarray(image))
     return out if out.ndim == 3 else out[:, :, None]
-
-
-def fold(at: Array, length: int, border: str) -> Array:
-    """Returns the pixel that stands for each position beyond the edge."""
-    if border != "reflect" or length == 1:
-        return np.asarray(np.clip(at, 0, length - 1))
-    at = np.mod(at, 2 * length - 2)
-    return np.minimum(at, 2 * length - 2 - at)
 
 
 def mirrorable(source: Array, border: str) -> Array:
@@ -90,7 +83,7 @@ def reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array,
 
 
 def average(
-    source: Array, matrix: Floats, size: tuple[int, int], border: str
+    source: Array, matrix: Floats, size: tuple[int, int], border: Border
 ) -> tuple[Array, Floats]:
     """Averages, along each axis that shrinks, exactly what each output pixel covers.
 
@@ -103,7 +96,7 @@ def average(
         length = source.shape[1 - axis]
         if abs(scale) <= 1.0 + _SNAP:
             continue
-        weights = _cells(scale, matrix[axis, 2], count, length, border)
+        weights = cell_weights(scale, matrix[axis, 2], count, length, border)
         if axis == 0:
             source = np.einsum("xj,yjc->yxc", weights, source, optimize=True)
         else:
@@ -111,23 +104,3 @@ def average(
         matrix[axis] = 0.0
         matrix[axis, along] = 1.0
     return source, matrix
-
-
-def _cells(scale: float, shift: float, count: int, length: int, border: str) -> Array:
-    """Returns (count, length): how much of each pixel lies in each output pixel's cell.
-
-    Of a cell that reaches beyond a constant border only the inside counts: the fill comes in
-    later, by coverage.
-    """
-    start = shift + scale * np.arange(count) + min(scale, 0.0)
-    stop = start + abs(scale)
-    pixel = np.floor(start + _SNAP)[:, None] + np.arange(math.ceil(abs(scale)) + 1)
-    low, high = np.maximum(pixel, start[:, None]), np.minimum(pixel + 1, stop[:, None])
-    share = np.maximum(high - low, 0.0)
-    if border == "constant":
-        share *= (pixel >= 0) & (pixel < length)
-        share[share.sum(axis=1) == 0, 0] = 1.0
-    out = np.zeros((count, length), np.float32)
-    rows = np.broadcast_to(np.arange(count)[:, None], pixel.shape)
-    np.add.at(out, (rows, fold(pixel.astype(np.int64), length, border)), share)
-    return out / out.sum(axis=1, keepdims=True)

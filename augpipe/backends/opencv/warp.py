@@ -9,7 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from augpipe.backends.opencv.source import average, fold, mirrorable, mirrored, on_channels, reduce
+from augpipe.backends.opencv.source import average, mirrorable, mirrored, on_channels, reduce
+from augpipe.backends.tables import binding, fold
 from augpipe.ir import Flow, Warp, basis, frame_lines
 from augpipe.types import Array, Floats, Sampling
 
@@ -315,45 +316,6 @@ def _spans(lines: Floats, width: int, height: int, least: float) -> tuple[Array,
     stop = np.floor(np.clip(stop + _SNAP, -1, width - 1)).astype(np.int64) + 1
     stop[((a == 0) & (rest < least)).any(axis=0)] = 0
     return first, np.maximum(stop, first)
-
-
-def binding(lines: Floats, width: int, height: int) -> Floats:
-    """Returns the half-planes that matter in a frame, scaled to distances in pixels.
-
-    The frame is clipped by one after another; one that leaves what the others leave by half
-    a pixel and more covers nothing that the others do not.
-    """
-    length = np.hypot(lines[:, 0], lines[:, 1])
-    flat = length < 1e-12
-    lines = np.where(
-        flat[:, None], np.sign(lines) * 1e9, lines / np.maximum(length, 1e-12)[:, None]
-    )
-    corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
-    lowest = (lines @ corners.T).min(axis=1)
-    order = np.argsort(lowest, kind="stable")
-    polygon = [(0.0, 0.0), (float(width), 0.0), (float(width), float(height)), (0.0, float(height))]
-    kept: list[tuple[float, float, float]] = []
-    for k in order[: np.searchsorted(lowest[order], 0.5 - _SNAP)].tolist():
-        a, b, c = lines[k].tolist()
-        distances = [a * x + b * y + c for x, y in polygon]
-        if not polygon or min(distances) >= 0.5:
-            continue
-        kept.append((a, b, c))
-        polygon = _clip(polygon, distances)
-    return np.array(kept).reshape(-1, 3)
-
-
-def _clip(polygon: list[tuple[float, float]], distances: list[float]) -> list[tuple[float, float]]:
-    """Cuts a convex polygon where its corners' distances become negative."""
-    out = []
-    for k, ((x, y), d) in enumerate(zip(polygon, distances, strict=True)):
-        (px, py), pd = polygon[k - 1], distances[k - 1]
-        if (d < 0) != (pd < 0):
-            t = pd / (pd - d)
-            out.append((px + t * (x - px), py + t * (y - py)))
-        if d >= 0:
-            out.append((x, y))
-    return out
 
 
 def flow(meaning: Flow, row: int, image: Array) -> Array:

@@ -1,0 +1,246 @@
+"""How a batch is worked through: what the host prepares, what is sent, what the device does.
+
+A meaning of n images becomes pieces: rows that are all done by the same torch calls. All that
+depends on the draws is computed in NumPy beforehand and sent in one copy; what a piece does
+then is torch alone, and waits for nothing: no value comes back from the device. A row is done
+the same way whichever rows stand beside it, so that a batch equals its images one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augpipe.types import Array, Ints
+
+Do = Callable[[Tensor, "Own"], Tensor]
+
+_CHUNK = 1 << 20  # bytes of levels as float32: on the CPU, what a few passes keep in the cache
+_ALIGNED = 16  # bytes: every array of a parcel may be viewed as any type
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is known of a batch before it is touched.
+
+    Args:
+        count: Images.
+        channels: Channels.
+        height: Pixels down.
+        width: Pixels across.
+    """
+
+    count: int
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What belongs to the k images that a piece is given.
+
+    Args:
+        arrays: The piece's arrays for these images, each (k, ...), on the images' device.
+        shared: The piece's arrays for all images, on the images' device.
+        at: Where the images stand among the piece's rows, to index what the host kept.
+    """
+
+    arrays: tuple[Tensor, ...]
+    shared: tuple[Tensor, ...]
+    at: slice
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of a batch that one function does.
+
+    Rows of which no piece of a meaning speaks stay as they are.
+
+    Args:
+        rows: (m,) ascending row numbers.
+        do: Takes images (k, C, H, W), uint8 or float32 levels, and what belongs to them.
+        arrays: What the function needs of each row, each (m, ...).
+        shared: What it needs once for all rows.
+        colours: Whether alpha, a fourth channel, stays out of it.
+    """
+
+    rows: Ints
+    do: Do
+    arrays: tuple[Array, ...] = ()
+    shared: tuple[Array, ...] = ()
+    colours: bool = False
+
+    def taking(self, rows: Ints) -> Piece:
+        """Returns the same piece for some of its rows, given by their positions in it.
+
+        The function must not keep anything by row on the host.
+        """
+        return replace(self, rows=self.rows[rows], arrays=tuple(a[rows] for a in self.arrays))
+
+
+Pieces = Sequence[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A piece whose arrays are on the device.
+
+    Args:
+        piece: The piece.
+        index: (m,) its rows, as int64.
+        arrays: Its arrays.
+        shared: Its shared arrays.
+    """
+
+    piece: Piece
+    index: Tensor
+    arrays: tuple[Tensor, ...]
+    shared: tuple[Tensor, ...]
+
+
+def send(programs: Sequence[Pieces], device: torch.device) -> list[list[Sent]]:
+    """Sends all arrays of all pieces to the device, in one copy.
+
+    float64 arrays travel as float32; integers as they are.
+    """
+    flat: list[Array] = []
+    for piece in (piece for pieces in programs for piece in pieces):
+        for each in (piece.rows, *piece.arrays, *piece.shared):
+            narrow = each.astype(np.float32) if each.dtype == np.float64 else each
+            flat.append(np.require(narrow, requirements=["C", "W"]))
+    arrived = iter(parcel(flat, device))
+    return [
+        [
+            Sent(
+                piece,
+                next(arrived),
+                tuple(next(arrived) for _ in piece.arrays),
+                tuple(next(arrived) for _ in piece.shared),
+            )
+            for piece in pieces
+        ]
+        for pieces in programs
+    ]
+
+
+def parcel(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
+    """Sends arrays to a device in one copy that nothing waits for."""
+    if device.type == "cpu":
+        return [torch.from_numpy(each) for each in arrays]
+    ends = np.cumsum([0, *(-(-each.nbytes // _ALIGNED) * _ALIGNED for each in arrays)]).tolist()
+    whole = np.empty(ends[-1], np.uint8)
+    for each, start in zip(arrays, ends, strict=False):
+        whole[start : start + each.nbytes] = each.reshape(-1).view(np.uint8)
+    pinned = torch.from_numpy(whole)
+    if device.type == "cuda":
+        pinned = torch.empty(len(whole), dtype=torch.uint8, pin_memory=True).copy_(pinned)
+    there = pinned.to(device, non_blocking=True)
+    return [
+        there[start : start + each.nbytes].view(_TORCH[each.dtype.name]).view(each.shape)
+        for each, start in zip(arrays, ends, strict=False)
+    ]
+
+
+_TORCH: dict[str, Any] = {
+    name: getattr(torch, name)
+    for name in ("float32", "int64", "int32", "int16", "uint8", "bool", "uint16", "uint32")
+}
+
+
+def chunks(shape: Shape, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Yields the rows, from and to, that are worked through together.
+
+    On the CPU few at a time: what one pass writes is still in the cache for the next, and no
+    memory is asked of the system anew. Anywhere else all at once.
+    """
+    size = 4 * shape.channels * shape.height * shape.width
+    step = max(1, _CHUNK // max(size, 1)) if device.type == "cpu" else max(shape.count, 1)
+    for start in range(0, shape.count, step):
+        yield start, min(start + step, shape.count)
+
+
+def apply(sent: Sequence[Sent], images: Tensor, start: int, stop: int) -> Tensor:
+    """Does one meaning to rows start..stop of a batch; `images` are those rows."""
+    out: Tensor | None = None
+    for each in sent:
+        rows = each.piece.rows
+        low, high = np.searchsorted(rows, (start, stop)).tolist()
+        if low == high:
+            continue
+        own = Own(tuple(a[low:high] for a in each.arrays), each.shared, slice(low, high))
+        if high - low == stop - start:
+            return _done(each.piece, images, own)
+        index = each.index[low:high] - start
+        part = _done(each.piece, images.index_select(0, index), own)
+        if out is None:
+            out = _beside(images, part)
+        out = out.index_copy(0, index, part.to(out.dtype))
+    return images if out is None else out
+
+
+def _beside(images: Tensor, part: Tensor) -> Tensor:
+    """Returns room for a whole chunk of which `part` is some rows."""
+    if part.shape[1:] == images.shape[1:]:
+        return images.to(part.dtype)
+    return part.new_empty((len(images), *part.shape[1:]))
+
+
+def _done(piece: Piece, images: Tensor, own: Own) -> Tensor:
+    if not (piece.colours and images.shape[1] == 4):
+        return piece.do(images, own)
+    colours = piece.do(images[:, :3], own)
+    return torch.cat([colours, images[:, 3:].to(colours.dtype)], dim=1)
+
+
+def run(
+    sent: Sequence[Sequence[Sent]],
+    images: Tensor,
+    enter: Callable[[Tensor], Tensor] = lambda part: part,
+    leave: Callable[[Tensor], Tensor] = lambda part: part,
+) -> Tensor:
+    """Does meanings one after another to a batch (B, C, H, W), a chunk at a time.
+
+    Args:
+        sent: The meanings' pieces.
+        images: The batch; it is not written to.
+        enter: Takes rows of the batch to uint8 or float32 levels.
+        leave: Takes what becomes of them to what is handed out.
+    """
+    shape = Shape(*images.shape)
+    whole: Tensor | None = None
+    parts: list[Tensor] = []
+    for start, stop in chunks(shape, images.device):
+        part = enter(images[start:stop])
+        for each in sent:
+            part = apply(each, part, start, stop)
+        part = leave(part)
+        if stop - start == shape.count:
+            return part
+        if part.requires_grad:
+            parts.append(part)
+            continue
+        if whole is None:
+            whole = part.new_empty((shape.count, *part.shape[1:])).contiguous(
+                memory_format=layout(images)
+            )
+        whole[start:stop] = part
+    if parts:
+        return torch.cat(parts)
+    if whole is None:  # no images: what they would have become has no rows either
+        part = enter(images)
+        for each in sent:
+            part = apply(each, part, 0, 0)
+        return leave(part)
+    return whole
+
+
+def layout(images: Tensor) -> torch.memory_format:
+    """Returns how a batch lies in memory."""
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last and not images.is_contiguous() else torch.contiguous_format

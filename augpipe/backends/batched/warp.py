@@ -1,0 +1,433 @@
+"""Warp and Flow on a batch: what the host works out for each image, and how it is read.
+
+As in the other backends: an image that shrinks by 2 or more is first averaged over blocks
+that are counted from the start of its visible rectangle; it is then read within that
+rectangle alone, and at last the fill is laid over what lies beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from augpipe.backends.batched import sample
+from augpipe.backends.batched.pieces import Own, Piece, Shape
+from augpipe.backends.tables import binding, cell_weights, fold
+from augpipe.errors import DataError
+from augpipe.ir import Flow, Warp, basis, frame_lines, keeps_axes
+from augpipe.types import Array, Bools, Fill, Floats, Interpolation, Ints, Sampling
+
+_SNAP = 1e-6
+_ALWAYS = (0.0, 0.0, 1e9)  # a half-plane that holds everything
+_NEVER = (0.0, 0.0, -1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How pixels are read: of images, or of masks.
+
+    Args:
+        sampling: The meaning's.
+        interpolation: For these pixels.
+        fill: For these pixels, a number a channel.
+        mask: Whether they are classes: never averaged before they are read.
+    """
+
+    sampling: Sampling
+    interpolation: Interpolation
+    fill: Floats
+    mask: bool
+
+    @property
+    def hard(self) -> bool:
+        return self.mask or self.interpolation == "nearest"
+
+    @property
+    def reflect(self) -> bool:
+        return self.sampling.border == "reflect"
+
+
+def _reading(sampling: Sampling, channels: int, mask: bool) -> _Reading:
+    fill: Fill = sampling.mask_fill if mask else sampling.fill
+    interpolation = sampling.mask_interpolation if mask else sampling.interpolation
+    levels = np.broadcast_to(np.asarray(fill, np.float32), (channels,))
+    return _Reading(sampling, interpolation, levels, mask)
+
+
+def one_size(sizes: Ints) -> tuple[int, int]:
+    """Returns the (height, width) that all images of a batch get.
+
+    Raises:
+        DataError: They get different ones.
+    """
+    height, width = sizes[0].tolist()
+    other = np.flatnonzero((sizes != sizes[0]).any(axis=1))
+    if len(other):
+        one, two = (" × ".join(map(str, sizes[k].tolist())) for k in (0, other[0]))
+        raise DataError(
+            "batch", f"its images would leave with different sizes, {one} and {two}: resize first"
+        )
+    return height, width
+
+
+def lower_warp(meaning: Warp, shape: Shape, mask: bool = False) -> list[Piece]:
+    """Makes a warp ready.
+
+    Raises:
+        DataError: The images would leave with different sizes.
+    """
+    if not shape.count:
+        return []
+    size = one_size(meaning.size)
+    how = _reading(meaning.sampling, shape.channels, mask)
+    left_top = np.maximum(np.floor(meaning.box[:, :2] + _SNAP), 0)
+    right_bottom = np.minimum(np.ceil(meaning.box[:, 2:] - _SNAP), (shape.width, shape.height))
+    box = np.concatenate([left_top, right_bottom], axis=1)
+    blind = (right_bottom <= left_top).any(axis=1)  # the frames of the run do not meet
+    blind |= ~np.isfinite(meaning.matrix).all(axis=(1, 2))
+    matrix = np.where(blind[:, None, None], np.eye(3), meaning.matrix)
+    box[blind] = (0, 0, 1, 1)
+    lines = _lines(meaning, matrix, blind, size, how)
+    plain = _plain(matrix, how, size, shape)
+    plain[blind] = True
+    still = (matrix == np.eye(3)).all(axis=(1, 2)) & ~np.isfinite(lines).any(axis=(1, 2))
+    still &= size == (shape.height, shape.width)
+    still &= (box == (0, 0, shape.width, shape.height)).all(axis=1) & ~blind
+    pieces = []
+    swapped = (matrix[:, 0, 1] != 0) & (matrix[:, 0, 0] == 0)
+    for turned in (False, True):
+        rows = np.flatnonzero(plain & ~still & (swapped == turned))
+        if len(rows):
+            pieces.append(_taken(rows, matrix[rows], box[rows], lines[rows], size, turned, how))
+    rows = np.flatnonzero(~plain & ~still)
+    if len(rows):
+        pieces += _general(rows, matrix[rows], box[rows], lines[rows], size, shape, how)
+    return pieces
+
+
+def _lines(
+    meaning: Warp, matrix: Floats, blind: Bools, size: tuple[int, int], how: _Reading
+) -> Floats:
+    """Returns (n, m, 3): the half-planes that cover something, as distances; NaN where fewer."""
+    found: list[Floats] = [np.zeros((0, 3))] * len(matrix)
+    if how.sampling.border == "constant":
+        all_lines = np.concatenate([meaning.lines, frame_lines(meaning.box) @ matrix], axis=1)
+        height, width = size
+        corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
+        with np.errstate(invalid="ignore"):
+            length = np.hypot(all_lines[..., 0], all_lines[..., 1])
+            nearest = (all_lines @ corners.T).min(axis=2)
+            cuts = ~(nearest >= (0.5 - _SNAP) * length)
+        for row in np.flatnonzero(cuts.any(axis=1)):
+            found[row] = binding(all_lines[row], width, height)
+    for row in np.flatnonzero(blind):
+        found[row] = np.array([_NEVER])
+    out = np.full((len(matrix), max(map(len, found), default=0), 3), np.nan)
+    for row, own in enumerate(found):
+        out[row, : len(own)] = own
+    return out
+
+
+def _bounds(lines: Floats) -> tuple[Array, ...]:
+    """Returns the half-planes as a piece's arrays: none where none is needed."""
+    most = int(np.isfinite(lines[..., 0]).sum(axis=1).max(initial=0))
+    return (np.where(np.isfinite(lines), lines, _ALWAYS)[:, :most],) if most else ()
+
+
+def _covered(out: Tensor, lines: Sequence[Tensor], fill: Tensor, how: _Reading) -> Tensor:
+    """Lays the fill over what the half-planes leave out, if there are any."""
+    if not lines:
+        return out
+    seen = sample.coverage(lines[0], *out.shape[2:], how.hard)
+    return sample.cover(out, seen, fill, how.hard)
+
+
+def _plain(matrix: Floats, how: _Reading, size: tuple[int, int], shape: Shape) -> Bools:
+    """Returns (n,): where each output pixel is one pixel of the source, by row and by column."""
+    straight = keeps_axes(matrix) & (matrix[:, 2, 2] == 1)
+    if how.interpolation == "nearest":
+        return straight
+    scale = matrix[:, :2, :2].sum(axis=2)  # of each source axis, whichever it is read along
+    start = matrix[:, :2, 2]
+    whole = (abs(start - np.rint(start)) <= _SNAP).all(axis=1)
+    along = np.where((matrix[:, 0, 0] != 0)[:, None], (size[1], size[0]), size)
+    drift = abs(abs(scale) - 1.0) * along
+    return np.asarray(straight & whole & (drift <= _SNAP).all(axis=1))
+
+
+def _taken(
+    rows: Ints,
+    matrix: Floats,
+    box: Floats,
+    lines: Floats,
+    size: tuple[int, int],
+    turned: bool,
+    how: _Reading,
+) -> Piece:
+    """Takes whole pixels, whose rows and columns are counted on the host."""
+    height, width = size
+    across, down = (height, width) if turned else (width, height)
+
+    def count(axis: int, along: int) -> Array:
+        scale, shift = matrix[:, axis, :2].sum(axis=1), matrix[:, axis, 2]
+        at = scale[:, None] * (np.arange(along) + 0.5) + shift[:, None]
+        first, stop = box[:, axis, None], box[:, axis + 2, None]
+        index = np.floor(at + _SNAP) - first
+        return np.asarray(first + fold(index, stop - first, how.sampling.border), np.int64)
+
+    x, y = count(0, across), count(1, down)
+    x, y = (x[:, :, None], y[:, None, :]) if turned else (x[:, None, :], y[:, :, None])
+
+    def do(images: Tensor, own: Own) -> Tensor:
+        x, y, *edges = own.arrays
+        return _covered(sample.take(images, y, x), edges, own.shared[0], how)
+
+    return Piece(rows, do, (x, y, *_bounds(lines)), (how.fill,))
+
+
+def _general(
+    rows: Ints,
+    matrix: Floats,
+    box: Floats,
+    lines: Floats,
+    size: tuple[int, int],
+    shape: Shape,
+    how: _Reading,
+) -> list[Piece]:
+    """Reads between pixels, those alike that shrink alike."""
+    start = np.tile(np.eye(3), (len(rows), 1, 1))
+    start[:, :2, 2] = -box[:, :2]
+    moved = start @ matrix
+    times = np.zeros((len(rows), 2), np.int64)
+    if not how.hard and how.sampling.antialias == "box":
+        times = _halvings(moved, box, size)
+    full = not how.hard and how.sampling.antialias == "full"
+    shrinks = np.zeros((len(rows), 2), bool)
+    if full:
+        scale = moved[:, :2, :2]
+        shrinks = abs(np.where(scale[..., 0] != 0, scale[..., 0], scale[..., 1])) > 1.0 + _SNAP
+    tilted = (matrix[:, 2, :2] != 0).any(axis=1) | (matrix[:, 2, 2] != 1)
+    kinds = np.concatenate([times, shrinks, tilted[:, None]], axis=1).astype(np.int64)
+    pieces = []
+    for kind in np.unique(kinds, axis=0):
+        own = np.flatnonzero((kinds == kind).all(axis=1))
+        part = rows[own], moved[own], box[own], lines[own]
+        if kind[2] or kind[3]:
+            pieces.append(_averaged(*part, size, shape, how, kind[2:4].astype(bool)))
+        elif kind[0] or kind[1]:
+            pieces.append(_halved(*part, size, shape, how, int(kind[0]), int(kind[1])))
+        else:
+            pieces.append(_read(part[0], matrix[own], *part[2:], size, shape, how))
+    return pieces
+
+
+def _halvings(matrix: Floats, box: Floats, size: tuple[int, int]) -> Ints:
+    """Returns (n, 2): how often x and y may be halved before they are read (see opencv)."""
+    at = matrix @ (size[1] / 2.0, size[0] / 2.0, 1.0)
+    ahead = at[:, 2] > 0
+    w = np.where(ahead, at[:, 2], 1.0)[:, None, None]
+    place = (at[:, :2] / w[:, :, 0])[:, :, None]
+    slopes = (matrix[:, :2, :2] - place * matrix[:, 2, None, :2]) / w
+    shrink = np.hypot(slopes[..., 0], slopes[..., 1]) * (1 + 1e-9) * ahead[:, None]
+    most = np.ceil(np.log2(box[:, 2:] - box[:, :2]))
+    return np.minimum(np.log2(np.maximum(shrink, 1.0)), most).astype(np.int64)
+
+
+def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, how: _Reading):  # type: ignore[no-untyped-def]
+    """Returns what reads float images of a shape, and the arrays it needs of each row."""
+    height, width = size
+    straight = bool((matrix[:, 2] == (0, 0, 1)).all())
+    if how.interpolation == "bilinear" and straight and not how.reflect:
+        scale = np.array([2.0 / shape.width, 2.0 / shape.height])
+        grid = np.diag([*scale, 1.0]) @ matrix
+        grid[:, :2, 2] -= 1.0
+        low = (box[:, :2] + 0.5) * scale - 1.0
+        high = (box[:, 2:] - 0.5) * scale - 1.0
+
+        def quick(images: Tensor, arrays: Sequence[Tensor]) -> Tensor:
+            matrix, low, high = arrays
+            at = sample.affine_grid(matrix, size)
+            at = torch.minimum(torch.maximum(at, low[:, None, None]), high[:, None, None])
+            return F.grid_sample(images, at, "bilinear", "border", align_corners=False)
+
+        return quick, (grid, low, high)
+
+    def read(images: Tensor, arrays: Sequence[Tensor]) -> Tensor:
+        at = sample.positions(arrays[0], height, width)
+        return sample.read(images, at, arrays[1], how.interpolation, how.reflect)
+
+    return read, (matrix, box)
+
+
+def _piece(
+    rows: Ints,
+    matrix: Floats,
+    box: Floats,
+    lines: Floats,
+    size: tuple[int, int],
+    shape: Shape,
+    how: _Reading,
+    before: object = None,
+    arrays: tuple[Array, ...] = (),
+) -> Piece:
+    """Builds the piece that reads what `before` makes of the images."""
+    read, own_arrays = _reader(matrix, box, size, shape, how)
+    count, skip = len(own_arrays), len(arrays)
+
+    def do(images: Tensor, own: Own) -> Tensor:
+        source = images
+        if how.interpolation != "nearest":
+            source = images.float()
+        if callable(before):
+            source = before(source, own)
+        needed, edges = own.arrays[skip : skip + count], own.arrays[skip + count :]
+        out = read(source, needed)
+        if how.interpolation == "bicubic" and not how.mask:
+            out = out.clamp(0.0, 255.0)
+        return whole(_covered(out, edges, own.shared[0], how), images.dtype)
+
+    return Piece(rows, do, (*arrays, *own_arrays, *_bounds(lines)), (how.fill,))
+
+
+def whole(levels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns float levels as the dtype they came in: rounded half to even for integers."""
+    if dtype.is_floating_point or levels.dtype == dtype:
+        return levels.to(dtype)
+    return levels.round().to(dtype)
+
+
+def _read(
+    rows: Ints,
+    matrix: Floats,
+    box: Floats,
+    lines: Floats,
+    size: tuple[int, int],
+    shape: Shape,
+    how: _Reading,
+) -> Piece:
+    return _piece(rows, matrix, box, lines, size, shape, how)
+
+
+def _halved(
+    rows: Ints,
+    moved: Floats,
+    box: Floats,
+    lines: Floats,
+    size: tuple[int, int],
+    shape: Shape,
+    how: _Reading,
+    kx: int,
+    ky: int,
+) -> Piece:
+    """Averages blocks of 2**kx by 2**ky pixels first, counted from each row's rectangle."""
+    room = Shape(
+        len(rows), shape.channels, -(-shape.height // 2**ky), -(-shape.width // 2**kx)
+    )
+    cuts = box.astype(np.int64)
+
+    def before(images: Tensor, own: Own) -> Tensor:
+        parts = []
+        for k, (x0, y0, x1, y1) in enumerate(cuts[own.at].tolist()):
+            part = images[k : k + 1, :, y0:y1, x0:x1]
+            right, bottom = -(x1 - x0) % 2**kx, -(y1 - y0) % 2**ky
+            if right or bottom:
+                part = F.pad(part, (0, right, 0, bottom), mode="replicate")
+            part = F.avg_pool2d(part, (2**ky, 2**kx))
+            parts.append(F.pad(part, (0, room.width - part.shape[3], 0, room.height - part.shape[2])))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    small = np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ moved
+    sides = np.ceil((box[:, 2:] - box[:, :2]) / (2**kx, 2**ky))
+    seen = np.concatenate([np.zeros_like(sides), sides], axis=1)
+    return _piece(rows, small, seen, lines, size, room, how, before)
+
+
+def _averaged(
+    rows: Ints,
+    moved: Floats,
+    box: Floats,
+    lines: Floats,
+    size: tuple[int, int],
+    shape: Shape,
+    how: _Reading,
+    shrinks: Bools,
+) -> Piece:
+    """Averages first, along each axis that shrinks, exactly what each output pixel covers."""
+    moved = moved.copy()
+    moved[:, :2, 2] += box[:, :2]  # weights are of the whole image's lines
+    weights: list[Array] = []
+    seen, sides = box.copy(), [shape.width, shape.height]
+    for axis in np.flatnonzero(shrinks):
+        along = int(moved[0, axis, 0] == 0)
+        count = (size[1], size[0])[along]
+        dense = np.zeros((len(rows), count, sides[axis]), np.float32)
+        for k, (first, stop) in enumerate(box[:, [axis, axis + 2]].astype(np.int64).tolist()):
+            scale, shift = moved[k, axis, along], moved[k, axis, 2] - first
+            dense[k, :, first:stop] = cell_weights(
+                scale, shift, count, stop - first, how.sampling.border
+            )
+        weights.append(dense)
+        moved[:, axis] = 0.0
+        moved[:, axis, along] = 1.0
+        sides[axis] = count
+        seen[:, axis], seen[:, axis + 2] = 0, count
+
+    def before(images: Tensor, own: Own) -> Tensor:
+        each = iter(own.arrays)
+        if shrinks[0]:
+            images = torch.matmul(images, next(each).transpose(1, 2)[:, None])
+        if shrinks[1]:
+            images = torch.matmul(next(each)[:, None], images)
+        return images
+
+    room = Shape(len(rows), shape.channels, sides[1], sides[0])
+    return _piece(rows, moved, seen, lines, size, room, how, before, tuple(weights))
+
+
+def lower_flow(meaning: Flow, shape: Shape, mask: bool = False) -> list[Piece]:
+    """Makes a flow ready: the field is a product of three small matrices, on the device."""
+    rows = np.flatnonzero(meaning.control.any(axis=(1, 2, 3)))
+    if not len(rows) or not shape.height or not shape.width:
+        return []
+    how = _reading(meaning.sampling, shape.channels, mask)
+    control = np.moveaxis(meaning.control[rows], 3, 1)
+    sides = (shape.height, shape.width)
+    down, across = (
+        basis(meaning.basis, np.arange(side) + 0.5, count, side)
+        for side, count in zip(sides, control.shape[2:], strict=True)
+    )
+
+    frame = 4 if meaning.sampling.border == "constant" else 0  # see _displaced
+    box = np.array([[0, 0, shape.width + frame, shape.height + frame]], np.float64)
+
+    def do(images: Tensor, own: Own) -> Tensor:
+        (control,), (fill, down, across, box) = own.arrays, own.shared
+        u = torch.matmul(torch.matmul(down, control), across.T)
+        x = u[:, 0] + sample.centres(shape.width, u)
+        y = u[:, 1] + sample.centres(shape.height, u)[:, None]
+        return _displaced(images, x, y, box, fill, how)
+
+    return [Piece(rows, do, (control,), (how.fill, down, across, box))]
+
+
+def _displaced(
+    images: Tensor, x: Tensor, y: Tensor, box: Tensor, fill: Tensor, how: _Reading
+) -> Tensor:
+    """Reads images at positions; beyond a constant border each tap reads the fill."""
+    height, width = images.shape[2:]
+    source = images if how.interpolation == "nearest" else images.float()
+    if how.sampling.border == "constant":  # as a frame of fill two pixels wide, all a tap can tell
+        level = fill[:, None, None].to(source.dtype)
+        framed = level.expand(len(images), -1, height + 4, width + 4).clone()
+        framed[:, :, 2:-2, 2:-2] = source
+        source, x, y = framed, x + 2.0, y + 2.0
+    box = box.expand(len(images), 4)
+    out = sample.read(source, (x, y), box, how.interpolation, how.reflect)
+    if how.interpolation == "bicubic" and not how.mask:
+        out = out.clamp(0.0, 255.0)
+    return whole(out, images.dtype)

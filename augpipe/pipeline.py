@@ -14,10 +14,10 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.backends import opencv
 from augpipe.data.workers import CallCounter, calm_cv2
-from augpipe.errors import DataError, UsageError
-from augpipe.ir import Color, Flow, Meaning, Regions, Warp, leaves_levels
+from augpipe.errors import UsageError
+from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
 from augpipe.kinds import unpack
-from augpipe.plan.nodes import layout, realise
+from augpipe.plan.nodes import Node, check_channels, keys_of, layout, realise, segments
 from augpipe.plan.rules import plan
 from augpipe.recipe import Recipe
 from augpipe.rng import Draws, Trace, stream_key
@@ -25,12 +25,13 @@ from augpipe.targets import Sample, move_outlines, move_points
 from augpipe.types import Array, Frame
 
 if TYPE_CHECKING:
+    from augpipe.batch import BatchSection
     from augpipe.data.dataset import AugmentedDataset
     from augpipe.data.loader import Loader
     from augpipe.plan.explain import Explanation
 
 
-_INDICES, _EPOCHS = 2**63, 2**32
+_EPOCHS = 2**32
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Pipeline:
@@ -64,7 +65,9 @@ class Pipeline:
         counter: Counter[str] = Counter()
         self.nodes = plan(recipe.sample, counter, recipe.fuse)
         self._batch_nodes = plan(recipe.batch, counter, recipe.fuse)
+        self._segments = segments(self.nodes)
         self._layout = layout(self.nodes)
+        self._classes: int | None = None
         self._calls = CallCounter()
         self._fits: set[int] = set()  # channel counts that every op can take
 
@@ -112,9 +115,8 @@ class Pipeline:
             seed: Instead of the recipe's.
             names: What the positions of a tuple hold: ("image", "mask").
         """
-        self._refuse_batch()
         packed = [unpack(item, names) for item in items]
-        keys = _keys(indices, len(packed))
+        keys = keys_of(indices, len(packed))
         if not 0 <= operator.index(epoch) < _EPOCHS:
             raise UsageError(f"epoch {epoch}: an epoch is from 0 to 2**32 - 1")
         samples = self.run([each.sample for each in packed], keys, epoch, seed=seed)
@@ -143,46 +145,46 @@ class Pipeline:
         """
         calm_cv2()
         for channels in {sample.image.shape[2] for sample in samples} - self._fits:
-            self._check_channels(channels)
+            check_channels(self.nodes, channels)
             self._fits.add(channels)
-        sizes = [sample.image.shape[:2] for sample in samples]
-        meanings = self.realise(sizes, indices, epochs, trace, seed)
-        return [_render(meanings, row, sample) for row, sample in enumerate(samples)]
+        draws = self.draws(indices, epochs, trace, seed)
+        done = list(samples)
+        for nodes, foreign in self._segments:
+            done = render(realise(nodes, draws, _frame(done)), None, done)
+            if foreign is not None:
+                done = render(realise((foreign,), draws, _frame(done)), foreign, done)
+        return done
 
-    def _refuse_batch(self) -> None:
-        """Refuses a recipe of which only a part would be done."""
-        if self.recipe.batch:
-            text = "this version runs the sample section: move what stands under 'batch:' there"
-            raise UsageError(text)
-
-    def realise(
+    def draws(
         self,
-        sizes: Sequence[tuple[int, ...]],
         indices: Array,
         epochs: int | Array = 0,
         trace: Trace | None = None,
         seed: int | None = None,
-    ) -> list[Meaning]:
-        """Draws all parameters for n images of these (height, width); see `run`."""
+    ) -> Draws:
+        """Returns the draws of the sample section for n images; see `run`."""
         seed = self.recipe.seed if seed is None else seed
         draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace)
-        frame = Frame(np.array(sizes, np.int64).reshape(-1, 2))
-        return realise(self.nodes, draws.together(self._layout), frame)
+        return draws.together(self._layout)
 
-    def _check_channels(self, channels: int) -> None:
-        """Refuses, by the op's key, an image of a channel count that an op cannot take."""
-        have = f"the image has {channels} channel{'s' * (channels != 1)}"
-        for step in (step for each in self.nodes for step in each.steps):
-            op = step.op
-            if op.rgb_only and channels not in (3, 4):
-                raise DataError(step.key, f"needs RGB; {have}")
-            if (op.kind is Color or op.name() == "clahe") and channels not in (1, 3, 4):
-                raise DataError(step.key, f"needs grey or RGB; {have}")
-            levels = getattr(op, "fill", None)
-            if isinstance(levels, tuple) and op.kind is not Color:
-                spared = op.kind is Regions and channels == 4  # alpha is not filled
-                if len(levels) not in (1, channels - spared):
-                    raise DataError(step.key, f"its fill has {len(levels)} levels; {have}")
+    @functools.cached_property
+    def batch(self) -> BatchSection:
+        """The batch section, a `torch.nn.Module`: `x, y = pipe.batch(x, y, index=i, epoch=e)`.
+
+        How many classes labels have is what the recipe says (`classes:`), or what the dataset
+        that `dataset` or `loader` was given says (`.classes`).
+        """
+        from augpipe.batch import BatchSection
+
+        return BatchSection(self.recipe, self._batch_nodes, self._classes)
+
+    def _learn(self, base: Any) -> None:
+        """Notes how many classes a dataset has."""
+        classes = getattr(base, "classes", None)
+        if isinstance(classes, Sequence) and not isinstance(classes, str):
+            self._classes = len(classes)
+            if "batch" in vars(self) and self.recipe.classes is None:
+                self.batch.classes = self._classes
 
     def explain(self, size: tuple[int, int] | None = None) -> Explanation:
         """Returns the plan in words: `print(pipe.explain(size=(375, 500)))`.
@@ -195,42 +197,73 @@ class Pipeline:
         return explain(self.nodes, self._batch_nodes, size)
 
     def dataset(self, base: Any, **options: Any) -> AugmentedDataset:
-        """Wraps any map-style dataset for a plain DataLoader; see `AugmentedDataset`."""
+        """Wraps any map-style dataset for a plain DataLoader; see `AugmentedDataset`.
+
+        Its items have the sample section behind them; the batch section is for the batches
+        that a DataLoader makes of them: `pipe.batch(images, targets, index=..., epoch=...)`.
+        """
         from augpipe.data.dataset import AugmentedDataset
 
+        self._learn(base)
         return AugmentedDataset(base, self._applier(options), **options)
 
     def loader(self, source: Any, **options: Any) -> Loader:
-        """Loads a dataset or a folder in threads, ready to train on; see `Loader`."""
+        """Loads a dataset or a folder in threads, ready to train on; see `Loader`.
+
+        The batch section is done to every batch, on the loader's device.
+        """
         from augpipe.data.loader import Loader
 
-        return Loader(source, self._applier(options), seed=self.recipe.seed, **options)
+        apply, seed = self._applier(options), self.recipe.seed
+        finish = self.batch if self.recipe.batch else None
+        loader = Loader(source, apply, seed=seed, finish=finish, **options)
+        self._learn(loader.base)
+        return loader
 
     def _applier(self, options: dict[str, Any]) -> Any:
-        self._refuse_batch()
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
 
 
-def _keys(indices: Sequence[int] | Array, count: int) -> Array:
-    """Returns (count,) indices as integers; refuses others, which would be keyed alike."""
-    keys = [operator.index(index) for index in indices]
-    if len(keys) != count:
-        raise UsageError(f"{len(keys)} indices for {count} items")
-    for key in keys:
-        if not 0 <= key < _INDICES:
-            raise UsageError(f"index {key}: an index is from 0 to 2**63 - 1")
-    return np.array(keys, np.int64)
+def _frame(samples: Sequence[Sample]) -> Frame:
+    return Frame(np.array([each.image.shape[:2] for each in samples], np.int64).reshape(-1, 2))
 
 
-def _render(meanings: Sequence[Meaning], row: int, sample: Sample) -> Sample:
-    """Does row `row` of each meaning to a sample and to all that belongs to it."""
-    image, masks, points, boxes = sample.image, sample.masks, sample.points, sample.boxes
+def render(
+    meanings: Sequence[Meaning], node: Node | None, samples: Sequence[Sample]
+) -> list[Sample]:
+    """Does meanings to samples and to all that belongs to them.
+
+    Args:
+        meanings: Of as many images; another library's stands alone.
+        node: The node whose meaning it is, for errors to name its op.
+        samples: They are not changed.
+    """
+    return [_whole(meanings, node, row, sample) for row, sample in enumerate(samples)]
+
+
+def _whole(meanings: Sequence[Meaning], node: Node | None, row: int, sample: Sample) -> Sample:
+    """Does row `row` of all meanings to one sample: what is in the cache is used again."""
     for meaning in meanings:
-        image = opencv.render(meaning, row, image)
-        if isinstance(meaning, (Warp, Flow)):
-            masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
-            points = [move_points(meaning, row, each) for each in points]
-            boxes = [move_outlines(meaning, row, each) for each in boxes]
-    normalized = sample.normalized or any(map(leaves_levels, meanings))
-    return Sample(image, masks, points, boxes, normalized)
+        match meaning:
+            case Foreign():
+                assert node is not None
+                if meaning.on[row]:
+                    key = node.steps[0].key
+                    sample = meaning.transform.on_sample(sample, int(meaning.key[row]), key)
+            case Mix():
+                raise TypeError("one image has nothing to be mixed with")
+            case _:
+                sample = _one(meaning, row, sample)
+    return sample
+
+
+def _one(meaning: Alone, row: int, sample: Sample) -> Sample:
+    """Does row `row` of a meaning to a sample and to all that belongs to it."""
+    masks, points, boxes = sample.masks, sample.points, sample.boxes
+    if isinstance(meaning, Warp | Flow):
+        masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
+        points = [move_points(meaning, row, each) for each in points]
+        boxes = [move_outlines(meaning, row, each) for each in boxes]
+    normalized = sample.normalized or leaves_levels(meaning)
+    return Sample(opencv.render(meaning, row, sample.image), masks, points, boxes, normalized)

@@ -8,7 +8,7 @@ result. Each takes a whole batch, and batches are handed on in order.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -34,6 +34,7 @@ from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import DataError, UsageError
 from augpipe.rng import Draws
 
+Finish = Callable[..., tuple[Tensor, Any]]
 _NUMERIC = int | float | np.generic | Tensor | np.ndarray
 
 
@@ -69,6 +70,8 @@ class Loader:
         sampler: Gives the epoch's indices, and has a length; its `set_epoch` is called, if it
             has one. A resumed epoch needs the same indices from it again.
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
+        finish: What to do to each batch on its device: takes images, targets, `index` (what
+            each sample is keyed by) and `epoch`.
 
     Raises:
         UsageError: If an argument cannot be used.
@@ -90,6 +93,7 @@ class Loader:
         on_error: Literal["raise", "skip"] = "raise",
         sampler: Iterable[int] | None = None,
         split: str | None = None,
+        finish: Finish | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise UsageError(f"batch_size {batch_size} (1 or more), workers {workers} (0 or more)")
@@ -106,6 +110,7 @@ class Loader:
         self.batch_size = batch_size
         self.skipped: list[DataError] = []
         self._apply = apply
+        self._finish = finish
         self._seed = seed
         self._workers = workers
         self._device = _usable(device)
@@ -187,7 +192,7 @@ class Loader:
         stopped = Event()
         base = _Stoppable(self.base, stopped)
 
-        def work(part: slice) -> tuple[list[DataError], tuple[Tensor, Any] | None]:
+        def work(part: slice) -> tuple[list[DataError], tuple[Tensor, Any] | None, list[int]]:
             indices = order[part].tolist()
             rows = load(base, self._apply, indices, keys[part].tolist(), epoch)
             failed = [row for row in rows if isinstance(row, DataError)]
@@ -195,19 +200,24 @@ class Loader:
                 raise failed[0]
             named = zip(indices, rows, strict=True)
             good = [(index, row) for index, row in named if not isinstance(row, DataError)]
-            return failed, _collate(good) if good else None
+            kept = [k for k, row in enumerate(rows) if not isinstance(row, DataError)]
+            return failed, _collate(good) if good else None, keys[part][kept].tolist()
 
         yielded = start > 0
         with closing(ordered(work, parts, self._workers, stopped, ahead=2)) as batches:
-            for part, (failed, batch) in zip(parts, batches, strict=True):
+            for part, (failed, batch, index) in zip(parts, batches, strict=True):
                 self.skipped += failed
                 if self._run is run:
                     self._at = (epoch, part.stop)
                 if batch is not None:
                     yielded = True
                     images, targets = batch
-                    move = isinstance(targets, Tensor)
-                    yield images.to(self._device), targets.to(self._device) if move else targets
+                    images = images.to(self._device)
+                    if isinstance(targets, Tensor):
+                        targets = targets.to(self._device)
+                    if self._finish is not None:
+                        images, targets = self._finish(images, targets, index=index, epoch=epoch)
+                    yield images, targets
         if self.skipped and not yielded:
             raise DataError("no sample could be loaded; the first", str(self.skipped[0]))
         if self._run is run:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from augpipe.targets import Outlines, Points
+from augpipe.errors import DataError
+from augpipe.kinds.convert import rows_of, table, table_like
+from augpipe.targets import Outlines, Points, finish, outline
 from augpipe.types import Floats, Ints
 
 
@@ -67,3 +73,317 @@ class Batch:
     boxes: list[Boxes] | None = None
     points: list[Marks] | None = None
     classes: int | None = None
+
+
+_FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
+_ROLES = {
+    "label": "labels",
+    "labels": "labels",
+    "mask": "mask",
+    "masks": "masks",
+    "boxes": "boxes",
+    "bboxes": "boxes",
+    "keypoints": "keypoints",
+}
+_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_Form = Callable[[Batch, Sequence[tuple[Floats, Ints]]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A batch taken apart.
+
+    Args:
+        batch: What the pipeline transforms; its images are as they came.
+        form: Puts a transformed batch's targets into the form they came in.
+    """
+
+    batch: Batch
+    form: _Form
+
+    def targets(self, batch: Batch, min_area: float, min_visibility: float) -> Any:
+        """Returns the targets of a transformed batch, in the form they came in.
+
+        Args:
+            batch: `self.batch`, transformed.
+            min_area: See `targets.finish`.
+            min_visibility: See `targets.finish`.
+        """
+        height, width = batch.images.shape[2:]
+        finished = [
+            finish(each.outlines, (height, width), min_area, min_visibility)
+            for each in batch.boxes or ()
+        ]
+        return self.form(batch, finished)
+
+
+def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
+    """Takes a batch apart.
+
+    - `images`: a tensor (B, C, H, W), uint8 or floats in 0..1.
+    - `targets`: None; a tensor of classes (B,), of one-hot, soft or multi-label rows (B, K), or
+      of masks (B, H, W); a dict; or a list of B dicts, as detection models take them.
+    - In a dict: `label` or `labels` as above; `mask` (B, H, W); `masks` (B, N, H, W), or a list
+      of (N, H, W), one an object where there are boxes; `boxes` or `bboxes`, a list of (N, 4),
+      x0, y0, x1, y1 in pixels; `keypoints`, a list of (N, 2), (N, 3) or (N, K, 2 or 3) pixel
+      positions. In a list of dicts the same, one image's in each.
+    - What has a row a box goes with the boxes: `labels`, `scores`, `area`, `iscrowd`, `ids`,
+      `difficult` and every key that begins with `box_`; anything else passes through.
+    - Where ops mix images, `box_weights` is added: the share of each box that is seen.
+
+    Raises:
+        DataError: If something cannot be used, by its place.
+    """
+    checked = _checked(images)
+    reader = _Reader(Batch(checked), mixes)
+    if isinstance(targets, list | tuple) and targets and isinstance(targets[0], Mapping):
+        reader.same_count("targets", targets)
+        keys = list(targets[0])
+        for k, each in enumerate(targets):
+            if not isinstance(each, Mapping) or list(each) != keys:
+                raise DataError(f"targets[{k}]", f"needs the keys of targets[0]: {keys}")
+        columns = {key: [each[key] for each in targets] for key in keys}
+        form = reader.columns(columns)
+
+        def rows(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            out = form(batch, finished)
+            return _as(targets, ({k: v[i] for k, v in out.items()} for i in range(len(targets))))
+
+        return Opened(reader.batch, rows)
+    if isinstance(targets, Mapping):
+        return Opened(reader.batch, reader.columns(targets))
+    if targets is None:
+        return Opened(reader.batch, lambda batch, finished: None)
+    if isinstance(targets, Tensor):
+        role = "mask" if targets.ndim == 3 else "masks" if targets.ndim == 4 else "labels"
+        return Opened(reader.batch, reader.column(role, targets, "targets", None))
+    raise DataError(
+        "targets", f"{type(targets).__name__} is no tensor, no dict and no list of dicts"
+    )
+
+
+def _checked(images: Any) -> Tensor:
+    """Returns the images of a batch.
+
+    Raises:
+        DataError: They are no batch of images.
+    """
+    if isinstance(images, list | tuple):
+        sizes = sorted({tuple(getattr(each, "shape", ())) for each in images})
+        ragged = f", and these differ: {', '.join(map(str, sizes))}" if len(sizes) > 1 else ""
+        raise DataError(
+            "images", f"a batch is one tensor (B, C, H, W), of images of one size{ragged}"
+        )
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        have = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
+        raise DataError("images", f"expected a tensor (B, C, H, W), got {have}")
+    if images.is_nested or images.dtype not in _DTYPES:
+        what = "a nested tensor" if images.is_nested else str(images.dtype)
+        raise DataError("images", f"expected uint8, or floats in 0..1, got {what}")
+    return images.as_subclass(Tensor)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Collects a batch while it walks the targets; each walk returns how to put it back."""
+
+    batch: Batch
+    mixes: bool
+
+    def same_count(self, where: str, value: Any) -> None:
+        if len(value) != len(self.batch.images):
+            raise DataError(where, f"has {len(value)} items for {len(self.batch.images)} images")
+
+    def columns(self, targets: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
+        """Reads targets by name."""
+        owners = [key for key in targets if _ROLES.get(key) == "boxes"]
+        if len(owners) > 1:
+            raise DataError(owners[1], "a second set of boxes beside the first")
+        owner = owners[0] if owners else None
+        order = sorted(targets, key=lambda key: key != owner)  # others may hang on the boxes
+        forms = {
+            key: self.column(self.role(key, targets[key], owner), targets[key], key, owner)
+            for key in order
+        }
+        keys, rebuilt = list(targets), copy.copy(dict(targets))
+
+        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> dict[str, Any]:
+            out = {key: forms[key](batch, finished) for key in keys}
+            if self.mixes and owner and batch.boxes is not None:
+                out["box_weights"] = [
+                    torch.from_numpy(each.weight[kept].astype(np.float32))
+                    for each, (_, kept) in zip(batch.boxes, finished, strict=True)
+                ]
+            return rebuilt | out
+
+        return form
+
+    def role(self, key: str, value: Any, owner: str | None) -> str:
+        """Says what a value is for."""
+        lists = isinstance(value, list | tuple)
+        if owner and lists and (key in _FIELDS or key.startswith("box_")):
+            return "field"
+        return _ROLES.get(key, "other")
+
+    def column(self, role: str, value: Any, where: str, owner: str | None) -> _Form:
+        """Reads one value by its role."""
+        match role:
+            case "labels":
+                return self.labels(value, where)
+            case "mask":
+                return self.mask(value, where)
+            case "masks":
+                return self.masks(value, where, owner)
+            case "boxes":
+                return self.boxes(value, where)
+            case "keypoints":
+                return self.keypoints(value, where)
+            case "field":
+                self.same_count(where, value)
+                return lambda batch, finished: _gathered(value, batch, finished, where)
+        return lambda batch, finished: value
+
+    def labels(self, value: Any, where: str) -> _Form:
+        lists = isinstance(value, list | tuple)
+        if lists:  # one a dict
+            value = torch.stack([torch.as_tensor(each) for each in value])
+        if not isinstance(value, Tensor) or value.ndim not in (1, 2):
+            have = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise DataError(where, f"expected classes (B,) or rows (B, K), got {have}")
+        if self.batch.labels is not None:
+            raise DataError(where, "a second set of class labels beside the first")
+        self.same_count(where, value)
+        whole = not value.dtype.is_floating_point
+        if whole == (value.ndim == 2) and not (whole and value.dtype != torch.bool):
+            raise DataError(
+                where,
+                f"{value.dtype} of shape {tuple(value.shape)}: classes are whole numbers "
+                "(B,), soft and multi-label rows are floats (B, K)",
+            )
+        self.batch.labels = value.to(torch.int64) if value.ndim == 1 else value.to(torch.float32)
+        dtype = value.dtype
+
+        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            labels = batch.labels
+            assert labels is not None
+            out = labels.to(dtype) if labels.ndim == value.ndim and not self.mixes else labels
+            return list(out) if lists else out
+
+        return form
+
+    def mask(self, value: Any, where: str) -> _Form:
+        lists = isinstance(value, list | tuple)
+        stacked = torch.stack(list(value)) if lists else value
+        self.add_masks(stacked[:, None] if stacked.ndim == 3 else stacked, where)
+
+        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            out = batch.masks[where]
+            out = out[:, 0] if stacked.ndim == 3 else out
+            return list(out) if lists else out
+
+        return form
+
+    def masks(self, value: Any, where: str, owner: str | None) -> _Form:
+        if not isinstance(value, list | tuple):
+            self.add_masks(value, where)
+            return lambda batch, finished: batch.masks[where]
+        self.same_count(where, value)
+        counts = np.array([len(each) for each in value], np.int64)
+        most = int(counts.max(initial=0))
+        size = self.batch.images.shape[2:]
+        for k, each in enumerate(value):
+            if not isinstance(each, Tensor) or each.ndim != 3 or each.shape[1:] != size:
+                raise DataError(f"{where}[{k}]", f"expected masks (N, {size[0]}, {size[1]})")
+        dtype = value[0].dtype if value else torch.uint8
+        padded = self.batch.images.new_zeros((len(value), most, *size), dtype=dtype)
+        for k, each in enumerate(value):
+            padded[k, : len(each)] = each
+        self.add_masks(padded, where)
+        self.batch.instances[where] = counts
+        boxes = self.batch.boxes
+        tied = (
+            owner
+            and boxes
+            and all(len(b.outlines) == c for b, c in zip(boxes, counts, strict=True))
+        )
+
+        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            out, counts = batch.masks[where], batch.instances[where]
+            if not tied:
+                return _as(value, (own[:c] for own, c in zip(out, counts.tolist(), strict=True)))
+            return type(value)(
+                own[kept.tolist()] for own, (_, kept) in zip(out, finished, strict=True)
+            )
+
+        return form
+
+    def add_masks(self, masks: Any, where: str) -> None:
+        images = self.batch.images
+        fits = isinstance(masks, Tensor) and masks.ndim == 4 and len(masks) == len(images)
+        if not fits or masks.shape[2:] != images.shape[2:]:
+            have = tuple(masks.shape) if isinstance(masks, Tensor) else type(masks).__name__
+            raise DataError(where, f"masks of {have} for images of {tuple(images.shape)}")
+        self.batch.masks[where] = masks.as_subclass(Tensor)
+
+    def boxes(self, value: Any, where: str) -> _Form:
+        self.same_count(where, value)
+        tables = [table(each, f"{where}[{k}]").reshape(-1, 4) for k, each in enumerate(value)]
+        self.batch.boxes = [
+            Boxes.of(outline(each, f"{where}[{k}]"), k) for k, each in enumerate(tables)
+        ]
+
+        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            height, width = batch.images.shape[2:]
+            pairs = zip(value, finished, strict=True)
+            return _as(value, (table_like(own, like, (height, width)) for like, (own, _) in pairs))
+
+        return form
+
+    def keypoints(self, value: Any, where: str) -> _Form:
+        self.same_count(where, value)
+        tables = [table(each, f"{where}[{k}]") for k, each in enumerate(value)]
+        flat = [each.reshape(-1, each.shape[-1] if each.size else 2) for each in tables]
+        self.batch.points = []
+        for k, each in enumerate(flat):
+            points = Points(each[:, :2] + 0.5, np.ones(len(each), np.bool_))
+            rows = np.arange(len(each))
+            origin = np.stack([np.full_like(rows, k), rows], axis=1)
+            self.batch.points.append(Marks(points, origin))
+
+        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            assert batch.points is not None
+            height, width = batch.images.shape[2:]
+            out = []
+            for k, marks in enumerate(batch.points):
+                whole = np.array([flat[i][r] for i, r in marks.origin.tolist()])
+                whole = whole.reshape(-1, flat[k].shape[1])
+                whole[:, :2] = marks.points.at - 0.5
+                if whole.shape[1] > 2:
+                    whole[~marks.points.seen, 2] = 0.0
+                shape = (-1, *tables[k].shape[1:]) if tables[k].size else whole.shape
+                out.append(table_like(whole.reshape(shape), value[k], (height, width)))
+            return _as(value, out)
+
+        return form
+
+
+def _gathered(
+    value: Sequence[Any], batch: Batch, finished: Sequence[tuple[Floats, Ints]], where: str
+) -> Any:
+    """Returns what hangs on boxes, for the boxes that are left, wherever they came from."""
+    assert batch.boxes is not None
+    out = []
+    for k, (each, (_, kept)) in enumerate(zip(batch.boxes, finished, strict=True)):
+        origin = each.origin[kept]
+        if (origin[:, 0] == k).all():
+            out.append(rows_of(value[k], origin[:, 1]))
+            continue
+        parts = [rows_of(value[i], np.array([r])) for i, r in origin.tolist()]
+        tensors = isinstance(parts[0], Tensor)
+        out.append(torch.cat(parts) if tensors else [each for part in parts for each in part])
+    return _as(value, out)
+
+
+def _as(value: Sequence[Any], items: Iterable[Any]) -> Any:
+    """Returns items as the list or tuple that `value` is."""
+    return tuple(items) if isinstance(value, tuple) else list(items)

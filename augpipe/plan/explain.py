@@ -182,8 +182,7 @@ def kind_in_words(kind: type[Meaning]) -> str:
 def _when(step: Step) -> str:
     """Says where a step acts."""
     words = [
-        f"{gate.key} walk {gate.slot + 1}" if gate.combinator.slots > 1 else gate.key
-        for gate in step.gates
+        f"{gate.key} {gate.combinator.role(gate.slot, gate.branch)}".rstrip() for gate in step.gates
     ]
     words += [f"p {step.op.p:g}"] if step.op.p < 1 else []
     return ", ".join(words)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from augpipe.errors import DataError
-from augpipe.ir import Color, Curve, Meaning, Normalize, Warp, size_after
+from augpipe.errors import DataError, UsageError
+from augpipe.ir import Color, Curve, Foreign, Meaning, Mix, Normalize, Regions, Warp, size_after
 from augpipe.ops.base import Combinator, Op
 from augpipe.rng import Draws
 from augpipe.types import Array, Bools, Frame, Sampling
@@ -80,7 +81,9 @@ def steps(ops: Sequence[Op], counter: Counter[str]) -> tuple[Step, ...]:
         if not isinstance(op, Combinator):
             out.append(Step(key, op))
             continue
-        inner = [steps([child], counter) for child in op.ops]
+        inner = [
+            (Step(key, child),) if op.private else steps([child], counter) for child in op.inner()
+        ]
         out.extend(
             replace(step, gates=(Gate(key, op, slot, branch), *step.gates))
             for slot in range(op.slots)
@@ -95,6 +98,22 @@ def node(step: Step) -> Node:
     op = step.op
     assert op.kind is not None
     return Node(op.kind, (step,), op.sampling, op.inside, op.lattice)
+
+
+def segments(nodes: Sequence[Node]) -> tuple[tuple[tuple[Node, ...], Node | None], ...]:
+    """Cuts a plan where the images themselves are needed to go on.
+
+    Returns:
+        Pairs: nodes that one drawing serves, and a node that follows them which mixes images
+        or is another library's, after which sizes are known again; None at the end.
+    """
+    out: list[tuple[tuple[Node, ...], Node | None]] = []
+    first = 0
+    for k, each in enumerate(nodes):
+        if each.kind in (Foreign, Mix):
+            out.append((tuple(nodes[first:k]), each))
+            first = k + 1
+    return (*out, (tuple(nodes[first:]), None))
 
 
 def realise(nodes: Sequence[Node], draws: Draws, frame: Frame) -> list[Meaning]:
@@ -186,3 +205,34 @@ def _compose(first: Meaning, second: Meaning) -> Meaning:
         case (Curve(), Curve() | Normalize()):
             return first.then(second)
     raise TypeError(f"{type(first).__name__} does not compose with {type(second).__name__}")
+
+
+def check_channels(nodes: Sequence[Node], channels: int) -> None:
+    """Refuses, by the op's key, images of a channel count that an op cannot take.
+
+    Raises:
+        DataError: There is such an op.
+    """
+    have = f"the image has {channels} channel{'s' * (channels != 1)}"
+    for step in (step for each in nodes for step in each.steps):
+        op = step.op
+        if op.rgb_only and channels not in (3, 4):
+            raise DataError(step.key, f"needs RGB; {have}")
+        if (op.kind is Color or op.name() == "clahe") and channels not in (1, 3, 4):
+            raise DataError(step.key, f"needs grey or RGB; {have}")
+        levels = getattr(op, "fill", None)
+        if isinstance(levels, tuple) and op.kind is not Color:
+            spared = op.kind is Regions and channels == 4  # alpha is not filled
+            if len(levels) not in (1, channels - spared):
+                raise DataError(step.key, f"its fill has {len(levels)} levels; {have}")
+
+
+def keys_of(indices: Sequence[int] | Array, count: int) -> Array:
+    """Returns (count,) indices as integers; refuses others, which would be keyed alike."""
+    keys = [operator.index(index) for index in indices]
+    if len(keys) != count:
+        raise UsageError(f"{len(keys)} indices for {count} items")
+    for key in keys:
+        if not 0 <= key < 2**63:
+            raise UsageError(f"index {key}: an index is from 0 to 2**63 - 1")
+    return np.array(keys, np.int64)

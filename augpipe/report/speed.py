@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from augpipe.backends import opencv
 from augpipe.data.decode import decode
 from augpipe.data.folder import Listing, Source
 from augpipe.errors import AugpipeError, DataError, in_a_line
-from augpipe.pipeline import Pipeline
+from augpipe.pipeline import Pipeline, render
 from augpipe.plan.explain import kind_in_words, plural
+from augpipe.plan.nodes import realise
 from augpipe.targets import Sample
-from augpipe.types import Array
+from augpipe.types import Array, Frame
 
 _IMAGES = 32
 _PIXELS = 50_000_000  # about what is held decoded at once
@@ -164,11 +164,14 @@ def _batch(
     """Runs images whose parameters are drawn together."""
     indices, images = np.array([index for index, _ in batch]), [image for _, image in batch]
     with clock.part("draw and compose"):
-        meanings = pipe.realise([image.shape[:2] for image in images], indices, epoch)
-    for number, (node, meaning) in enumerate(zip(pipe.nodes, meanings, strict=True), 1):
+        draws = pipe.draws(indices, epoch)
+    for number, node in enumerate(pipe.nodes, 1):
+        with clock.part("draw and compose"):
+            sizes = np.array([image.shape[:2] for image in images], np.int64)
+            meanings = realise((node,), draws, Frame(sizes))
         ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
         with clock.part(f"{number} {kind_in_words(node.kind)}: {ops}"):
-            images = [opencv.render(meaning, row, image) for row, image in enumerate(images)]
+            images = [each.image for each in render(meanings, node, [Sample(i) for i in images])]
 
 
 def _machine() -> tuple[str, ...]:

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import augpipe
 from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.plan.nodes import realise
+from augpipe.types import Frame
 from tests.harness import grey, photo, run
 
 IMAGE = photo(height=24, width=32)
@@ -107,7 +110,8 @@ def test_draws_of_different_ops_are_independent() -> None:
         {"one_of": ["invert", "vertical_flip"]},
     )
     trace: dict = {}
-    turned.realise([(24, 32)] * 4000, np.arange(4000), trace=trace)
+    frame = Frame(np.tile(np.array([24, 32]), (4000, 1)))
+    realise(turned.nodes, turned.draws(np.arange(4000), trace=trace), frame)
     drawn = {
         f"{op}.{name}": np.asarray(values, float)
         for op, own in trace.items()
@@ -131,14 +135,18 @@ def test_fields_differ_by_index_epoch_and_op() -> None:
     trace: dict = {}
     for epoch in (0, 1):
         own: dict = {}
-        filled.realise([(24, 32)] * 50, np.arange(50), epoch, trace=own)
+        frame = Frame(np.tile(np.array([24, 32]), (50, 1)))
+        realise(filled.nodes, filled.draws(np.arange(50), epoch, own), frame)
         trace |= {(epoch, op): values["field"] for op, values in own.items()}
     keys = np.concatenate(list(trace.values()))
     assert len(trace) == 4 and len(set(keys.tolist())) == 200
 
 
-def test_a_batch_section_is_not_passed_over_in_silence() -> None:
-    both = augpipe.load({"version": 1, "sample": ["rotate"], "batch": ["horizontal_flip"]})
-    for call in (lambda: both(IMAGE), lambda: both.dataset([IMAGE]), lambda: both.loader([IMAGE])):
-        with pytest.raises(UsageError, match="under 'batch:'"):
-            call()
+def test_one_image_gets_the_sample_section_and_a_batch_the_batch_section() -> None:
+    both = augpipe.load(
+        {"version": 1, "sample": ["vertical_flip"], "batch": [{"horizontal_flip": {"p": 1}}]}
+    )
+    alone = augpipe.load({"version": 1, "sample": ["vertical_flip"]})
+    assert np.array_equal(both(IMAGE, index=3), alone(IMAGE, index=3))
+    stack = torch.from_numpy(IMAGE.copy()).permute(2, 0, 1)[None]
+    assert torch.equal(both.batch(stack, index=[3]), stack.flip(3))

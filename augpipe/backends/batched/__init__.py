@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from augpipe.backends.batched import color, filter, histogram, noise, warp
+from augpipe.backends.batched import color, filter, flow, histogram, noise, warp
 from augpipe.backends.batched.pieces import Piece, Shape, run, send
 from augpipe.ir import (
     Alone,
@@ -28,7 +28,6 @@ from augpipe.ir import (
     Normalize,
     Regions,
     Warp,
-    leaves_levels,
 )
 
 
@@ -42,7 +41,7 @@ def lower(meaning: Alone, shape: Shape) -> list[list[Piece]]:
         case Warp():
             return [warp.lower_warp(meaning, shape)]
         case Flow():
-            return [warp.lower_flow(meaning, shape)]
+            return [flow.lower_flow(meaning, shape)]
         case Color() | Curve() if meaning.norm and shape.channels == 4:
             # Alpha is not coloured, but what leaves grey levels leaves them whole.
             levels = lower(replace(meaning, norm=None), shape)
@@ -90,17 +89,50 @@ def lower_all(meanings: Sequence[Alone], shape: Shape) -> list[list[Piece]]:
 
 def render(meanings: Sequence[Alone], images: Tensor) -> Tensor:
     """Does meanings of n images to a batch; float levels stay float, uint8 stays uint8."""
-    programs = lower_all(meanings, Shape(*images.shape))
-    out = run(send(programs, images.device), images)
-    return out.float() if any(map(leaves_levels, meanings)) else out
+    return run(send(lower_all(meanings, Shape(*images.shape)), images.device), images)
 
 
-def render_masks(meanings: Sequence[Warp | Flow], masks: Tensor) -> Tensor:
-    """Does warps and flows to masks (B, N, H, W) of any dtype."""
-    programs, shape = [], Shape(*masks.shape)
-    for meaning in meanings:
-        lower_one = warp.lower_warp if isinstance(meaning, Warp) else warp.lower_flow
-        programs.append(lower_one(meaning, shape, True))  # type: ignore[arg-type]
+def render_all(
+    meanings: Sequence[Alone],
+    images: Tensor,
+    masks: Mapping[str, Tensor],
+    enter: Callable[[Tensor], Tensor],
+    leave: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Does meanings to a batch and to its masks, all parameters sent in one copy.
+
+    Args:
+        meanings: Of n images.
+        images: (n, C, H, W).
+        masks: By name, each (n, m, H, W) of any dtype.
+        enter: Takes rows of the batch to uint8 or float32 levels.
+        leave: Takes what becomes of them to what is handed out.
+    """
+    moves = [meaning for meaning in meanings if isinstance(meaning, Warp | Flow)]
+    whole = {name: _as_moved(each) for name, each in masks.items()}
+    programs = [lower_all(meanings, Shape(*images.shape))]
+    programs += [_lower_masks(moves, Shape(*each.shape)) for each in whole.values()]
+    sent = iter(send([program for group in programs for program in group], images.device))
+    own, *others = [[next(sent) for _ in group] for group in programs]
+    moved = {
+        name: run(each, mask).to(masks[name].dtype)
+        for each, (name, mask) in zip(others, whole.items(), strict=True)
+    }
+    return run(own, images, enter, leave), moved
+
+
+def _as_moved(masks: Tensor) -> Tensor:
+    """Returns masks as a dtype that torch can gather and compare."""
+    narrow = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
+    return masks.to(narrow.get(masks.dtype, masks.dtype))
+
+
+def _lower_masks(moves: Sequence[Warp | Flow], shape: Shape) -> list[list[Piece]]:
+    programs = []
+    for meaning in moves:
+        if isinstance(meaning, Warp):
+            programs.append(warp.lower_warp(meaning, shape, mask=True))
+        else:
+            programs.append(flow.lower_flow(meaning, shape, mask=True))
         shape = shape_after(meaning, shape)
-    moved = masks.to(torch.uint8) if masks.dtype == torch.bool else masks
-    return run(send(programs, masks.device), moved).to(masks.dtype)
+    return programs

@@ -221,7 +221,7 @@ def run(
             part = apply(each, part, start, stop)
         part = leave(part)
         if stop - start == shape.count:
-            return part
+            return part.contiguous(memory_format=layout(images))
         if part.requires_grad:
             parts.append(part)
             continue

@@ -75,7 +75,7 @@ def take(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Returns images[k, :, rows, columns]; rows and columns broadcast to (k, height, width)."""
     at = rows * images.shape[3] + columns
     flat = at.reshape(len(at), 1, -1).expand(-1, images.shape[1], -1)
-    return images.flatten(2).gather(2, flat).unflatten(2, at.shape[1:])
+    return images.flatten(2).gather(2, flat).view(*images.shape[:2], *at.shape[1:])
 
 
 def bilinear(images: Tensor, x: Tensor, y: Tensor, box: Tensor, reflect: bool) -> Tensor:
@@ -97,16 +97,13 @@ def bicubic(images: Tensor, x: Tensor, y: Tensor, box: Tensor, reflect: bool) ->
     left, top = torch.floor(x - 0.5), torch.floor(y - 0.5)
     across, down = _cubic(x - 0.5 - left), _cubic(y - 0.5 - top)
     left, top = left.to(torch.int64), top.to(torch.int64)
-    out = 0.0
+    columns = [_held(left + (j - 1), x0, x1, reflect) for j in range(4)]
+    lines = []
     for i in range(4):
         rows = _held(top + (i - 1), y0, y1, reflect)
-        line = 0.0
-        for j in range(4):
-            columns = _held(left + (j - 1), x0, x1, reflect)
-            line = line + across[j][:, None] * take(images, rows, columns)
-        out = out + down[i][:, None] * line
-    assert isinstance(out, Tensor)
-    return out
+        taps = [across[j][:, None] * take(images, rows, columns[j]) for j in range(4)]
+        lines.append(down[i][:, None] * (taps[0] + taps[1] + taps[2] + taps[3]))
+    return lines[0] + lines[1] + lines[2] + lines[3]
 
 
 def _cubic(t: Tensor, a: float = -0.75) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Warp and Flow on a batch: what the host works out for each image, and how it is read.
+"""Warp on a batch: what the host works out for each image, and how it is read.
 
 As in the other backends: an image that shrinks by 2 or more is first averaged over blocks
 that are counted from the start of its visible rectangle; it is then read within that
@@ -8,7 +8,6 @@ rectangle alone, and at last the fill is laid over what lies beyond.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,46 +16,15 @@ from torch import Tensor
 
 from augpipe.backends.batched import sample
 from augpipe.backends.batched.pieces import Own, Piece, Shape
+from augpipe.backends.batched.reading import Reading, product, reading, whole
 from augpipe.backends.tables import binding, cell_weights, fold
 from augpipe.errors import DataError
-from augpipe.ir import Flow, Warp, basis, frame_lines, keeps_axes
-from augpipe.types import Array, Bools, Fill, Floats, Interpolation, Ints, Sampling
+from augpipe.ir import Warp, frame_lines, keeps_axes
+from augpipe.types import Array, Bools, Floats, Ints
 
 _SNAP = 1e-6
 _ALWAYS = (0.0, 0.0, 1e9)  # a half-plane that holds everything
 _NEVER = (0.0, 0.0, -1e9)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """How pixels are read: of images, or of masks.
-
-    Args:
-        sampling: The meaning's.
-        interpolation: For these pixels.
-        fill: For these pixels, a number a channel.
-        mask: Whether they are classes: never averaged before they are read.
-    """
-
-    sampling: Sampling
-    interpolation: Interpolation
-    fill: Floats
-    mask: bool
-
-    @property
-    def hard(self) -> bool:
-        return self.mask or self.interpolation == "nearest"
-
-    @property
-    def reflect(self) -> bool:
-        return self.sampling.border == "reflect"
-
-
-def _reading(sampling: Sampling, channels: int, mask: bool) -> _Reading:
-    fill: Fill = sampling.mask_fill if mask else sampling.fill
-    interpolation = sampling.mask_interpolation if mask else sampling.interpolation
-    levels = np.broadcast_to(np.asarray(fill, np.float32), (channels,))
-    return _Reading(sampling, interpolation, levels, mask)
 
 
 def one_size(sizes: Ints) -> tuple[int, int]:
@@ -84,7 +52,7 @@ def lower_warp(meaning: Warp, shape: Shape, mask: bool = False) -> list[Piece]:
     if not shape.count:
         return []
     size = one_size(meaning.size)
-    how = _reading(meaning.sampling, shape.channels, mask)
+    how = reading(meaning.sampling, shape.channels, mask)
     left_top = np.maximum(np.floor(meaning.box[:, :2] + _SNAP), 0)
     right_bottom = np.minimum(np.ceil(meaning.box[:, 2:] - _SNAP), (shape.width, shape.height))
     box = np.concatenate([left_top, right_bottom], axis=1)
@@ -111,7 +79,7 @@ def lower_warp(meaning: Warp, shape: Shape, mask: bool = False) -> list[Piece]:
 
 
 def _lines(
-    meaning: Warp, matrix: Floats, blind: Bools, size: tuple[int, int], how: _Reading
+    meaning: Warp, matrix: Floats, blind: Bools, size: tuple[int, int], how: Reading
 ) -> Floats:
     """Returns (n, m, 3): the half-planes that cover something, as distances; NaN where fewer."""
     found: list[Floats] = [np.zeros((0, 3))] * len(matrix)
@@ -128,8 +96,8 @@ def _lines(
     for row in np.flatnonzero(blind):
         found[row] = np.array([_NEVER])
     out = np.full((len(matrix), max(map(len, found), default=0), 3), np.nan)
-    for row, own in enumerate(found):
-        out[row, : len(own)] = own
+    for k, own in enumerate(found):
+        out[k, : len(own)] = own
     return out
 
 
@@ -139,15 +107,15 @@ def _bounds(lines: Floats) -> tuple[Array, ...]:
     return (np.where(np.isfinite(lines), lines, _ALWAYS)[:, :most],) if most else ()
 
 
-def _covered(out: Tensor, lines: Sequence[Tensor], fill: Tensor, how: _Reading) -> Tensor:
+def _covered(out: Tensor, lines: Sequence[Tensor], fill: Tensor, how: Reading) -> Tensor:
     """Lays the fill over what the half-planes leave out, if there are any."""
     if not lines:
         return out
-    seen = sample.coverage(lines[0], *out.shape[2:], how.hard)
+    seen = sample.coverage(lines[0], out.shape[2], out.shape[3], how.hard)
     return sample.cover(out, seen, fill, how.hard)
 
 
-def _plain(matrix: Floats, how: _Reading, size: tuple[int, int], shape: Shape) -> Bools:
+def _plain(matrix: Floats, how: Reading, size: tuple[int, int], shape: Shape) -> Bools:
     """Returns (n,): where each output pixel is one pixel of the source, by row and by column."""
     straight = keeps_axes(matrix) & (matrix[:, 2, 2] == 1)
     if how.interpolation == "nearest":
@@ -167,7 +135,7 @@ def _taken(
     lines: Floats,
     size: tuple[int, int],
     turned: bool,
-    how: _Reading,
+    how: Reading,
 ) -> Piece:
     """Takes whole pixels, whose rows and columns are counted on the host."""
     height, width = size
@@ -197,7 +165,7 @@ def _general(
     lines: Floats,
     size: tuple[int, int],
     shape: Shape,
-    how: _Reading,
+    how: Reading,
 ) -> list[Piece]:
     """Reads between pixels, those alike that shrink alike."""
     start = np.tile(np.eye(3), (len(rows), 1, 1))
@@ -238,7 +206,7 @@ def _halvings(matrix: Floats, box: Floats, size: tuple[int, int]) -> Ints:
     return np.minimum(np.log2(np.maximum(shrink, 1.0)), most).astype(np.int64)
 
 
-def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, how: _Reading):  # type: ignore[no-untyped-def]
+def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, how: Reading):  # type: ignore[no-untyped-def]
     """Returns what reads float images of a shape, and the arrays it needs of each row."""
     height, width = size
     straight = bool((matrix[:, 2] == (0, 0, 1)).all())
@@ -271,7 +239,7 @@ def _piece(
     lines: Floats,
     size: tuple[int, int],
     shape: Shape,
-    how: _Reading,
+    how: Reading,
     before: object = None,
     arrays: tuple[Array, ...] = (),
 ) -> Piece:
@@ -294,13 +262,6 @@ def _piece(
     return Piece(rows, do, (*arrays, *own_arrays, *_bounds(lines)), (how.fill,))
 
 
-def whole(levels: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns float levels as the dtype they came in: rounded half to even for integers."""
-    if dtype.is_floating_point or levels.dtype == dtype:
-        return levels.to(dtype)
-    return levels.round().to(dtype)
-
-
 def _read(
     rows: Ints,
     matrix: Floats,
@@ -308,7 +269,7 @@ def _read(
     lines: Floats,
     size: tuple[int, int],
     shape: Shape,
-    how: _Reading,
+    how: Reading,
 ) -> Piece:
     return _piece(rows, matrix, box, lines, size, shape, how)
 
@@ -320,14 +281,12 @@ def _halved(
     lines: Floats,
     size: tuple[int, int],
     shape: Shape,
-    how: _Reading,
+    how: Reading,
     kx: int,
     ky: int,
 ) -> Piece:
     """Averages blocks of 2**kx by 2**ky pixels first, counted from each row's rectangle."""
-    room = Shape(
-        len(rows), shape.channels, -(-shape.height // 2**ky), -(-shape.width // 2**kx)
-    )
+    room = Shape(len(rows), shape.channels, -(-shape.height // 2**ky), -(-shape.width // 2**kx))
     cuts = box.astype(np.int64)
 
     def before(images: Tensor, own: Own) -> Tensor:
@@ -338,7 +297,9 @@ def _halved(
             if right or bottom:
                 part = F.pad(part, (0, right, 0, bottom), mode="replicate")
             part = F.avg_pool2d(part, (2**ky, 2**kx))
-            parts.append(F.pad(part, (0, room.width - part.shape[3], 0, room.height - part.shape[2])))
+            parts.append(
+                F.pad(part, (0, room.width - part.shape[3], 0, room.height - part.shape[2]))
+            )
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     small = np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ moved
@@ -354,7 +315,7 @@ def _averaged(
     lines: Floats,
     size: tuple[int, int],
     shape: Shape,
-    how: _Reading,
+    how: Reading,
     shrinks: Bools,
 ) -> Piece:
     """Averages first, along each axis that shrinks, exactly what each output pixel covers."""
@@ -380,54 +341,10 @@ def _averaged(
     def before(images: Tensor, own: Own) -> Tensor:
         each = iter(own.arrays)
         if shrinks[0]:
-            images = torch.matmul(images, next(each).transpose(1, 2)[:, None])
+            images = product(images, next(each).transpose(1, 2)[:, None])
         if shrinks[1]:
-            images = torch.matmul(next(each)[:, None], images)
+            images = product(next(each)[:, None], images)
         return images
 
     room = Shape(len(rows), shape.channels, sides[1], sides[0])
     return _piece(rows, moved, seen, lines, size, room, how, before, tuple(weights))
-
-
-def lower_flow(meaning: Flow, shape: Shape, mask: bool = False) -> list[Piece]:
-    """Makes a flow ready: the field is a product of three small matrices, on the device."""
-    rows = np.flatnonzero(meaning.control.any(axis=(1, 2, 3)))
-    if not len(rows) or not shape.height or not shape.width:
-        return []
-    how = _reading(meaning.sampling, shape.channels, mask)
-    control = np.moveaxis(meaning.control[rows], 3, 1)
-    sides = (shape.height, shape.width)
-    down, across = (
-        basis(meaning.basis, np.arange(side) + 0.5, count, side)
-        for side, count in zip(sides, control.shape[2:], strict=True)
-    )
-
-    frame = 4 if meaning.sampling.border == "constant" else 0  # see _displaced
-    box = np.array([[0, 0, shape.width + frame, shape.height + frame]], np.float64)
-
-    def do(images: Tensor, own: Own) -> Tensor:
-        (control,), (fill, down, across, box) = own.arrays, own.shared
-        u = torch.matmul(torch.matmul(down, control), across.T)
-        x = u[:, 0] + sample.centres(shape.width, u)
-        y = u[:, 1] + sample.centres(shape.height, u)[:, None]
-        return _displaced(images, x, y, box, fill, how)
-
-    return [Piece(rows, do, (control,), (how.fill, down, across, box))]
-
-
-def _displaced(
-    images: Tensor, x: Tensor, y: Tensor, box: Tensor, fill: Tensor, how: _Reading
-) -> Tensor:
-    """Reads images at positions; beyond a constant border each tap reads the fill."""
-    height, width = images.shape[2:]
-    source = images if how.interpolation == "nearest" else images.float()
-    if how.sampling.border == "constant":  # as a frame of fill two pixels wide, all a tap can tell
-        level = fill[:, None, None].to(source.dtype)
-        framed = level.expand(len(images), -1, height + 4, width + 4).clone()
-        framed[:, :, 2:-2, 2:-2] = source
-        source, x, y = framed, x + 2.0, y + 2.0
-    box = box.expand(len(images), 4)
-    out = sample.read(source, (x, y), box, how.interpolation, how.reflect)
-    if how.interpolation == "bicubic" and not how.mask:
-        out = out.clamp(0.0, 255.0)
-    return whole(out, images.dtype)

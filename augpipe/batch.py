@@ -1,0 +1,256 @@
+"""The batch section: a plan on the batched backend, as a torch module."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from augpipe import mixing
+from augpipe.backends import batched
+from augpipe.data.workers import CallCounter
+from augpipe.errors import DataError, UsageError
+from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
+from augpipe.kinds.batches import Batch, open_batch
+from augpipe.plan.nodes import Node, check_channels, keys_of, layout, realise, segments
+from augpipe.recipe import Recipe
+from augpipe.rng import Draws, stream_key
+from augpipe.targets import move_outlines, move_points
+from augpipe.types import Array, Frame, Ints
+
+_EPSILON = 1e-4  # how far rounding may take a float image beyond 0..1
+
+
+class BatchSection(nn.Module):
+    """Does a recipe's batch section to batches, on whatever device they are.
+
+    It holds no random state: what happens to an image depends on the recipe's seed, the
+    image's index, the epoch and, where images are mixed, on which others share the batch; not
+    on their order or the device. It acts in `eval()` as in `train()`: normalization may be
+    part of it.
+
+    Once moved (`.to(device)`), it takes batches that lie elsewhere to that device.
+
+    Args:
+        recipe: The recipe.
+        nodes: The plan of its batch section.
+        classes: How many classes labels have, where the recipe does not say.
+    """
+
+    def __init__(self, recipe: Recipe, nodes: Sequence[Node], classes: int | None = None) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.nodes = tuple(nodes)
+        self.classes = recipe.classes or classes
+        self._segments = segments(self.nodes)
+        self._layout = layout(self.nodes)
+        self._mixes = any(node.kind is Mix for node in self.nodes)
+        self._calls = CallCounter()
+        self._fits: set[int] = set()  # channel counts that every op can take
+        self._looked_at: set[torch.device] = set()
+        self._moved = False
+        self.register_buffer("_home", torch.empty(0), persistent=False)
+
+    def extra_repr(self) -> str:
+        """Names the ops."""
+        return ", ".join(op.name() for op in self.recipe.batch)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Moves the module, as torch's own.
+
+        Raises:
+            UsageError: The device is not there.
+        """
+        try:
+            return super().to(*args, **kwargs)
+        except (RuntimeError, AssertionError) as error:
+            first = (str(error).strip().splitlines() or ["not available"])[0]
+            given = [*args, *kwargs.values()]
+            raise UsageError(f"device {str(given[0])!r} cannot be used: {first}") from error
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self._device
+        out: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._moved = self._moved or self._device != before
+        return out
+
+    @property
+    def _device(self) -> torch.device:
+        home = self._home
+        assert isinstance(home, Tensor)
+        return home.device
+
+    def forward(
+        self,
+        images: Tensor,
+        targets: Any = None,
+        *,
+        index: Sequence[int] | Array | Tensor | None = None,
+        epoch: int = 0,
+    ) -> Any:
+        """Augments a batch.
+
+        Args:
+            images: (B, C, H, W), uint8, or floats in 0..1 of any width; any memory format,
+                which is kept.
+            targets: What belongs to them, see `augpipe.kinds.batches.open_batch`. Classes
+                become float rows (B, K) if the recipe mixes images.
+            index: (B,) what the draws are keyed by, with the recipe's seed and the epoch. Left
+                out: numbers from torch's generator, so that `torch.manual_seed` reproduces a
+                run.
+            epoch: The epoch, from 0 to 2**32 - 1.
+
+        Returns:
+            The images: uint8 if they came so, else floats in 0..1 of their dtype, or what
+            `normalize` makes of them (float32 of uint8); with targets, a pair.
+
+        Raises:
+            DataError: The batch or its targets cannot be used, or an op cannot take them.
+        """
+        if self._moved:
+            device = self._device
+            images, targets = _moved(images, device), _moved(targets, device)
+        opened = open_batch(images, targets, self._mixes)
+        batch = opened.batch
+        batch.classes = self.classes
+        count = len(batch.images)
+        seed = self.recipe.seed
+        if index is None:
+            worker_seed, keys = self._calls.next(count)
+            epoch, seed = 0, stream_key(seed, "worker", str(worker_seed))
+        else:
+            index = index.tolist() if isinstance(index, Tensor | np.ndarray) else index
+            keys = keys_of(index, count)
+        if not 0 <= operator.index(epoch) < 2**32:
+            raise UsageError(f"epoch {epoch}: an epoch is from 0 to 2**32 - 1")
+        self._check(batch)
+        batch = self._run(batch, Draws(seed, keys, epoch).together(self._layout))
+        if targets is None:
+            return batch.images
+        rules = self.recipe.boxes
+        return batch.images, opened.targets(batch, rules.min_area, rules.min_visibility)
+
+    def _check(self, batch: Batch) -> None:
+        """Refuses what no op could make sense of.
+
+        Values are looked at in every batch on the CPU; on another device in the first one
+        only, since the answer takes a wait for the device.
+        """
+        channels = batch.images.shape[1]
+        if channels not in self._fits:
+            check_channels(self.nodes, channels)
+            self._fits.add(channels)
+        device = batch.images.device
+        if device.type != "cpu" and device in self._looked_at:
+            return
+        self._looked_at.add(device)
+        if batch.images.dtype != torch.uint8 and batch.images.numel():
+            low, high = (each.item() for each in batch.images.detach().float().aminmax())
+            if not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
+                raise DataError(
+                    "images",
+                    f"floats must lie in 0..1, here are {low:.4g} to {high:.4g}: "
+                    "let the recipe's normalize come last, and give levels / 255 or uint8",
+                )
+        labels, classes = batch.labels, self.classes
+        if labels is None or not labels.numel() or not self._mixes:
+            return
+        low, high = (each.item() for each in labels.aminmax())
+        if labels.ndim == 1 and classes is not None and not 0 <= low <= high < classes:
+            raise DataError("labels", f"classes are 0 to {classes - 1}, here are {low} to {high}")
+        if labels.ndim == 2 and not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
+            raise DataError("labels", f"rows hold shares from 0 to 1, here are {low} to {high}")
+        if labels.ndim == 2 and classes is not None and labels.shape[1] != classes:
+            raise DataError("labels", f"rows of {labels.shape[1]} numbers for {classes} classes")
+
+    def _run(self, batch: Batch, draws: Draws) -> Batch:
+        dtype = batch.images.dtype
+
+        def enter(part: Tensor) -> Tensor:
+            return part if dtype == torch.uint8 else part.float() * 255.0
+
+        last = len(self._segments) - 1
+        for k, (nodes, special) in enumerate(self._segments):
+            meanings = realise(nodes, draws, _frame(batch.images))
+            leaves = any(map(leaves_levels, meanings))
+
+            def leave(part: Tensor, leaves: bool = leaves) -> Tensor:
+                if dtype == torch.uint8:
+                    return part
+                return (part if leaves else part / 255.0).to(dtype)
+
+            first = k == 0
+            _do(meanings, batch, enter if first else _same, leave if k == last else _same)
+            if special is not None:
+                (meaning,) = realise((special,), draws, _frame(batch.images)) or (None,)
+                batch = self._special(meaning, special, batch)
+        return batch
+
+    def _special(self, meaning: Meaning | None, node: Node, batch: Batch) -> Batch:
+        """Does what needs the images themselves, or all of them."""
+        rules = self.recipe.boxes
+        match meaning:
+            case Mix():
+                return mixing.mix(meaning, batch, (rules.min_area, rules.min_visibility))
+            case Foreign():
+                return _foreign(meaning, node.steps[0].key, batch)
+        return batch
+
+
+def _same(part: Tensor) -> Tensor:
+    return part
+
+
+def _frame(images: Tensor) -> Frame:
+    sizes = np.array([images.shape[2:]], np.int64)
+    return Frame(np.broadcast_to(sizes, (len(images), 2)))
+
+
+def _do(
+    meanings: Sequence[Meaning],
+    batch: Batch,
+    enter: Callable[[Tensor], Tensor],
+    leave: Callable[[Tensor], Tensor],
+) -> None:
+    """Does meanings to a batch and to all that belongs to it, in place; one upload serves all."""
+    alone: list[Alone] = []
+    moves: list[Warp | Flow] = []
+    for meaning in meanings:
+        assert not isinstance(meaning, Foreign | Mix)
+        alone.append(meaning)
+        if isinstance(meaning, Warp | Flow):
+            moves.append(meaning)
+    batch.images, batch.masks = batched.render_all(alone, batch.images, batch.masks, enter, leave)
+    for meaning in moves:
+        for row, each in enumerate(batch.boxes or ()):
+            assert batch.boxes is not None
+            moved = move_outlines(meaning, row, each.outlines)
+            batch.boxes[row] = type(each)(moved, each.origin, each.weight)
+        for row, marks in enumerate(batch.points or ()):
+            assert batch.points is not None
+            points = move_points(meaning, row, marks.points)
+            batch.points[row] = type(marks)(points, marks.origin)
+
+
+def _foreign(meaning: Foreign, key: str, batch: Batch) -> Batch:
+    """Does another library's transform to the rows it acts on."""
+    rows: Ints = np.flatnonzero(meaning.on)
+    if not len(rows):
+        return batch
+    return meaning.transform.on_batch(batch, rows, meaning.key[rows], key)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Takes tensors to a device, wherever they stand; boxes and keypoints need not be there."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        stay = ("boxes", "bboxes", "keypoints")
+        return {k: v if k in stay else _moved(v, device) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_moved(each, device) for each in value]
+    return value

@@ -149,7 +149,10 @@ class BatchSection(nn.Module):
             return
         self._looked_at.add(device)
         if batch.images.dtype != torch.uint8 and batch.images.numel():
-            low, high = (each.item() for each in batch.images.detach().float().aminmax())
+            # In the order they lie in memory, or aminmax copies them first.
+            lying = batch.images.detach().permute(0, 2, 3, 1)
+            flat = lying if lying.is_contiguous() else batch.images.detach()
+            low, high = (each.item() for each in flat.aminmax())
             if not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
                 raise DataError(
                     "images",

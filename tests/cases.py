@@ -35,6 +35,7 @@ class Case:
         parity: Largest (max, mean) difference between the opencv and the reference backend.
         parity_cause: Where that comes from.
         index: The sample index to draw at.
+        section: Where the item stands; what mixes images stands in "batch".
     """
 
     item: Any
@@ -48,6 +49,7 @@ class Case:
     parity_cause: str = "rounding to whole levels"
     index: int = 0
     why_no_oracle: str = ""
+    section: str = "sample"
 
     @property
     def op(self) -> str:

@@ -27,9 +27,10 @@ SAMPLES = ROOT / "samples"
 BACKENDS = {"opencv": opencv, "reference": reference}
 
 
-def build(*items: Any) -> tuple[Op, ...]:
-    """Builds ops from recipe items."""
-    return load({"version": 1, "sample": list(items)}).sample
+def build(*items: Any, section: str = "sample") -> tuple[Op, ...]:
+    """Builds ops from recipe items, as they stand in a section."""
+    built: tuple[Op, ...] = getattr(load({"version": 1, section: list(items)}), section)
+    return built
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What backends work out in NumPy before they touch pixels: weights, borders, half-planes."""
+"""What backends work out in NumPy before they touch pixels: weights, borders, tables."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import math
 from typing import assert_never
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, xlogy
 
 from augpipe.errors import DataError
 from augpipe.ir import Curve, CurveKind, Normalize
-from augpipe.types import Array, Border, Floats
+from augpipe.types import Array, Border, Floats, Ints
 
 _SNAP = 1e-6
 
@@ -116,3 +118,43 @@ def normal_scale(norm: Normalize, channels: int) -> tuple[Floats, Floats]:
         raise DataError("normalize", f"{have}, {need}: give one number, or one a channel")
     mean, std = np.broadcast_to([norm.mean, norm.std], (2, channels))
     return 1.0 / (255.0 * std), -mean / std
+
+
+def share(amount: float, bits: int) -> int:
+    """Returns the whole number of 2^-bits nearest to a share of 0 to 1."""
+    return round(amount * float(2**bits))
+
+
+def poisson_table(photons: float) -> tuple[Ints, Ints]:
+    """Returns the Poisson distribution function of each of the 256 whole levels.
+
+    Returns:
+        (256,) the first count of each level's row; (256, width) round(2^32 P(count <= k))
+        for the counts k from there. What lies outside a row has a chance of about 10^-15.
+    """
+    rate = np.arange(256) * (photons / 255.0)
+    spread = 8.0 * np.sqrt(rate)
+    first = np.floor(np.maximum(rate - spread, 0.0)).astype(np.int64)
+    k = first[:, None] + np.arange(int(2.0 * spread[-1]) + 18)
+    factorial = gammaln(np.arange(k[-1, -1] + 2.0))  # of every count once, not of every entry
+    log = xlogy(k, rate[:, None]) - rate[:, None] - factorial[k + 1]
+    total = np.exp(log).cumsum(axis=1)
+    return first, np.rint(total / total[:, -1:] * 2.0**32).astype(np.int64)
+
+
+def poisson_guide(edges: Ints) -> tuple[NDArray[np.int32], int]:
+    """Returns where the search for a word in a Poisson table begins (Chen and Asau, 1974).
+
+    Args:
+        edges: (256, width), as `poisson_table` returns it.
+
+    Returns:
+        (256, 256) positions in the flat table: of each level, the number of edges, earlier
+        levels' with them, at or below the least word with each top byte; and the most edges
+        that any search may have to pass from there.
+    """
+    bucket = -(-edges // 2**24) + 257 * np.arange(256)[:, None]
+    counts = np.bincount(bucket.reshape(-1), minlength=256 * 257).reshape(256, 257)
+    guide = counts[:, :256].cumsum(axis=1) + edges.shape[1] * np.arange(256)[:, None]
+    counts[:, 256] -= (edges == 2**32).sum(axis=1)  # which no word reaches
+    return guide.astype(np.int32), int(counts[:, 1:].max())

@@ -12,7 +12,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from augpipe.backends.batched import color, filter, flow, histogram, noise, warp
+from augpipe.backends.batched import blend, color, filter, flow, histogram, noise, warp
 from augpipe.backends.batched.pieces import Piece, Shape, run, send
 from augpipe.ir import (
     Alone,
@@ -65,7 +65,7 @@ def lower(meaning: Alone, shape: Shape) -> list[list[Piece]]:
         case Noise():
             return [noise.lower_noise(meaning, shape)]
         case Blend():
-            raise NotImplementedError
+            return [blend.lower_blend(meaning, shape, lower)]
         case _:
             assert_never(meaning)
 
@@ -89,7 +89,7 @@ def lower_all(meanings: Sequence[Alone], shape: Shape) -> list[list[Piece]]:
 
 def render(meanings: Sequence[Alone], images: Tensor) -> Tensor:
     """Does meanings of n images to a batch; float levels stay float, uint8 stays uint8."""
-    return run(send(lower_all(meanings, Shape(*images.shape)), images.device), images)
+    return run(send(lower_all(meanings, Shape.of(images)), images.device), images)
 
 
 def render_all(
@@ -110,8 +110,8 @@ def render_all(
     """
     moves = [meaning for meaning in meanings if isinstance(meaning, Warp | Flow)]
     whole = {name: _as_moved(each) for name, each in masks.items()}
-    programs = [lower_all(meanings, Shape(*images.shape))]
-    programs += [_lower_masks(moves, Shape(*each.shape)) for each in whole.values()]
+    programs = [lower_all(meanings, Shape.of(images))]
+    programs += [_lower_masks(moves, Shape.of(each)) for each in whole.values()]
     sent = iter(send([program for group in programs for program in group], images.device))
     own, *others = [[next(sent) for _ in group] for group in programs]
     moved = {

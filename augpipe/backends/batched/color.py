@@ -7,6 +7,7 @@ bits. A curve of whole levels is one table a row, computed on the host in float6
 
 from __future__ import annotations
 
+import functools
 from typing import assert_never
 
 import numpy as np
@@ -97,32 +98,37 @@ def _left(levels: Tensor, images: Tensor, norm: list[Tensor]) -> Tensor:
 
 def lower_curve(meaning: Curve, shape: Shape) -> list[Piece]:
     """Makes a curve ready; rows that none of its steps touches are left out."""
-    n = shape.count
-    norm = normal_arrays(meaning.norm, shape.channels, n)
-    acts = np.zeros(n, bool)
-    for _, amount in meaning.steps:
-        acts |= ~np.isnan(amount)
-    rows = np.arange(n) if norm else np.flatnonzero(acts)
+    acts = np.array([~np.isnan(amount) for _, amount in meaning.steps]).reshape(-1, shape.count)
+    rows = np.arange(shape.count) if meaning.norm else np.flatnonzero(acts.any(axis=0))
     if not len(rows):
         return []
-    tables = np.stack([curve_table(meaning, int(row)) for row in rows])
+    norm = normal_arrays(meaning.norm, shape.channels, len(rows))
     amounts = tuple(amount[rows] for _, amount in meaning.steps)
-    kinds = tuple(kind for kind, _ in meaning.steps)
+    colours = shape.channels == 4
+    if shape.whole:
+        tables = np.stack([curve_table(meaning, int(row)) for row in rows])
+        return [Piece(rows, _tabulated, (tables, *norm), colours=colours)]
+    pieces = []
+    for pattern in np.unique(acts[:, rows], axis=1).T:  # images that the same steps touch
+        own = np.flatnonzero((pattern == acts[:, rows].T).all(axis=1))
+        used = np.flatnonzero(pattern)
+        arrays = tuple(each[own] for each in (*(amounts[k] for k in used), *norm))
+        do = functools.partial(_stepped, tuple(meaning.steps[k][0] for k in used))
+        pieces.append(Piece(rows[own], do, arrays, colours=colours))
+    return pieces
 
-    def do(images: Tensor, own: Own) -> Tensor:
-        table, *rest = own.arrays
-        amounts, norm = rest[: len(kinds)], rest[len(kinds) :]
-        if images.dtype == torch.uint8:
-            table = table if norm else table.round()
-            out = _look_up(images, table)
-            return _left(out, images, norm)
-        levels = images.clamp(0.0, 255.0)
-        for kind, amount in zip(kinds, amounts, strict=True):
-            amount = amount[:, None, None, None]
-            levels = torch.where(amount.isnan(), levels, _step(kind, amount, levels))
-        return _left(levels, images, norm)
 
-    return [Piece(rows, do, (tables, *amounts, *norm), colours=shape.channels == 4)]
+def _tabulated(images: Tensor, own: Own) -> Tensor:
+    table, *norm = own.arrays
+    return _left(_look_up(images, table if norm else table.round()), images, norm)
+
+
+def _stepped(kinds: tuple[CurveKind, ...], images: Tensor, own: Own) -> Tensor:
+    amounts, norm = own.arrays[: len(kinds)], list(own.arrays[len(kinds) :])
+    levels = images.clamp(0.0, 255.0) if kinds else images
+    for kind, amount in zip(kinds, amounts, strict=True):
+        levels = _step(kind, amount[:, None, None, None], levels)
+    return _left(levels, images, norm)
 
 
 def _look_up(images: Tensor, table: Tensor) -> Tensor:
@@ -139,7 +145,8 @@ def _step(kind: CurveKind, amount: Tensor, levels: Tensor) -> Tensor:
         case "solarize":
             return torch.where(levels >= amount, 255.0 - levels, levels)
         case "posterize":
-            return levels - torch.remainder(levels, 2.0 ** (8.0 - amount))
+            step = 2.0 ** (8.0 - amount)  # a power of two: dividing by it is exact
+            return torch.floor(levels / step) * step
         case _:
             assert_never(kind)
 

@@ -33,12 +33,19 @@ class Shape:
         channels: Channels.
         height: Pixels down.
         width: Pixels across.
+        whole: Whether its levels are whole, uint8.
     """
 
     count: int
     channels: int
     height: int
     width: int
+    whole: bool = True
+
+    @classmethod
+    def of(cls, images: Tensor) -> Shape:
+        """Returns the shape of a batch (B, C, H, W)."""
+        return cls(*images.shape, whole=images.dtype == torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +56,13 @@ class Own:
         arrays: The piece's arrays for these images, each (k, ...), on the images' device.
         shared: The piece's arrays for all images, on the images' device.
         at: Where the images stand among the piece's rows, to index what the host kept.
+        inner: What the piece is made of, sent.
     """
 
     arrays: tuple[Tensor, ...]
     shared: tuple[Tensor, ...]
     at: slice
+    inner: Sequence[Sequence[Sequence[Sent]]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class Piece:
         arrays: What the function needs of each row, each (m, ...).
         shared: What it needs once for all rows.
         colours: Whether alpha, a fourth channel, stays out of it.
+        inner: Programs of pieces that the function does to rows of the batch, by `apply`.
     """
 
     rows: Ints
@@ -75,6 +85,7 @@ class Piece:
     arrays: tuple[Array, ...] = ()
     shared: tuple[Array, ...] = ()
     colours: bool = False
+    inner: Sequence[Sequence[Sequence[Piece]]] = ()
 
     def taking(self, rows: Ints) -> Piece:
         """Returns the same piece for some of its rows, given by their positions in it.
@@ -96,12 +107,14 @@ class Sent:
         index: (m,) its rows, as int64.
         arrays: Its arrays.
         shared: Its shared arrays.
+        inner: What it is made of.
     """
 
     piece: Piece
     index: Tensor
     arrays: tuple[Tensor, ...]
     shared: tuple[Tensor, ...]
+    inner: Sequence[Sequence[Sequence[Sent]]] = ()
 
 
 def send(programs: Sequence[Pieces], device: torch.device) -> list[list[Sent]]:
@@ -110,18 +123,31 @@ def send(programs: Sequence[Pieces], device: torch.device) -> list[list[Sent]]:
     float64 arrays travel as float32; integers as they are.
     """
     flat: list[Array] = []
-    for piece in (piece for pieces in programs for piece in pieces):
+    for piece in _all(programs):
         for each in (piece.rows, *piece.arrays, *piece.shared):
             narrow = each.astype(np.float32) if each.dtype == np.float64 else each
             flat.append(np.require(narrow, requirements=["C", "W"]))
-    arrived = iter(parcel(flat, device))
+    return _arrived(programs, iter(parcel(flat, device)))
+
+
+def _all(programs: Sequence[Pieces]) -> Iterator[Piece]:
+    """Yields every piece, each before those it is made of."""
+    for piece in (piece for pieces in programs for piece in pieces):
+        yield piece
+        for program in piece.inner:
+            yield from _all(program)
+
+
+def _arrived(programs: Sequence[Pieces], arrays: Iterator[Tensor]) -> list[list[Sent]]:
+    """Puts what came out of a parcel back where it belongs, in the order of `_all`."""
     return [
         [
             Sent(
                 piece,
-                next(arrived),
-                tuple(next(arrived) for _ in piece.arrays),
-                tuple(next(arrived) for _ in piece.shared),
+                next(arrays),
+                tuple(next(arrays) for _ in piece.arrays),
+                tuple(next(arrays) for _ in piece.shared),
+                [_arrived(program, arrays) for program in piece.inner],
             )
             for piece in pieces
         ]
@@ -173,7 +199,8 @@ def apply(sent: Sequence[Sent], images: Tensor, start: int, stop: int) -> Tensor
         low, high = np.searchsorted(rows, (start, stop)).tolist()
         if low == high:
             continue
-        own = Own(tuple(a[low:high] for a in each.arrays), each.shared, slice(low, high))
+        arrays = tuple(a[low:high] for a in each.arrays)
+        own = Own(arrays, each.shared, slice(low, high), each.inner)
         if high - low == stop - start:
             return _done(each.piece, images, own)
         index = each.index[low:high] - start
@@ -212,7 +239,7 @@ def run(
         enter: Takes rows of the batch to uint8 or float32 levels.
         leave: Takes what becomes of them to what is handed out.
     """
-    shape = Shape(*images.shape)
+    shape = Shape.of(images)
     whole: Tensor | None = None
     parts: list[Tensor] = []
     for start, stop in chunks(shape, images.device):

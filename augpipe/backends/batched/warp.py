@@ -220,7 +220,7 @@ def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, ho
         def quick(images: Tensor, arrays: Sequence[Tensor]) -> Tensor:
             matrix, low, high = arrays
             at = sample.affine_grid(matrix, size)
-            at = torch.minimum(torch.maximum(at, low[:, None, None]), high[:, None, None])
+            at = at.clamp_(low[:, None, None], high[:, None, None])
             return F.grid_sample(images, at, "bilinear", "border", align_corners=False)
 
         return quick, (grid, low, high)

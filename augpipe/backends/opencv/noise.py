@@ -1,4 +1,4 @@
-"""Regions and Noise with OpenCV, and the Poisson tables."""
+"""Regions and Noise with OpenCV."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import assert_never
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, xlogy
 
+from augpipe.backends.tables import poisson_guide, poisson_table, share
 from augpipe.ir import Noise, Regions
 from augpipe.rng import field_words, level_field, normal_table
-from augpipe.types import Array, Floats, Ints
+from augpipe.types import Array, Floats
 
 
 def regions(meaning: Regions, row: int, image: Array) -> Array:
@@ -71,11 +71,6 @@ def noise(meaning: Noise, row: int, image: Array) -> Array:
             assert_never(meaning.kind)
 
 
-def share(amount: float, bits: int) -> int:
-    """Returns the whole number of 2^-bits nearest to a share of 0 to 1."""
-    return round(amount * float(2**bits))
-
-
 def _normal(key: int, shape: tuple[int, ...], scale: float, shift: float) -> NDArray[np.float32]:
     """Returns shift + scale x the normal field, scaling the table instead of the field."""
     table = (normal_table() * np.float64(scale) + shift).astype(np.float32)
@@ -131,31 +126,12 @@ def poisson_cells(
     """
     first, edges = poisson_table(photons)
     width = edges.shape[1]
-    # How many edges lie at or below each of the 256 words that the top bits alone make.
-    bucket = -(-edges // 2**24) + 257 * np.arange(256)[:, None]
-    below = np.bincount(bucket.reshape(-1), minlength=256 * 257).reshape(256, 257)
-    guide = below[:, :256].cumsum(axis=1) + width * np.arange(256)[:, None]
+    guide, _ = poisson_guide(edges)
     # An edge 0 is below every guide entry, so that its wrapping round is never read.
     last = (edges - 1).astype(np.uint32).reshape(-1)
-    at = guide.astype(np.int32).reshape(-1)[image.astype(np.int32) << 8 | words >> 24]
+    at = guide.reshape(-1)[image.astype(np.int32) << 8 | words >> 24]
     above = np.flatnonzero(last[at] < words)
     while len(above):
         at[above] += 1
         above = above[last[at[above]] < words[above]]
     return at, (first[:, None] + np.arange(width)).reshape(-1) * (255.0 / photons)
-
-
-def poisson_table(photons: float) -> tuple[Ints, Ints]:
-    """Returns the Poisson distribution function of each of the 256 whole levels.
-
-    Returns:
-        (256,) the first count of each level's row; (256, width) round(2^32 P(count <= k))
-        for the counts k from there. What lies outside a row has a chance of about 10^-15.
-    """
-    rate = np.arange(256) * (photons / 255.0)
-    spread = 8.0 * np.sqrt(rate)
-    first = np.floor(np.maximum(rate - spread, 0.0)).astype(np.int64)
-    k = first[:, None] + np.arange(int(2.0 * spread[-1]) + 18)
-    log = xlogy(k, rate[:, None]) - rate[:, None] - gammaln(k + 1)
-    total = np.exp(log).cumsum(axis=1)
-    return first, np.rint(total / total[:, -1:] * 2.0**32).astype(np.int64)

@@ -33,6 +33,8 @@ def render(meaning: Alone, row: int, image: Array) -> Array:
 
     A uint8 image comes back rounded, half to even; a float image as float32.
     """
+    if isinstance(meaning, Blend):
+        return _blend(meaning, row, image)
     out = exact(meaning, row, image.astype(np.float64))
     if leaves_levels(meaning):
         return out.astype(np.float32)
@@ -64,14 +66,15 @@ def exact(meaning: Alone, row: int, image: Floats) -> Floats:
     return on_colours(image, lambda colours: _pixels(meaning, row, colours))
 
 
-def _blend(meaning: Blend, row: int, image: Floats) -> Floats:
-    out = meaning.weights[row, 0] * image
+def _blend(meaning: Blend, row: int, image: Array) -> Array:
+    """Blends chains whose steps are each rounded as when it stands alone."""
+    out = meaning.weights[row, 0] * image.astype(np.float64)
     for weight, chain in zip(meaning.weights[row, 1:], meaning.chains, strict=True):
         part = image
         for each in chain:
-            part = exact(each, row, part)
-        out = out + weight * part
-    return np.asarray(out)
+            part = render(each, row, part)
+        out = out + weight * part.astype(np.float64)
+    return np.rint(out).astype(np.uint8) if image.dtype == np.uint8 else out.astype(image.dtype)
 
 
 def _pixels(

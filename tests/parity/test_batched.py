@@ -1,0 +1,126 @@
+"""The batched backend gives what the reference gives, row by row, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from augpipe.backends import batched, reference
+from augpipe.ir import Flow, Meaning, Mix, Warp
+from tests.cases import CASES, Case
+from tests.harness import build, grey, meanings, photo
+
+ROWS = 4
+DTYPES = {"uint8": np.uint8, "float32": np.float32}
+
+
+def square(case: Case) -> np.ndarray:
+    """A picture whose quarter turns have its own size: a batch has one size."""
+    return photo(height=96, width=96) if case.image == "rgb" else grey(height=96, width=96)
+
+
+def drawn(case: Case, image: np.ndarray) -> list[Meaning]:
+    indices = range(case.index, case.index + ROWS)
+    return meanings(build(case.item, section=case.section), image.shape, tuple(indices))
+
+
+def stacked(image: np.ndarray, count: int = ROWS) -> torch.Tensor:
+    return torch.from_numpy(np.stack([image] * count)).permute(0, 3, 1, 2).contiguous()
+
+
+ALONE = [case for case in CASES if case.section == "sample"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", ALONE, ids=lambda c: c.id)
+def test_agrees_with_the_reference(case: Case, dtype: str) -> None:
+    """Within the tolerance that the row gives the opencv backend, which has the same causes."""
+    image = square(case).astype(DTYPES[dtype])
+    whole = drawn(case, image)
+    out = batched.render(whole, stacked(image)).permute(0, 2, 3, 1).numpy()
+    for row in range(ROWS):
+        want = image
+        for meaning in whole:
+            assert not isinstance(meaning, Mix)
+            want = reference.render(meaning, row, want)
+        assert out.dtype == want.dtype and out[row].shape == want.shape
+        levels = 255.0 if want.dtype != np.uint8 and abs(want).max() < 20 else 1.0
+        difference = abs(out[row].astype(np.float64) - want) * levels
+        worst, mean = difference.max(), difference.mean()
+        allowed = np.maximum(case.parity, (0.02, 0.005))  # float32 positions: 1e-4 pixels
+        assert worst <= allowed[0], f"row {row}: max {worst:.3f}, mean {mean:.4f}"
+        assert mean <= allowed[1], f"row {row}: max {worst:.3f}, mean {mean:.4f}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", ALONE, ids=lambda c: c.id)
+def test_a_row_stands_alone(case: Case, dtype: str) -> None:
+    """A batch is its images one by one, bit for bit."""
+    image = square(case).astype(DTYPES[dtype])
+    out = batched.render(drawn(case, image), stacked(image))
+    for row in range(ROWS):
+        ops = build(case.item, section=case.section)
+        own = meanings(ops, image.shape, (case.index + row,))
+        assert torch.equal(batched.render(own, stacked(image, 1))[0], out[row]), f"row {row}"
+
+
+@pytest.mark.parametrize("case", [c for c in ALONE if c.image == "rgb"], ids=lambda c: c.id)
+def test_never_looks_back_from_the_device(case: Case) -> None:
+    """Fake CUDA tensors: a tensor left on the CPU, or a value asked back, raises."""
+    image = square(case)
+    whole = drawn(case, image)
+    real = batched.render(whole, stacked(image))
+    with FakeTensorMode():
+        for dtype in (torch.uint8, torch.float32):
+            given = torch.empty(ROWS, 3, 96, 96, dtype=dtype, device="cuda")
+            out = batched.render(whole, given)
+            assert out.device.type == "cuda" and out.shape == real.shape
+
+
+MOVES: list[Any] = [
+    "horizontal_flip",
+    {"rotate": {"degrees": [-30, 30], "mask_fill": 3}},
+    {"random_resized_crop": 48},
+    {"elastic": {"amplitude": [0.03, 0.03], "mask_fill": 2}},
+    {"perspective": {"p": 0.5}},
+    {"rotate": {"degrees": [-30, 30], "mask_interpolation": "bilinear"}},
+    {"pad": {"padding": 5, "border": "reflect"}},
+]
+
+
+def masks() -> Iterator[np.ndarray]:
+    y, x = np.mgrid[:96, :80]
+    classes = (x // 9 + 7 * (y // 11)) % 250
+    for name in ("uint8", "int16", "int64", "float32", "bool", "uint16"):
+        yield (classes % 2 if name == "bool" else classes).astype(name)
+
+
+@pytest.mark.parametrize("item", MOVES, ids=str)
+@pytest.mark.parametrize("mask", list(masks()), ids=lambda m: str(m.dtype))
+def test_masks_agree_with_the_reference(item: Any, mask: np.ndarray) -> None:
+    """All but 2 pixels in 10,000: a centre may lie on an edge between pixels in float32."""
+    whole = meanings(build(item), mask.shape, range(ROWS))
+    given = torch.from_numpy(np.stack([mask] * ROWS))[:, None]
+    _, moved = batched.render_all(
+        [], torch.zeros(ROWS, 3, 96, 80), {}, lambda part: part, lambda part: part
+    )
+    assert moved == {}
+    _, moved = batched.render_all(
+        whole, torch.zeros(ROWS, 3, 96, 80), {"m": given}, lambda part: part, lambda part: part
+    )
+    out = moved["m"]
+    assert out.dtype == given.dtype
+    for row in range(ROWS):
+        want = mask[:, :, None]
+        for meaning in whole:
+            assert isinstance(meaning, Warp | Flow)
+            want = reference.render_mask(meaning, row, want)
+        got = out[row, 0].numpy().astype(np.float64)
+        differs = abs(got - want[:, :, 0].astype(np.float64)) > 1e-2
+        limit = 5e-3 if "bilinear" in str(item) else 2e-4
+        assert differs.mean() <= limit, f"{differs.mean():.5f} of row {row}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from augpipe.errors import DataError
-from augpipe.kinds.convert import rows_of, table, table_like
+from augpipe.kinds.convert import box_layout, from_xyxy, rows_of, table, table_like, to_xyxy
 from augpipe.targets import Outlines, Points, finish, outline
 from augpipe.types import Floats, Ints
 
@@ -327,15 +327,18 @@ class _Reader:
 
     def boxes(self, value: Any, where: str) -> _Form:
         self.same_count(where, value)
-        tables = [table(each, f"{where}[{k}]").reshape(-1, 4) for k, each in enumerate(value)]
-        self.batch.boxes = [
-            Boxes.of(outline(each, f"{where}[{k}]"), k) for k, each in enumerate(tables)
-        ]
+        layouts = [box_layout(each, f"{where}[{k}]") for k, each in enumerate(value)]
+        sets = []
+        for k, (each, layout) in enumerate(zip(value, layouts, strict=True)):
+            rows = to_xyxy(table(each, f"{where}[{k}]").reshape(-1, 4), layout)
+            sets.append(Boxes.of(outline(rows, f"{where}[{k}]"), k))
+        self.batch.boxes = sets
 
         def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
             height, width = batch.images.shape[2:]
-            pairs = zip(value, finished, strict=True)
-            return _as(value, (table_like(own, like, (height, width)) for like, (own, _) in pairs))
+            own = (from_xyxy(each, k) for (each, _), k in zip(finished, layouts, strict=True))
+            pairs = zip(own, value, strict=True)
+            return _as(value, (table_like(each, like, (height, width)) for each, like in pairs))
 
         return form
 

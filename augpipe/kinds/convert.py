@@ -264,6 +264,20 @@ def table_like(data: Floats, value: Any, size: tuple[int, int]) -> Any:
             return like(data, value)
 
 
+def box_layout(value: Any, where: str) -> str:
+    """Returns how a set of boxes is written: XYXY, or as its tv_tensor says.
+
+    Raises:
+        DataError: The boxes are rotated.
+    """
+    if kind(value) != "boxes":
+        return "XYXY"
+    layout = str(value.format.name)
+    if layout not in ("XYXY", "XYWH", "CXCYWH"):
+        raise DataError(where, f"rotated boxes ({layout}) are not supported")
+    return layout
+
+
 def to_xyxy(boxes: Floats, layout: str) -> Floats:
     """Returns x0, y0, x1, y1 from (N, 4) of layout XYXY, XYWH or CXCYWH."""
     if layout == "XYXY":

@@ -21,6 +21,7 @@ from augpipe.kinds.convert import (
     TV_KINDS,
     apart,
     array_of,
+    box_layout,
     channels_last,
     from_xyxy,
     is_tensor,
@@ -319,11 +320,8 @@ class _Reader:
         return form
 
     def boxes(self, value: Any, where: str) -> tuple[_Form, _Owner]:
-        data, layout = table(value, where), "XYXY"
+        data, layout = table(value, where), box_layout(value, where)
         if kind(value) == "boxes":
-            layout = value.format.name
-            if layout not in ("XYXY", "XYWH", "CXCYWH"):
-                raise DataError(where, f"rotated boxes ({layout}) are not supported")
             self.sizes.append((where, tuple(value.canvas_size)))
         if not data.size:
             data = data.reshape(0, 4)

@@ -56,9 +56,9 @@ def row(meaning: Meaning, index: int) -> Meaning:
     def cut(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return value[index : index + 1]
-        if isinstance(value, tuple) and any(isinstance(v, (np.ndarray, tuple)) for v in value):
+        if isinstance(value, tuple):
             return tuple(cut(each) for each in value)
-        return value
+        return row(value, index) if isinstance(value, Meaning) else value
 
     fields = dataclasses.fields(meaning)
     return dataclasses.replace(meaning, **{f.name: cut(getattr(meaning, f.name)) for f in fields})

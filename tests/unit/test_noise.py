@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from augpipe.backends.opencv.noise import poisson_cells, poisson_table
+from augpipe.backends.opencv.noise import poisson_cells
+from augpipe.backends.tables import poisson_table
 from augpipe.ir import Noise
 from augpipe.rng import field_words
 from tests.harness import BACKENDS, build, meanings, run

@@ -98,7 +98,8 @@ def _left(levels: Tensor, images: Tensor, norm: list[Tensor]) -> Tensor:
 
 def lower_curve(meaning: Curve, shape: Shape) -> list[Piece]:
     """Makes a curve ready; rows that none of its steps touches are left out."""
-    acts = np.array([~np.isnan(amount) for _, amount in meaning.steps]).reshape(-1, shape.count)
+    acts = np.array([~np.isnan(amount) for _, amount in meaning.steps])
+    acts = acts.reshape(len(meaning.steps), shape.count)
     rows = np.arange(shape.count) if meaning.norm else np.flatnonzero(acts.any(axis=0))
     if not len(rows):
         return []

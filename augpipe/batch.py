@@ -16,7 +16,15 @@ from augpipe.data.workers import CallCounter
 from augpipe.errors import DataError, UsageError
 from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
 from augpipe.kinds.batches import Batch, open_batch
-from augpipe.plan.nodes import Node, check_channels, keys_of, layout, realise, segments
+from augpipe.plan.nodes import (
+    Node,
+    check_channels,
+    check_targets,
+    keys_of,
+    layout,
+    realise,
+    segments,
+)
 from augpipe.recipe import Recipe
 from augpipe.rng import Draws, stream_key
 from augpipe.targets import move_outlines, move_points
@@ -141,6 +149,8 @@ class BatchSection(nn.Module):
         only, since the answer takes a wait for the device.
         """
         channels = batch.images.shape[1]
+        if batch.masks or batch.boxes or batch.points:
+            check_targets(self.nodes)
         if channels not in self._fits:
             check_channels(self.nodes, channels)
             self._fits.add(channels)
@@ -178,7 +188,7 @@ class BatchSection(nn.Module):
 
         last = len(self._segments) - 1
         for k, (nodes, special) in enumerate(self._segments):
-            meanings = realise(nodes, draws, _frame(batch.images))
+            meanings = realise(nodes, draws, _frame(batch.images), sparse=True)
             leaves = any(map(leaves_levels, meanings))
 
             def leave(part: Tensor, leaves: bool = leaves) -> Tensor:
@@ -189,11 +199,11 @@ class BatchSection(nn.Module):
             first = k == 0
             _do(meanings, batch, enter if first else _same, leave if k == last else _same)
             if special is not None:
-                (meaning,) = realise((special,), draws, _frame(batch.images)) or (None,)
-                batch = self._special(meaning, special, batch)
+                for meaning in realise((special,), draws, _frame(batch.images), sparse=True):
+                    batch = self._special(meaning, special, batch)
         return batch
 
-    def _special(self, meaning: Meaning | None, node: Node, batch: Batch) -> Batch:
+    def _special(self, meaning: Meaning, node: Node, batch: Batch) -> Batch:
         """Does what needs the images themselves, or all of them."""
         rules = self.recipe.boxes
         match meaning:

@@ -17,7 +17,15 @@ from augpipe.data.workers import CallCounter, calm_cv2
 from augpipe.errors import UsageError
 from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
 from augpipe.kinds import unpack
-from augpipe.plan.nodes import Node, check_channels, keys_of, layout, realise, segments
+from augpipe.plan.nodes import (
+    Node,
+    check_channels,
+    check_targets,
+    keys_of,
+    layout,
+    realise,
+    segments,
+)
 from augpipe.plan.rules import plan
 from augpipe.recipe import Recipe
 from augpipe.rng import Draws, Trace, stream_key
@@ -58,13 +66,14 @@ class Pipeline:
 
     Attributes:
         nodes: The plan of the sample section.
+        batch_nodes: The plan of the batch section.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         counter: Counter[str] = Counter()
         self.nodes = plan(recipe.sample, counter, recipe.fuse)
-        self._batch_nodes = plan(recipe.batch, counter, recipe.fuse)
+        self.batch_nodes = plan(recipe.batch, counter, recipe.fuse)
         self._segments = segments(self.nodes)
         self._layout = layout(self.nodes)
         self._classes: int | None = None
@@ -147,10 +156,12 @@ class Pipeline:
         for channels in {sample.image.shape[2] for sample in samples} - self._fits:
             check_channels(self.nodes, channels)
             self._fits.add(channels)
+        if any(each.masks or each.points or each.boxes for each in samples):
+            check_targets(self.nodes)
         draws = self.draws(indices, epochs, trace, seed)
         done = list(samples)
         for nodes, foreign in self._segments:
-            done = render(realise(nodes, draws, _frame(done)), None, done)
+            done = render(realise(nodes, draws, _frame(done), sparse=True), None, done)
             if foreign is not None:
                 done = render(realise((foreign,), draws, _frame(done)), foreign, done)
         return done
@@ -176,7 +187,7 @@ class Pipeline:
         """
         from augpipe.batch import BatchSection
 
-        return BatchSection(self.recipe, self._batch_nodes, self._classes)
+        return BatchSection(self.recipe, self.batch_nodes, self._classes)
 
     def _learn(self, base: Any) -> None:
         """Notes how many classes a dataset has."""
@@ -194,7 +205,7 @@ class Pipeline:
         """
         from augpipe.plan.explain import explain
 
-        return explain(self.nodes, self._batch_nodes, size)
+        return explain(self.nodes, self.batch_nodes, size)
 
     def dataset(self, base: Any, **options: Any) -> AugmentedDataset:
         """Wraps any map-style dataset for a plain DataLoader; see `AugmentedDataset`.

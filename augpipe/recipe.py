@@ -80,6 +80,22 @@ class Recipe(BaseModel):
                 out[name] = [op.item(defaults) for op in ops]
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
+    def one_by_one(self) -> tuple[Recipe, tuple[str, ...]]:
+        """Returns the recipe for images that come one by one, and the ops that it leaves out.
+
+        What stands in the batch section and works on one image follows the sample section, with
+        the same draws and the same result; what needs a batch is left out.
+        """
+        kept = tuple(op for op in self.batch if _alone(op))
+        names = tuple(op.name() for op in self.batch if op not in kept)
+        return self.model_copy(update={"sample": (*self.sample, *kept), "batch": ()}), names
+
+
+def _alone(op: Op) -> bool:
+    """Tells whether an op, and every op inside it, works on one image."""
+    inside = op.inner() if isinstance(op, Combinator) else ()
+    return "sample" in op.sections and all(map(_alone, inside))
+
 
 _KEYS = ("version", "extends", "seed", "fuse", "classes", "boxes", "sample", "batch")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from augpipe.ops import catalogue
 from augpipe.types import Array
 
 Oracle = Callable[[Array, dict[str, Any]], Array]
@@ -35,7 +36,6 @@ class Case:
         parity: Largest (max, mean) difference between the opencv and the reference backend.
         parity_cause: Where that comes from.
         index: The sample index to draw at.
-        section: Where the item stands; what mixes images stands in "batch".
     """
 
     item: Any
@@ -49,12 +49,16 @@ class Case:
     parity_cause: str = "rounding to whole levels"
     index: int = 0
     why_no_oracle: str = ""
-    section: str = "sample"
 
     @property
     def op(self) -> str:
         """The op's name."""
         return self.item if isinstance(self.item, str) else next(iter(self.item))
+
+    @property
+    def section(self) -> str:
+        """Where the item stands: what mixes images stands in "batch"."""
+        return catalogue()[self.op].sections[0]
 
     @property
     def id(self) -> str:

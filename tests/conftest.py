@@ -14,3 +14,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write golden files anew; read the diff"
     )
+    parser.addoption(
+        "--update-foreign", action="store_true", help="write foreign/facts.json anew; read the diff"
+    )

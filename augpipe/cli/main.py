@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from augpipe import __version__
-from augpipe.cli import datasets, pictures, recipes
+from augpipe.cli import datasets, imports, pictures, recipes
 from augpipe.errors import AugpipeError, RecipeError, in_a_line, printable, reason
 
 
@@ -109,10 +109,12 @@ for _command, _words in (
     (datasets.expand, "augpipe expand configs/quickstart.yaml samples/garments runs/garments"),
     (datasets.verify, "augpipe verify runs/garments"),
     (recipes.ops, "augpipe ops rotate"),
+    (imports.import_, "augpipe import samples/imports/torchvision.txt"),
     (recipes.schema, "augpipe schema > augpipe.schema.json"),
     (pictures.bench, "augpipe bench configs/quickstart.yaml samples/photos"),
 ):
-    app.command(epilog=_example(_words))(_command)
+    # `import` is a word of Python's: its function ends in an underscore.
+    app.command(_command.__name__.rstrip("_"), epilog=_example(_words))(_command)
 
 
 def main(args: Sequence[str] | None = None) -> int:

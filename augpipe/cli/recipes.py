@@ -27,11 +27,13 @@ def check(
         except RecipeError as error:
             problems += error.problems
         else:
-            (ops, passes), waits = count(pipe.nodes), len(pipe.recipe.batch)
-            batch = (
-                f"; 'batch:' ({plural(waits, 'op')}) is not run by this version" if waits else ""
-            )
-            print(f"{path}: fine: {plural(ops, 'op')} in {plural(passes, 'pass')}{batch}")
+            parts = []
+            for name, nodes in (("sample", pipe.nodes), ("batch", pipe.batch_nodes)):
+                ops, passes = count(nodes)
+                if ops or name == "sample":
+                    start = "" if name == "sample" else f"{name}: "
+                    parts.append(f"{start}{plural(ops, 'op')} in {plural(passes, 'pass')}")
+            print(f"{path}: fine: {'; '.join(parts)}")
     if problems:
         raise RecipeError(problems)
 

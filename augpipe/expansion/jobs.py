@@ -178,17 +178,17 @@ def for_files(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """Returns the part of a recipe that files can hold, and the names of what was left out.
 
     Raises:
-        UsageError: If the batch section does more than normalize.
+        UsageError: The batch section has ops that only batches have.
     """
-    mixing = [op.name() for op in recipe.batch if not op.last]
-    if mixing:
+    alone, others = recipe.one_by_one()
+    if others:
         raise UsageError(
-            f"expand runs the recipe's sample section, and its batch section has "
-            f"{', '.join(mixing)}: move what works on one image to sample, and drop the rest"
+            f"expand makes images one by one, and the recipe's batch section has "
+            f"{', '.join(others)}, which need a batch: leave them out"
         )
-    left_out = tuple(op.name() for op in (*recipe.sample, *recipe.batch) if op.last)
-    sample = tuple(op for op in recipe.sample if not op.last)
-    return recipe.model_copy(update={"sample": sample, "batch": ()}), left_out
+    left_out = tuple(op.name() for op in alone.sample if op.last)
+    sample = tuple(op for op in alone.sample if not op.last)
+    return alone.model_copy(update={"sample": sample}), left_out
 
 
 def read_record(out: Path) -> Record:

@@ -7,7 +7,7 @@ b" as one meaning, where there is such a thing. Backends and targets are the onl
 
 from __future__ import annotations
 
-from augpipe.ir.combined import Blend, Foreign, Mix
+from augpipe.ir.combined import Blend, Cloud, Foreign, Mix, Objects
 from augpipe.ir.geometry import Basis, Flow, Warp, basis, frame_lines, keeps_axes, rect
 from augpipe.ir.pixels import (
     LUMA,
@@ -36,6 +36,7 @@ __all__ = [
     "Alone",
     "Basis",
     "Blend",
+    "Cloud",
     "Codec",
     "Color",
     "Curve",
@@ -50,6 +51,7 @@ __all__ = [
     "Noise",
     "NoiseKind",
     "Normalize",
+    "Objects",
     "Pixelwise",
     "Regions",
     "Warp",

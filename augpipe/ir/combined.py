@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augpipe.ir.gating import Gated, pick
-from augpipe.types import Bools, Floats, Ints, Words
+from augpipe.ir.geometry import Warp, frame_lines, rect
+from augpipe.types import Bools, Floats, Ints, Sampling, Words
 
 if TYPE_CHECKING:
     from augpipe.ir import Alone
@@ -49,24 +50,98 @@ class Foreign(Gated):
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
-    """Other images of the batch laid over each image, layer over layer.
+class Cloud:
+    """The region of FMix: the pixels where a random low-frequency field is lowest.
 
-    out = v; then for each layer k: out += opacity[k] inside_k (layer_k - out), where layer_k
-    is image partner[k], read bilinearly at matrix[k], and inside_k is 1 within box[k].
+    The field is the inverse Fourier transform of complex normals divided by
+    max(frequency, 1 / longer side)^decay (backends/batched/mix.py).
 
     Args:
+        key: (n,), of the field.
+        count: (n,), how many pixels the layer takes.
+        decay: The power of the spectrum.
+    """
+
+    key: Words
+    count: Ints
+    decay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The region of copy-paste: some of the partner's objects, each as the map carries it.
+
+    An object is its instance mask, or its box where the batch has no instance masks. Object j
+    is taken where word j of the field `key` is below chance x 2^32.
+
+    Args:
+        key: (n,), of the choice.
+        chance: Probability that an object is taken.
+    """
+
+    key: Words
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Images of the batch laid side by side over each image, all as they were before.
+
+    out = (1 - sum_k a_k) v + sum_k a_k layer_k, a_k = opacity[k] inside_k, where layer_k is
+    image partner[k] read at matrix[k] and inside_k is 1 within box[k], and within `region`
+    where there is one. The boxes of an image's layers do not overlap.
+
+    Args:
+        op: The op's key, for errors.
         partner: (n, m), rows of the batch.
         matrix: (n, m, 3, 3), output to the partner's pixels, continuous coordinates.
         box: (n, m, 4), x0, y0, x1, y1 in whole pixels of the output.
         opacity: (n, m), 0 to 1; 0 where nothing is mixed.
+        region: What the only layer is cut to; its box is the frame, its opacity 0 or 1.
     """
 
+    op: str
     partner: Ints
     matrix: Floats
     box: Ints
     opacity: Floats
+    region: Cloud | Objects | None = None
 
     def gate(self, on: Bools) -> Mix:
         """Returns this where `on`, the identity elsewhere."""
         return replace(self, opacity=pick(on, self.opacity, np.zeros(())))
+
+    def views(self, size: tuple[int, int], cut: bool) -> tuple[Warp, ...]:
+        """Returns what each layer shows of its partners, as warps of images of one size.
+
+        Bilinear, nearest for masks, antialiased; beyond the partner's frame lies its edge.
+
+        Args:
+            size: (height, width) of all images.
+            cut: Whether what is seen ends at the layer's box.
+        """
+        sizes = np.tile(np.array(size, np.int64), (len(self.partner), 1))
+        how = Sampling(border="edge")
+        out = []
+        for k in range(self.partner.shape[1]):
+            lines = frame_lines(self.box[:, k].astype(np.float64))
+            lines = lines if cut else lines[:, :0]
+            out.append(Warp(self.matrix[:, k], sizes, sizes, rect(sizes), lines, how))
+        return tuple(out)
+
+    def taking(self, rows: Ints) -> Mix:
+        """Returns the same mix for some of its images; partners stay rows of the whole batch."""
+        region = self.region
+        match region:
+            case Cloud():
+                region = replace(region, key=region.key[rows], count=region.count[rows])
+            case Objects():
+                region = replace(region, key=region.key[rows])
+        return replace(
+            self,
+            partner=self.partner[rows],
+            matrix=self.matrix[rows],
+            box=self.box[rows],
+            opacity=self.opacity[rows],
+            region=region,
+        )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from augpipe.ops.base import Op
 
-_NOT_OPS = {"base", "foreign"}
+_NOT_OPS = {"base", "foreign", "policy_tables"}
 
 
 @functools.cache

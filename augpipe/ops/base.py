@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from augpipe.ir import Meaning
 from augpipe.rng import Draws
 from augpipe.spec import Declaration, Json, Number, Numbers, Refused, declaration
-from augpipe.types import Bools, Frame, Sampling
+from augpipe.types import Array, Bools, Frame, Sampling
 
 Probability = Annotated[float, Number(0, 1)]
 
@@ -65,6 +65,15 @@ class Op(BaseModel):
     def needs(self) -> str:
         """Says what an image that is `unfit` lacks."""
         return ""
+
+    def tell(self, drawn: Mapping[str, Array]) -> str | None:
+        """Words what one image drew, by name; None where the numbers say it."""
+        return None
+
+    @property
+    def blurs_places(self) -> bool:
+        """Whether it shows things in several places at once, so that no mask or box fits."""
+        return False
 
     @property
     def sampling(self) -> Sampling:
@@ -133,10 +142,12 @@ class Ops(Declaration):
 class Combinator(Op):
     """An op made of ops: it decides, image by image, which of them act and in what order."""
 
-    main: ClassVar[str] = "ops"
+    private: ClassVar[bool] = False
+    """Whether the ops inside are its own: they have its key, and only it may draw."""
 
-    ops: Annotated[tuple[Op, ...], Ops()]
-    """The ops to combine."""
+    def inner(self) -> tuple[Op, ...]:
+        """Returns the ops inside."""
+        raise NotImplementedError
 
     @property
     def slots(self) -> int:
@@ -149,15 +160,31 @@ class Combinator(Op):
     @property
     def steps(self) -> int:
         """Returns how many steps of a plan it makes."""
-        inner = (op.steps if isinstance(op, Combinator) else 1 for op in self.ops)
-        return self.slots * sum(inner)
+        counts = (op.steps if isinstance(op, Combinator) else 1 for op in self.inner())
+        return self.slots * sum(counts)
 
     def choose(self, draw: Draws) -> Bools:
-        """Returns (n, slots, len(ops)): which op acts in which walk of the list."""
+        """Returns (n, slots, number of ops): which op acts in which walk of the list."""
         raise NotImplementedError
 
+    def role(self, slot: int, branch: int) -> str:
+        """Says which part of it an op inside plays; "" where its place says all."""
+        return f"walk {slot + 1}" if self.slots > 1 else ""
 
-class Weighted(Combinator):
+
+class Listed(Combinator):
+    """A combinator of ops that the recipe lists."""
+
+    main: ClassVar[str] = "ops"
+
+    ops: Annotated[tuple[Op, ...], Ops()]
+    """The ops to combine."""
+
+    def inner(self) -> tuple[Op, ...]:
+        return self.ops
+
+
+class Weighted(Listed):
     """A combinator that draws among its ops."""
 
     weights: Annotated[tuple[float, ...] | None, Numbers(0)] = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from augpipe.ops.base import Combinator, Weighted, one_hot
+from augpipe.ops.base import Listed, Weighted, one_hot
 from augpipe.rng import Draws
 from augpipe.spec import IntPair, Range
 from augpipe.types import Bools
@@ -57,7 +57,7 @@ class SomeOf(Weighted):
         return np.asarray(draw.note("chosen", rank < count[:, None]))[:, None, :]
 
 
-class Sequence(Combinator):
+class Sequence(Listed):
     """Does all of its ops in their order, under one `p`.
 
     Matches torchvision's RandomApply and albumentations' Sequential.
@@ -67,7 +67,7 @@ class Sequence(Combinator):
         return np.ones((len(draw), 1, len(self.ops)), bool)
 
 
-class Shuffle(Combinator):
+class Shuffle(Listed):
     """Does all of its ops, in a random order, each order equally likely.
 
     Matches torchvision's RandomOrder. n ops stand n times in the plan, each gated to its

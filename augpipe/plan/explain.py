@@ -181,9 +181,11 @@ def kind_in_words(kind: type[Meaning]) -> str:
 
 def _when(step: Step) -> str:
     """Says where a step acts."""
-    words = [
-        f"{gate.key} {gate.combinator.role(gate.slot, gate.branch)}".rstrip() for gate in step.gates
-    ]
+    words = []
+    for gate in step.gates:
+        own = gate.key == step.key  # a policy's: its name stands beside this
+        words.append(f"{'' if own else gate.key} {gate.combinator.role(gate.slot, gate.branch)}")
+    words = [each.strip() for each in words]
     words += [f"p {step.op.p:g}"] if step.op.p < 1 else []
     return ", ".join(words)
 

@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from augpipe.errors import DataError, UsageError
-from augpipe.ir import Color, Curve, Foreign, Meaning, Mix, Normalize, Regions, Warp, size_after
+from augpipe.ir import (
+    Blend,
+    Color,
+    Curve,
+    Foreign,
+    Meaning,
+    Mix,
+    Normalize,
+    Regions,
+    Warp,
+    size_after,
+)
 from augpipe.ops.base import Combinator, Op
 from augpipe.rng import Draws
 from augpipe.types import Array, Bools, Frame, Sampling
@@ -116,11 +127,20 @@ def segments(nodes: Sequence[Node]) -> tuple[tuple[tuple[Node, ...], Node | None
     return (*out, (tuple(nodes[first:]), None))
 
 
-def realise(nodes: Sequence[Node], draws: Draws, frame: Frame) -> list[Meaning]:
+def realise(
+    nodes: Sequence[Node], draws: Draws, frame: Frame, sparse: bool = False
+) -> list[Meaning]:
     """Draws every op's parameters for n images and composes each node's meaning.
 
     Where the draws keep a trace, it gets for each op the parameters of the walk in which it
     acted, and "on", (n,): whether it acted at all.
+
+    Args:
+        nodes: The plan.
+        draws: Of the n images.
+        frame: The n images.
+        sparse: Leave out the steps that act on none of them, and nodes of such steps only;
+            without a trace. Else there are as many meanings as nodes.
 
     Raises:
         DataError: An op acts on an image that it cannot take.
@@ -130,9 +150,11 @@ def realise(nodes: Sequence[Node], draws: Draws, frame: Frame) -> list[Meaning]:
     for each in nodes:
         whole: Meaning | None = None
         for step in each.steps:
+            on = _acts(step, draws, chosen)
+            if sparse and on is not None and draws.trace is None and not on.any():
+                continue
             own = replace(draws.at(step.key), trace=None if draws.trace is None else {})
             meaning = step.op.means(own, frame)
-            on = _acts(step, draws, chosen)
             _check_fit(step, frame, on)
             if own.trace is not None and draws.trace is not None:
                 _note(draws.trace.setdefault(step.key, {}), own.trace.get(step.key, {}), on)
@@ -140,7 +162,8 @@ def realise(nodes: Sequence[Node], draws: Draws, frame: Frame) -> list[Meaning]:
                 meaning = meaning.gate(on)
             frame = size_after(meaning, frame)
             whole = meaning if whole is None else _compose(whole, meaning)
-        assert whole is not None
+        if whole is None:
+            continue
         if isinstance(whole, Warp) and whole.sampling != each.sampling:
             whole = replace(whole, sampling=each.sampling)
         out.append(whole)
@@ -218,13 +241,25 @@ def check_channels(nodes: Sequence[Node], channels: int) -> None:
         op = step.op
         if op.rgb_only and channels not in (3, 4):
             raise DataError(step.key, f"needs RGB; {have}")
-        if (op.kind is Color or op.name() == "clahe") and channels not in (1, 3, 4):
+        if (op.kind in (Color, Blend) or op.name() == "clahe") and channels not in (1, 3, 4):
             raise DataError(step.key, f"needs grey or RGB; {have}")
         levels = getattr(op, "fill", None)
         if isinstance(levels, tuple) and op.kind is not Color:
             spared = op.kind is Regions and channels == 4  # alpha is not filled
             if len(levels) not in (1, channels - spared):
                 raise DataError(step.key, f"its fill has {len(levels)} levels; {have}")
+
+
+def check_targets(nodes: Sequence[Node]) -> None:
+    """Refuses, by the op's key, masks, boxes and keypoints that would fit nothing.
+
+    Raises:
+        DataError: An op shows things in several places at once.
+    """
+    for step in (step for each in nodes for step in each.steps):
+        if step.op.blurs_places:
+            text = "blends displaced copies, which no mask, box or keypoint fits"
+            raise DataError(step.key, f"{text}: set geometry: false")
 
 
 def keys_of(indices: Sequence[int] | Array, count: int) -> Array:

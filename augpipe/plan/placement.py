@@ -22,5 +22,5 @@ class Placement:
 
 PLACEMENTS = (
     Placement("sample", "opencv", "uint8, one image at a time on the CPU"),
-    Placement("batch", "batched", "the whole batch at once; planned, not in this version"),
+    Placement("batch", "batched", "the whole batch at once, on its device"),
 )

@@ -56,7 +56,7 @@ def describe_op(name: str, width: int = 100) -> str:
             _filled(f"      {_sentence(description)} {_sentence(allowed)}", " " * 6, width)
         )
     fields = _yaml(example_item(cls)[name])
-    lines += ["", "Example", "", "  version: 1", "  sample:", f"    - {name}: {fields}"]
+    lines += ["", "Example", "", "  version: 1", f"  {cls.sections[0]}:", f"    - {name}: {fields}"]
     return "\n".join(lines)
 
 
@@ -109,7 +109,7 @@ def _parameters(cls: type[Op]) -> list[str]:
 
 def _kind(cls: type[Op]) -> str:
     if issubclass(cls, Combinator):
-        return "combinator"
+        return "policy" if cls.private else "combinator"
     return kind_in_words(cls.kind) if cls.kind else "op"
 
 

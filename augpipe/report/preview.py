@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from augpipe.data.folder import Listing, Source
@@ -54,7 +55,8 @@ def build_preview(
         last = f"{2**32 - variants} with {plural(variants, 'variant')}"
         raise UsageError(f"epoch is {epoch}: it goes from 0 to {last}")
     known = annotations or Annotations()
-    seen = recipe.model_copy(update={"sample": tuple(op for op in recipe.sample if not op.last)})
+    alone, left_out = recipe.one_by_one()
+    seen = alone.model_copy(update={"sample": tuple(op for op in alone.sample if not op.last)})
     stories: list[Story] = []
     errors: list[DataError] = []
     for index, source in _spread(listing, known, samples):
@@ -74,7 +76,7 @@ def build_preview(
             stories.append(story)
     if not stories:
         raise errors[0]
-    facts = _facts(recipe, seen)
+    facts = _facts(alone, seen, left_out)
     plan = str(Pipeline(recipe).explain(stories[0].variants[0].image.shape[:2]))
     shown = {label for s in stories for p in s.variants if p.marks for label in p.marks.classes()}
     names = {label: name for label, name in known.names.items() if label in shown}
@@ -82,15 +84,14 @@ def build_preview(
     return preview, tuple(errors)
 
 
-def _facts(recipe: Recipe, seen: Recipe) -> tuple[str, ...]:
+def _facts(recipe: Recipe, seen: Recipe, left_out: Sequence[str]) -> tuple[str, ...]:
     ops, passes = count(Pipeline(recipe).nodes)
     facts = [f"{plural(ops, 'op')} in {plural(passes, 'pass')}, seed {recipe.seed}"]
     ends = [op.name() for op in recipe.sample if op not in seen.sample]
     if ends:
         facts.append(f"Shown before {', '.join(ends)}, which makes numbers of the picture.")
-    if recipe.batch:
-        names = ", ".join(op.name() for op in recipe.batch)
-        facts.append(f"Not shown: the batch section ({names}), which needs a batch.")
+    if left_out:
+        facts.append(f"Not shown: {', '.join(left_out)}, which need a batch.")
     return tuple(facts)
 
 

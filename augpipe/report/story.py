@@ -165,6 +165,9 @@ def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Pi
 
 def _drawn(step: Step, trace: Trace, named: bool) -> str:
     """Words the numbers that were drawn for a step: "angle -7.3", "box 34 12 200 180"."""
+    one = {name: values[0] for name, values in trace.get(step.key, {}).items()}
+    if (told := step.op.tell(one)) is not None:
+        return told
     numbers = [
         f"{name.replace('_', ' ')} {' '.join(map(_number, values[0].flat))}"
         for name, values in trace.get(step.key, {}).items()

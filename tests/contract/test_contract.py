@@ -22,7 +22,7 @@ def test_every_class_of_the_catalogue_has_a_row() -> None:
 
 
 def _op(case: Case) -> Op:
-    (op,) = build(case.item)
+    (op,) = build(case.item, section=case.section)
     return op
 
 

@@ -39,7 +39,7 @@ def test_agrees_with_its_oracle(case: Case) -> None:
     _check(*inside, case.tolerance, f"{case.op} against {case.oracle_name}")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+@pytest.mark.parametrize("case", [c for c in CASES if c.section == "sample"], ids=lambda c: c.id)
 def test_backends_agree(case: Case) -> None:
     assert case.parity_cause
     image = _image(case)

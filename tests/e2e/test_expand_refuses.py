@@ -86,11 +86,26 @@ def test_a_link_out_of_the_output_is_not_followed(
     assert tree(source) == before
 
 
-def test_a_batch_section_is_refused(source: Path, tmp_path: Path) -> None:
-    mixed = load({"version": 1, "sample": ["horizontal_flip"], "batch": [{"rotate": [-5, 5]}]})
-    with pytest.raises(UsageError, match="batch section has rotate"):
-        expand(mixed, source, tmp_path / "out")
+def test_what_needs_a_batch_is_refused(source: Path, tmp_path: Path) -> None:
+    inside = {"one_of": ["horizontal_flip", "mixup"]}
+    for item, name in (("mixup", "mixup"), (inside, "one_of")):
+        mixed = load({"version": 1, "batch": [item], "classes": 3})
+        with pytest.raises(UsageError, match=f"batch section has {name}"):
+            expand(mixed, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_section_of_ops_on_one_image_is_done(source: Path, tmp_path: Path) -> None:
+    early = load({"version": 1, "sample": ["vertical_flip", "brightness"]})
+    late = load({"version": 1, "sample": ["vertical_flip"], "batch": ["brightness"]})
+    for recipe, out in ((early, tmp_path / "early"), (late, tmp_path / "late")):
+        expand(recipe, source, out)
+        assert verify(out).exit_code == 0
+    made = [path for path in (tmp_path / "early").rglob("*.png")]
+    assert made
+    for path in made:
+        other = tmp_path / "late" / path.relative_to(tmp_path / "early")
+        assert other.read_bytes() == path.read_bytes()
 
 
 def test_what_ends_in_floats_is_left_out(source: Path, recipe: Path, tmp_path: Path) -> None:
@@ -349,7 +364,7 @@ def _with_recipe(text: str) -> dict[str, str]:
         _with_recipe("version: 1\nsample: &a [*a]"),
         _with_recipe("[" * 5000),
         _with_recipe("version: 1\nsample: " + "[" * 5000 + "]" * 5000),
-        _with_recipe("version: 1\nbatch: [rotate]"),
+        _with_recipe("version: 1\nclasses: 2\nbatch: [mixup]"),
     ],
 )
 def test_a_damaged_job_file_is_a_line(

@@ -11,51 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms import InterpolationMode, autoaugment
+from torchvision.transforms import InterpolationMode
 
 from augpipe.ops.policy_tables import GEOMETRY, NAMES
-from augpipe.rng import Draws
 from augpipe.types import Array
 from tests.cases import Case
-from tests.harness import build
+from tests.policies import apply, chain, found
 
 Draw = dict[str, Any]
 
 EXACT = {*GEOMETRY, "identity", "posterize", "solarize", "equalize", "invert"}
-_TORCHVISION = {
-    "shear_x": "ShearX",
-    "shear_y": "ShearY",
-    "translate_x": "TranslateX",
-    "translate_y": "TranslateY",
-    "autocontrast": "AutoContrast",
-}
 NEAREST = {"interpolation": "nearest"}
-
-
-def torchvision_name(name: str) -> str:
-    return _TORCHVISION.get(name, name.capitalize())
-
-
-def apply(image: torch.Tensor, name: str, magnitude: float, share: bool = True) -> torch.Tensor:
-    """Does a transform to a uint8 image (C, H, W); shifts may be shares of the side."""
-    if share and name.startswith("translate"):
-        magnitude *= image.shape[2] if name == "translate_x" else image.shape[1]
-        magnitude += np.sign(magnitude) * 1e-6  # cut to whole pixels by torchvision
-    return autoaugment._apply_op(
-        image, torchvision_name(name), magnitude, InterpolationMode.NEAREST, None
-    )
-
-
-def chain(image: Array, ops: Array, magnitudes: Array, share: bool = True) -> Array:
-    """Does transforms one after another; NaN where the nearest pixel is not quite certain."""
-    out = []
-    for factor in (1.0, 1.0 - 1e-4, 1.0 + 1e-4):
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        for op, magnitude in zip(ops.tolist(), magnitudes.tolist(), strict=True):
-            slanted = NAMES[op] in ("shear_x", "shear_y", "rotate")
-            tensor = apply(tensor, NAMES[op], magnitude * (factor if slanted else 1.0), share)
-        out.append(tensor.permute(1, 2, 0).numpy().astype(np.float64))
-    return np.where((out[0] == out[1]) & (out[0] == out[2]), out[0], np.nan)
 
 
 def policy(share: bool = True) -> Any:
@@ -70,6 +36,13 @@ def sharp(image: Array, drawn: Draw) -> Array:
     return inside
 
 
+def turned(image: Array, drawn: Draw) -> Array:
+    """A rotation, read bilinearly."""
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    (magnitude,) = drawn["magnitude"].tolist()
+    return apply(tensor, "rotate", magnitude, mode=InterpolationMode.BILINEAR).permute(1, 2, 0)
+
+
 def augmix(image: Array, drawn: Draw) -> Array:
     out = drawn["weights"][0] * image
     for k, weight in enumerate(drawn["weights"][1:]):
@@ -77,31 +50,14 @@ def augmix(image: Array, drawn: Draw) -> Array:
     return out
 
 
-def found(item: Any, wanted: Any) -> list[int]:
-    """The sample indices, of 4000, whose drawn names are wanted."""
-    op = build(item)[0]
-    ops, _ = op.drawn(Draws(7, np.arange(4000)).at(f"{op.name()}#0"))  # type: ignore[attr-defined]
-    rows = ops.reshape(len(ops), -1)
-    return [k for k, row in enumerate(rows.tolist()) if wanted([NAMES[op] for op in row])]
-
-
-PARITY = (255.0, 0.5)
-PARITY_CAUSE = (
-    "nearest pixels at a tie; a level that is rounded the other way may be a step of a later "
-    "posterize or equalize"
-)
+TIES = {"parity": (255.0, 0.6), "parity_cause": "nearest pixels at a tie, and what follows them"}
 
 
 def row(item: Any, index: int, oracle: Any, **options: Any) -> Case:
-    return Case(
-        item,
-        oracle,
-        "torchvision.autoaugment._apply_op",
-        index=index,
-        parity=PARITY,
-        parity_cause=PARITY_CAUSE,
-        **options,
-    )
+    cause = "a level that is rounded the other way may be a step of a later equalize"
+    parity = {"parity": (2.0, 0.02), "parity_cause": cause}
+    oracle_name = "torchvision.autoaugment._apply_op"
+    return Case(item, oracle, oracle_name, index=index, **{**parity, **options})
 
 
 def single(name: str, image: str = "rgb") -> Case:
@@ -109,7 +65,8 @@ def single(name: str, image: str = "rgb") -> Case:
     item = {"trivial_augment": NEAREST}
     index = found(item, lambda names: names == [name])[1]
     if name in EXACT:
-        return row(item, index, policy(share=False), image=image)
+        ties = TIES if name.startswith("shear") else {}
+        return row(item, index, policy(share=False), image=image, **ties)
     cause = "torchvision cuts off where we round, its grey and its mean grey too"
     oracle = sharp if name == "sharpness" else policy(share=False)
     return row(item, index, oracle, tolerance=(2.0, 1.1), cause=cause, image=image)
@@ -128,7 +85,7 @@ def mixed(item: dict[str, Any], count: int, image: str = "rgb") -> list[Case]:
     cause = "rounding to whole levels"
     indices = found({"augmix": item}, EXACT.issuperset)[:count]
     return [
-        row({"augmix": item}, k, augmix, tolerance=(0.501, 0.3), cause=cause, image=image)
+        row({"augmix": item}, k, augmix, tolerance=(0.501, 0.3), cause=cause, image=image, **TIES)
         for k in indices
     ]
 
@@ -136,6 +93,13 @@ def mixed(item: dict[str, Any], count: int, image: str = "rgb") -> list[Case]:
 ROWS = [
     *(single(name) for name in NAMES if name != "invert"),
     *(single(name, "grey") for name in ("shear_x", "color", "contrast", "equalize")),
+    row(
+        "trivial_augment",
+        found("trivial_augment", lambda names: names == ["rotate"])[0],
+        turned,
+        tolerance=(1.0, 0.02),
+        cause="rounding to whole levels",
+    ),
     *several({"rand_augment": {**NEAREST, "num_ops": 3, "magnitude": 15}}, 3),
     *several({"rand_augment": {**NEAREST, "magnitude_std": 5, "num_magnitude_bins": 11}}, 2),
     *several({"rand_augment": NEAREST}, 2, "grey"),

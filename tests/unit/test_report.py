@@ -322,7 +322,8 @@ def test_every_op_is_listed_with_its_parameters() -> None:
 
 @pytest.mark.parametrize("name", list(catalogue()))
 def test_the_example_of_every_op_holds(name: str) -> None:
-    load_recipe({"version": 1, "sample": [example_item(catalogue()[name])]})
+    cls = catalogue()[name]
+    load_recipe({"version": 1, cls.sections[0]: [example_item(cls)]})
 
 
 def test_an_unknown_op_gets_a_hint() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from augpipe.backends.batched.noise import half_even
 from augpipe.backends.batched.pieces import Do, Own, Piece, Shape
+from augpipe.backends.batched.reading import whole
 from augpipe.backends.tables import fold
 from augpipe.errors import DataError
 from augpipe.ir import Histogram
@@ -48,18 +49,18 @@ def lower_histogram(meaning: Histogram, shape: Shape) -> list[Piece]:
 
 def _stretch(images: Tensor, own: Own) -> Tensor:
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-    flat = low == high
-    low = torch.where(flat, 0, low).float()
-    span = torch.where(flat, 255, high).float() - low
+    flat = low == high  # a constant channel stays: (v - 0) 1 / 1
+    low, gain = torch.where(flat, 0, low).float(), torch.where(flat, 1.0, 255.0)
+    span = torch.where(flat, 1, high).float() - low
     # Of whole levels float32 gives the quotient nearest to the exact one, and halves exactly.
-    out = (images - low) * 255.0 / span
-    return out if images.dtype.is_floating_point else out.round().to(images.dtype)
+    out = (images - low) * gain / span
+    return whole(out.clamp(0.0, 255.0), images.dtype)
 
 
 def _levels(images: Tensor) -> Tensor:
     """Returns the nearest whole levels, as int64."""
-    whole = images.detach().round().clamp(0.0, 255.0) if images.is_floating_point() else images
-    return whole.to(torch.int64)
+    levels = images.detach().round().clamp(0.0, 255.0) if images.is_floating_point() else images
+    return levels.to(torch.int64)
 
 
 def _counts(bins: Tensor, count: int) -> Tensor:

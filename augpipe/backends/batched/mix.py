@@ -13,6 +13,7 @@ the images as they were. With a_k the opacity of layer k where it lies, else 0:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -125,7 +126,7 @@ def mix_images(layers: Layers, images: Tensor) -> Tensor:
         out = images.index_select(0, layers.rows[start:stop]).float()
         alphas = [layers.alpha(k, start, stop, size) for k in range(layers.box.shape[1])]
         # Products and sums apart: a fused multiply-add would depend on a row's neighbours.
-        out = out * (1.0 - sum(alphas))
+        out = out * (1.0 - _total(alphas))
         for k, alpha in enumerate(alphas):
             out = out + layers.view("", k, images, start, stop) * alpha
         parts.append(out.round().to(images.dtype) if images.dtype == torch.uint8 else out)
@@ -139,7 +140,7 @@ def mix_masks(layers: Layers, name: str, masks: Tensor) -> Tensor:
     for start, stop in _chunks(layers, whole):
         own = whole.index_select(0, layers.rows[start:stop])
         alphas = [layers.alpha(k, start, stop, size) for k in range(layers.box.shape[1])]
-        out = own if not own.is_floating_point() else own * (1.0 - sum(alphas)).to(own.dtype)
+        out = own if not own.is_floating_point() else own * (1.0 - _total(alphas)).to(own.dtype)
         for k, alpha in enumerate(alphas):
             view = layers.view(name, k, whole, start, stop)
             if out.is_floating_point():
@@ -155,9 +156,7 @@ def mix_masks(layers: Layers, name: str, masks: Tensor) -> Tensor:
     return _put(layers, whole, torch.cat(parts)).to(masks.dtype)
 
 
-def mix_instances(
-    layers: Layers, name: str, masks: Tensor, index: Tensor, held: Tensor
-) -> Tensor:
+def mix_instances(layers: Layers, name: str, masks: Tensor, index: Tensor, held: Tensor) -> Tensor:
     """Puts together the instance masks of an image's own objects and of its layers'.
 
     Args:
@@ -242,6 +241,10 @@ def _comparable(masks: Tensor) -> Tensor:
     return masks.to(narrow.get(masks.dtype, masks.dtype))
 
 
+def _total(alphas: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, alphas)
+
+
 def _chunks(layers: Layers, like: Tensor) -> Sequence[tuple[int, int]]:
     """Returns the mixed rows, from and to, that are worked through together."""
     return tuple(chunks(Shape(len(layers.box), *like.shape[1:]), like.device))
@@ -274,5 +277,6 @@ def cloud(region: Cloud, row: int, size: tuple[int, int]) -> Bools:
     spectrum[down[:, None], across] = (normals[..., 0] + 1j * normals[..., 1]) / damped
     field = np.fft.irfft2(spectrum, size).reshape(-1)
     taken = np.zeros(height * width, bool)
-    taken[np.argsort(field, kind="stable")[: region.count[row]]] = True
+    count = int(region.count[row])
+    taken[np.argpartition(field, min(count, len(field) - 1))[:count]] = True
     return taken.reshape(size)

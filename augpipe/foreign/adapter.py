@@ -1,0 +1,334 @@
+"""What all adapters do: hold a transform's name and arguments, build it where it is needed."""
+
+from __future__ import annotations
+
+import re
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from augpipe.errors import DataError, in_a_line
+from augpipe.foreign.facts import facts
+from augpipe.foreign.libraries import transform_class
+from augpipe.foreign.signature import signature
+from augpipe.targets import Outlines, Points, Sample
+from augpipe.types import Ints, Words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AnyBatch = TypeVar("AnyBatch", bound=Any)  # kinds.batches.Batch, which is no business of ours
+
+
+@dataclass(slots=True)
+class Many:
+    """Images of one size and what belongs to them, after a transform; see `Adapter.many`."""
+
+    images: Tensor
+    masks: dict[str, Tensor]
+    boxes: Sequence[Outlines] = ()
+    points: Sequence[Points] = ()
+
+
+class Unfit(ValueError):  # noqa: N818 - reads as a verdict, not as a failure of ours
+    """An image, or what belongs to it, that a transform cannot take."""
+
+
+class Refusal(ValueError):  # noqa: N818
+    """What a library says against its arguments.
+
+    Args:
+        text: Its words, in one line.
+        argument: Which argument it is about, "" where that is not known.
+    """
+
+    def __init__(self, text: str, argument: str = "") -> None:
+        super().__init__(text)
+        self.argument = argument
+
+
+class Adapter(ABC):
+    """A transform of another library, as the meaning `ir.Foreign` holds it.
+
+    The library's object is built once a thread and never pickled: libraries keep what they
+    drew on it between drawing and applying. Adapters are equal where they do the same.
+
+    Args:
+        name: The transform's name with its library's.
+        arguments: The constructor's, as a recipe holds them.
+        trusted: Do not consult the facts (for the walk that finds them).
+    """
+
+    levels: ClassVar[frozenset[str]] = frozenset()
+    """Arguments in the units of the image; recipes give them in grey levels 0 to 255."""
+
+    def __init__(self, name: str, arguments: Mapping[str, Any], trusted: bool = False) -> None:
+        self.name = name
+        self.arguments = dict(arguments)
+        self.trusted = trusted
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.arguments, self.trusted)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Adapter):
+            return NotImplemented
+        return (self.name, self.arguments) == (other.name, other.arguments)
+
+    def __hash__(self) -> int:
+        return hash((self.name, repr(sorted(self.arguments.items()))))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.arguments!r})"
+
+    @property
+    def own(self) -> str:
+        """Returns the transform's name in its library."""
+        return self.name.partition(".")[2]
+
+    def check(self) -> None:
+        """Builds the transform once.
+
+        Raises:
+            Refusal: The library does not take the arguments, or warns of them.
+        """
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                self.build()
+            except Exception as error:
+                text = self._refusal(error)
+                raise Refusal(text, self._argument(text)) from error
+        for each in said:
+            # A change to come is not about these arguments; nor is what the class says always.
+            if issubclass(each.category, UserWarning) and str(each.message) not in self._always():
+                text = _in_a_line(str(each.message))
+                raise Refusal(text, self._argument(text))
+
+    def _always(self) -> set[str]:
+        """Returns what the library warns of, whatever the arguments are."""
+        needed = {each.name for each in signature(self.name).arguments if each.required}
+        plain = {name: value for name, value in self.arguments.items() if name in needed}
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            type(self)(self.name, plain).build()
+        return {str(each.message) for each in said}
+
+    def _refusal(self, error: Exception) -> str:
+        """Words what the constructor raised."""
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        if len(lines) >= 3 and "validation error" in lines[0]:  # pydantic's, in albumentations
+            what = re.sub(r"\s*\[type=.*", "", lines[2])
+            return f"{lines[1].split('.')[0]}: {what}"
+        return _in_a_line(str(error) or type(error).__name__)
+
+    def _argument(self, text: str) -> str:
+        """Returns the first given argument that a text speaks of."""
+        found = [
+            (match.start(), name)
+            for name in self.arguments
+            if (match := re.search(rf"\b{re.escape(name)}\b", text))
+        ]
+        if found:
+            return min(found)[1]
+        return next(iter(self.arguments)) if len(self.arguments) == 1 else ""
+
+    def native(self, unit: bool = False) -> dict[str, Any]:
+        """Returns the arguments as the library takes them.
+
+        Args:
+            unit: Whether images run from 0 to 1, and arguments in `levels` with them.
+        """
+        known = {each.name: each for each in signature(self.name).arguments}
+        out: dict[str, Any] = {}
+        for name, value in self.arguments.items():
+            own = known[name].form.native(value)
+            scaled = unit and known[name].native in self.levels
+            out[known[name].native] = _scaled(own) if scaled else own
+        return out
+
+    def build(self, unit: bool = False) -> Any:
+        """Returns a new object of the library, which always acts."""
+        given = self.native(unit)
+        if signature(self.name).has_p:
+            given["p"] = 1.0
+        return transform_class(self.name)(**given)
+
+    def instance(self, unit: bool = False) -> Any:
+        """Returns this thread's object."""
+        built = self._local.__dict__.setdefault("built", {})
+        if unit not in built:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # `check` has said what there is to say
+                built[unit] = self.build(unit)
+        return built[unit]
+
+    def limited(self, limit: str) -> bool:
+        """Returns whether the transform is known to have this limit (see facts.LIMITS)."""
+        return not self.trusted and facts().limited(self.name, limit)
+
+    @property
+    def spares_alpha(self) -> bool:
+        """Returns whether a fourth channel stays as it is: alpha travels with the geometry only."""
+        return not (self.trusted or facts().moves(self.name))
+
+    def on_sample(self, sample: Sample, seed: int, key: str = "") -> Sample:
+        """Does the transform to one image and what belongs to it.
+
+        Args:
+            sample: Not changed.
+            seed: 64 bits that decide all that is drawn.
+            key: What errors call the op; its name where it is left out.
+
+        Raises:
+            DataError: The transform cannot take the image or one of its targets.
+        """
+        try:
+            self._check_targets(bool(sample.masks), bool(sample.boxes), bool(sample.points))
+            return self.one(sample, int(seed))
+        except Unfit as error:
+            raise DataError(key or self.name, str(error)) from error.__cause__
+
+    def on_batch(self, batch: AnyBatch, rows: Ints, seeds: Words, key: str = "") -> AnyBatch:
+        """Does the transform to some images of a batch, each by its own seed.
+
+        Args:
+            batch: Images are uint8, or float32 of grey levels 0..255; not changed.
+            rows: (k,), which images.
+            seeds: (k,), 64 bits each.
+            key: What errors call the op; its name where it is left out.
+
+        Returns:
+            A new batch.
+
+        Raises:
+            DataError: The transform cannot take the images or one of their targets, or the
+                images would leave with different sizes.
+        """
+        given, some = batch, len(rows) < len(batch.images)
+        if not len(rows):
+            return batch
+        images = given.images[rows] if some else given.images
+        masks = {name: each[rows] if some else each for name, each in given.masks.items()}
+        boxes = [given.boxes[row].outlines for row in rows] if given.boxes is not None else []
+        points = [given.points[row].points for row in rows] if given.points is not None else []
+        try:
+            self._check_targets(bool(masks), any(map(len, boxes)), any(map(len, points)))
+            out = self.many(images, masks, boxes, points, seeds)
+            if some and out.images.shape != images.shape:
+                sizes = (" × ".join(map(str, each.shape[2:])) for each in (images, out.images))
+                raise Unfit(f"gives some images of a batch another size: {', '.join(sizes)}")
+        except Unfit as error:
+            raise DataError(key or self.name, str(error)) from error.__cause__
+        if some:
+            at = torch_rows(rows, given.images.device)
+            out.images = given.images.index_copy(0, at, out.images)
+            for name, each in given.masks.items():
+                out.masks[name] = each.index_copy(0, at, out.masks[name])
+        changes: dict[str, Any] = {"images": out.images, "masks": out.masks}
+        if given.boxes is not None:
+            changes["boxes"] = list(given.boxes)
+            for row, moved in zip(rows, out.boxes, strict=True):
+                changes["boxes"][row] = replace(given.boxes[row], outlines=moved)
+        if given.points is not None:
+            changes["points"] = list(given.points)
+            for row, each in zip(rows, out.points, strict=True):
+                changes["points"][row] = replace(given.points[row], points=each)
+        return replace(batch, **changes)
+
+    def _check_targets(self, masks: bool, boxes: bool, points: bool) -> None:
+        """Refuses what the transform does not carry along."""
+        for there, what in ((masks, "masks"), (boxes, "boxes"), (points, "keypoints")):
+            if there and self.limited(f"no {what}"):
+                raise Unfit(f"takes no {what}, and the image has some")
+        for there, what in ((masks, "a mask"), (boxes, "boxes")):
+            if not there and self.limited(f"needs {what}"):
+                raise Unfit(f"needs {what}, and the image has none")
+
+    def check_image(self, channels: int, floats: bool) -> None:
+        """Refuses an image that the transform cannot take.
+
+        Args:
+            channels: Without an alpha that is spared.
+            floats: Whether it holds floats.
+
+        Raises:
+            Unfit: It cannot.
+        """
+        have = f"the image has {channels} channel{'s' * (channels != 1)}"
+        if channels != 3 and self.limited("RGB only"):
+            raise Unfit(f"needs RGB; {have}")
+        if channels != 1 and self.limited("grey only"):
+            raise Unfit(f"needs grey; {have}")
+        if floats and self.limited("uint8 only"):
+            raise Unfit("needs a uint8 image, not one of floats")
+        if not floats and self.limited("float only"):
+            raise Unfit("needs an image of floats, not a uint8 one")
+
+    def check_channels(self, before: int, after: int) -> None:
+        """Refuses a result of another number of channels.
+
+        Raises:
+            Unfit: It has one.
+        """
+        if before != after:
+            raise Unfit(f"makes {after} channels of {before}; here their number stays")
+
+    @abstractmethod
+    def one(self, sample: Sample, seed: int) -> Sample:
+        """Does `on_sample` to what was found fit so far.
+
+        Raises:
+            Unfit: The transform cannot.
+        """
+
+    @abstractmethod
+    def many(
+        self,
+        images: Tensor,
+        masks: dict[str, Tensor],
+        boxes: Sequence[Outlines],
+        points: Sequence[Points],
+        seeds: Words,
+    ) -> Many:
+        """Does `on_batch` to the k >= 1 images that it acts on.
+
+        Args:
+            images: (k, C, H, W).
+            masks: By name, (k, m, H, W) of any dtype.
+            boxes: One set an image, or none at all.
+            points: One set an image, or none at all.
+            seeds: (k,).
+
+        Raises:
+            Unfit: The transform cannot.
+        """
+
+
+def failed(error: Exception) -> Unfit:
+    """Returns the verdict for what a library raised on an image."""
+    return Unfit(f"failed: {in_a_line(error)}")
+
+
+def torch_rows(rows: Ints, device: Any) -> Tensor:
+    """Returns row numbers as a tensor on a device."""
+    import torch
+
+    return torch.as_tensor(rows, device=device)
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _scaled(value: Any) -> Any:
+    """Returns grey levels as shares of 255; words stay."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_scaled(each) for each in value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value / 255.0
+    return value

@@ -1,0 +1,54 @@
+"""Boxes to and from libraries that know them as axis-aligned rectangles only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from augpipe.targets import Outlines
+from augpipe.types import Floats
+
+
+def hulls(outlines: Outlines) -> Floats:
+    """Returns (N, 4): the axis-aligned hull of what is seen of each box."""
+    if not len(outlines):
+        return np.zeros((0, 4))
+    return np.concatenate([outlines.seen.min(axis=1), outlines.seen.max(axis=1)], axis=1)
+
+
+def outlines_of(boxes: Floats, before: Outlines, size: tuple[int, int]) -> Outlines:
+    """Returns outlines of the boxes that came back.
+
+    What had been cut away before stays counted: `whole` is as much larger than the box as the
+    whole was than what was seen, so that `min_visibility` means the same after the transform.
+
+    Args:
+        boxes: (N, 4), in pixels, not clipped; NaN where the library dropped one.
+        before: What went in.
+        size: (height, width) after the transform.
+    """
+    if not len(before):
+        return before
+    there = np.isfinite(boxes).all(axis=1)
+    boxes = np.where(there[:, None], boxes, 0.0)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    centre, half = (low + high) / 2.0, (high - low) / 2.0
+    seen_before, whole_before = _areas(before.seen), _areas(before.whole)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grown = np.sqrt(np.where(seen_before > 0, whole_before / seen_before, 1.0))
+    grown = np.maximum(grown, 1.0)[:, None]
+    whole = _corners(centre - half * grown, centre + half * grown)
+    frame = np.array([size[1], size[0]], np.float64)
+    seen = _corners(np.clip(low, 0.0, frame), np.clip(high, 0.0, frame))
+    return Outlines(whole, seen)
+
+
+def _corners(low: Floats, high: Floats) -> Floats:
+    """Returns (N, 4, 2): the corners of rectangles."""
+    both = np.concatenate([low, high], axis=1)
+    return np.asarray(both[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+
+
+def _areas(polygons: Floats) -> Floats:
+    """Returns (N,): areas by the shoelace formula."""
+    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
+    return np.asarray(abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(axis=1)) / 2.0)

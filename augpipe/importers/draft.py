@@ -1,0 +1,180 @@
+"""What every importer writes on: a recipe that grows, and the notes about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from augpipe.errors import RecipeError, UsageError
+from augpipe.importers.args import Item, Native, tidy
+from augpipe.importers.levels import Levels
+from augpipe.ops import find
+from augpipe.recipe import VERSION, load
+
+Verdict = Literal["exact", "changed", "foreign", "dropped"]
+
+_MOST = 2000  # notes: each is checked as a recipe of its own
+
+NOTHING: Item = {"horizontal_flip": {"p": 0.0}}
+"""An op that never acts, for a branch that does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What became of one thing of the source.
+
+    Args:
+        where: Its line, or its path in the JSON.
+        verdict: "exact": the same meaning, up to what augpipe's op says of itself;
+            "changed": carried over with the difference that is told; "foreign": done by the
+            library itself; "dropped": not in the recipe.
+        text: What, and how.
+    """
+
+    where: str
+    verdict: Verdict
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.verdict}: {self.text}"
+
+
+def refusal(item: Item, section: str = "sample") -> str:
+    """Returns why a recipe cannot hold this op, or ""."""
+    try:
+        load({"version": VERSION, section: [item]})
+    except RecipeError as error:
+        first = error.problems[0]
+        return f"{first.message}{f' ({first.hint})' if first.hint else ''}"
+    return ""
+
+
+@dataclass
+class Draft:
+    """A recipe that is being written, and what there is to say about it.
+
+    Args:
+        library: "albumentations", "timm" or "torchvision".
+        notes: What became of each thing.
+        sample: The ops so far.
+        batch: Those on the batch.
+        fields: Other keys of the recipe.
+        levels: What numbers mean at this point of the source.
+        depth: How many compositions this point stands in.
+    """
+
+    library: str
+    notes: list[Note] = field(default_factory=list)
+    sample: list[Item] = field(default_factory=list)
+    batch: list[Item] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+    levels: Levels = field(default_factory=Levels)
+    depth: int = 0
+
+    def say(self, where: str, verdict: Verdict, text: str) -> None:
+        """Notes what became of something.
+
+        Raises:
+            UsageError: There is too much of it.
+        """
+        if len(self.notes) >= _MOST:
+            raise UsageError(f"{where}: more than {_MOST} transforms")
+        self.notes.append(Note(where, verdict, text))
+
+    @contextmanager
+    def inside(self) -> Iterator[int]:
+        """Stands in a composition, whose numbers mean outside what they meant before.
+
+        Yields:
+            Where its own note belongs: before those of what it holds.
+        """
+        self.depth += 1
+        before = Levels(self.levels.unit, self.levels.mean, self.levels.std)
+        yield len(self.notes)
+        self.depth -= 1
+        self.levels = before
+
+    def place(
+        self, where: str, name: str, native: Native | None, why: str, given: Mapping[str, Any]
+    ) -> list[Item]:
+        """Returns the items that a transform becomes, having noted it.
+
+        Args:
+            where: Where the transform stands.
+            name: Its class.
+            native: What it is natively, if anything.
+            why: Otherwise: why not.
+            given: Its arguments, as the library's own op takes them.
+        """
+        if native is not None:
+            refused = [words for each in native.items if (words := refusal(each))]
+            if not refused:
+                into = " + ".join(next(iter(each)) for each in native.items)
+                changes = f": {'; '.join(native.changes)}" if native.changes else ""
+                self.say(where, "changed" if changes else "exact", f"{name} -> {into}{changes}")
+                return native.items
+            why = refused[0]
+        return self._foreign(where, name, f" ({why})" if why else "", given)
+
+    def _foreign(self, where: str, name: str, why: str, given: Mapping[str, Any]) -> list[Item]:
+        if self.library == "timm":
+            self.say(where, "dropped", f"{name}{why}")
+            return []
+        full = f"{self.library}.{name}"
+        cls = find(full)
+        if cls is None:
+            self.say(where, "dropped", f"{name}{why}: {refusal({full: {}})}")
+            return []
+        # The recipe's p is whether the op acts; a p of its parts has another name there.
+        named = {"own_p" if k == "p" and "own_p" in cls.model_fields else k: k for k in given}
+        # What was printed or saved beyond the constructor's arguments follows from them.
+        kept = {k: given[own] for k, own in named.items() if k in cls.model_fields}
+        item = {full: {k: value for k, value in kept.items() if value is not None}}
+        if words := refusal(item):
+            self.say(where, "dropped", f"{name}{why}: {words}")
+            return []
+        lost = [own for k, own in named.items() if k not in kept]
+        left = f"; not arguments of it: {', '.join(lost)}" if lost else ""
+        self.say(where, "foreign", f"{name} -> {full}{why}{left}")
+        return [item]
+
+    def compose(self, where: str, at: int, name: str, item: Item, *changes: str) -> list[Item]:
+        """Returns a composition as an item, having noted it as note number `at`."""
+        items = self.place(where, name, Native([item], changes), "", {})
+        self.notes.insert(at, self.notes.pop())
+        return items
+
+    def build(self) -> str:
+        """Returns the recipe as YAML.
+
+        Raises:
+            RecipeError: It is too deep or too large to be one.
+        """
+        end = self.levels.item()
+        if end is not None and (words := refusal(end)):
+            self.say("at the end", "dropped", f"{next(iter(end))}: {words}; levels leave as 0..1")
+            end = {"to_float": {}}
+        section = self.batch if self.batch else self.sample
+        content: dict[str, Any] = {"version": VERSION, **self.fields}
+        if end is not None:
+            section.append(end)
+        content |= {"sample": self.sample, "batch": self.batch}
+        return load(content).dump()
+
+
+def sequence(items: list[Item]) -> Item:
+    """Returns one item that does them all; the one that never acts where there are none."""
+    if len(items) == 1:
+        return items[0]
+    return {"sequence": {"ops": items}} if items else NOTHING
+
+
+def with_p(item: Item, p: float) -> Item:
+    """Returns an item under a further probability; independent of its own."""
+    ((name, parameters),) = item.items()
+    cls = find(name)
+    assert cls is not None  # items are checked when they are made
+    own = parameters.get("p", cls.model_fields["p"].default)
+    return {name: {**parameters, "p": tidy(own * p)[0]}}

@@ -1,0 +1,367 @@
+"""Importers: what other libraries' pipelines become, compared with those libraries."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import augpipe
+from augpipe.errors import UsageError
+from augpipe.importers import Imported, import_recipe
+from augpipe.ops import find
+
+with warnings.catch_warnings():
+    # At their import: timm's own deprecations, albumentations' look at the network.
+    warnings.simplefilter("ignore")
+    import albumentations as A
+    from timm.data import auto_augment as timm
+    from torchvision import transforms as v1
+    from torchvision.transforms import v2
+
+ROOT = Path(__file__).resolve().parents[2]
+BILINEAR = v1.InterpolationMode.BILINEAR
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+foreign = pytest.mark.skipif(
+    find("albumentations.MotionBlur") is None, reason="foreign ops are not in the catalogue yet"
+)
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    photo = Image.open(ROOT / "samples" / "photos" / "chelsea.jpg")
+    return np.asarray(photo)[:240, :320].copy()
+
+
+def content(imported: Imported) -> dict[str, Any]:
+    return yaml.safe_load(imported.recipe_yaml)
+
+
+def sample(imported: Imported) -> list[Any]:
+    return content(imported).get("sample", [])
+
+
+def verdicts(imported: Imported) -> list[str]:
+    return [note.verdict for note in imported.notes]
+
+
+def run(imported: Imported, image: np.ndarray, index: int = 0) -> np.ndarray:
+    return augpipe.load(content(imported))(image, index=index)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    assert a.shape == b.shape
+    assert a.dtype == b.dtype
+    return abs(a.astype(np.float64) - b.astype(np.float64))
+
+
+def chw(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+
+def compose(module: Any, *transforms: Any) -> Any:
+    return module.Compose(list(transforms))
+
+
+# ------------------------------------------------------------ torchvision
+
+EXACT: dict[str, Callable[[Any], Any]] = {
+    "horizontal_flip": lambda m: m.RandomHorizontalFlip(1),
+    "vertical_flip": lambda m: m.RandomVerticalFlip(1),
+    "center_crop": lambda m: m.CenterCrop(101),
+    "center_crop larger": lambda m: m.CenterCrop((300, 111)),
+    "pad": lambda m: m.Pad((1, 2, 3, 4), fill=7),
+    "pad reflect": lambda m: m.Pad((5, 6), padding_mode="reflect"),
+    "pad edge": lambda m: m.Pad(3, padding_mode="edge"),
+    "random_crop": lambda m: m.RandomCrop((246, 326), padding=3),
+    "random_crop two": lambda m: m.RandomCrop((248, 324), padding=(2, 4)),
+    "random_crop four": lambda m: m.RandomCrop((246, 324), padding=(1, 2, 3, 4)),
+    "rotate": lambda m: m.RandomRotation((30, 30), fill=9),
+    "affine": lambda m: m.RandomAffine((20, 20), shear=(10, 10, 5, 5), scale=(0.8, 0.8)),
+    "affine shear": lambda m: m.RandomAffine(0, shear=(10, 10)),
+    "solarize": lambda m: m.RandomSolarize(100, p=1),
+    "posterize": lambda m: m.RandomPosterize(3, p=1),
+    "invert": lambda m: m.RandomInvert(1),
+    "equalize": lambda m: m.RandomEqualize(1),
+    "random_erasing nothing fits": lambda m: m.RandomErasing(1, (0.9, 0.9), (50, 60)),
+}
+
+
+@pytest.mark.parametrize("module", [v1, v2], ids=["v1", "v2"])
+@pytest.mark.parametrize("name", EXACT)
+def test_torchvision_gives_the_same_pixels(name: str, module: Any, image: np.ndarray) -> None:
+    theirs = compose(module, EXACT[name](module))
+    imported = import_recipe(repr(theirs))
+    want = theirs(chw(image)).permute(1, 2, 0).numpy()
+    assert difference(run(imported, image), want).max() == 0
+    # v1's RandomCrop does not print all its arguments, and that is told.
+    silent = module is v1 and "random_crop" in name
+    assert verdicts(imported) == ["changed" if silent else "exact"]
+
+
+# Mean and largest difference in grey levels, and where it comes from.
+CLOSE: dict[str, tuple[Callable[[Any], Any], float, float]] = {
+    # torchvision rounds down, and writes 0.2989 for red.
+    "grayscale": (lambda m: m.Grayscale(3), 0.6, 1),
+    "autocontrast": (lambda m: m.RandomAutocontrast(1), 0.5, 1),
+    "brightness": (lambda m: m.ColorJitter((1.3, 1.3)), 0.5, 1),
+    "contrast": (lambda m: m.ColorJitter(0, (1.3, 1.3)), 0.5, 1),
+    "saturation": (lambda m: m.ColorJitter(0, 0, (0.3, 0.3)), 1, 2),
+    # Four roundings and clippings there, in random order; one here.
+    "jitter": (lambda m: m.ColorJitter((1.2, 1.2), (0.8, 0.8), (0.3, 0.3)), 2.5, 6),
+    # Weights beyond 3 sigma.
+    "gaussian_blur": (lambda m: m.GaussianBlur(23, sigma=(1.5, 1.5)), 0.01, 1),
+    # The outermost ring of pixels.
+    "sharpen": (lambda m: m.RandomAdjustSharpness(2, p=1), 0.1, 40),
+    # A box and then bilinear, or bilinear alone below a factor of 2, in place of a triangle.
+    "resize short side": (lambda m: m.Resize(150), 2, 30),
+    "resize": (lambda m: m.Resize((70, 60)), 2, 30),
+    "resized crop": (lambda m: m.RandomResizedCrop(100, (1, 1), (4 / 3, 4 / 3)), 2, 30),
+    "bicubic": (lambda m: m.Resize((300, 400), v1.InterpolationMode.BICUBIC), 0.6, 12),
+    # A rim of one pixel (0.6 % of the pixels), which torchvision weighs twice.
+    "rotate smooth": (lambda m: m.RandomRotation((30, 30), BILINEAR), 0.2, 60),
+    "affine smooth": (lambda m: m.RandomAffine((20, 20), interpolation=BILINEAR), 0.2, 60),
+}
+
+
+@pytest.mark.parametrize("module", [v1, v2], ids=["v1", "v2"])
+@pytest.mark.parametrize("name", CLOSE)
+def test_torchvision_is_as_close_as_told(name: str, module: Any, image: np.ndarray) -> None:
+    make, mean, most = CLOSE[name]
+    theirs = compose(module, make(module))
+    imported = import_recipe(repr(theirs))
+    off = difference(run(imported, image), theirs(chw(image)).permute(1, 2, 0).numpy())
+    assert off.mean() <= mean
+    assert off.max() <= most
+    assert verdicts(imported) == ["exact" if name in ("grayscale", "autocontrast") else "changed"]
+
+
+@pytest.mark.parametrize("module", [v1, v2], ids=["v1", "v2"])
+def test_tensors_and_normalize_end_the_recipe(module: Any, image: np.ndarray) -> None:
+    if module is v1:
+        to_float = [v1.ToTensor()]
+    else:
+        to_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    theirs = compose(module, module.CenterCrop(99), *to_float, module.Normalize(*IMAGENET))
+    imported = import_recipe(repr(theirs))
+    assert sample(imported)[-1] == {"normalize": {"stats": "imagenet"}}
+    want = theirs(Image.fromarray(image)).permute(1, 2, 0).numpy()
+    # Two float32 divisions there, one multiplication here.
+    np.testing.assert_allclose(run(imported, image), want, atol=1e-6)
+    assert imported.complete
+
+
+def test_two_normalizes_are_one(image: np.ndarray) -> None:
+    twice = compose(v1, v1.ToTensor(), v1.Normalize([0.2], [0.5]), v1.Normalize([0.1], [2.0]))
+    want = twice(Image.fromarray(image)).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(run(import_recipe(repr(twice)), image), want, atol=1e-6)
+
+
+def test_an_erasing_after_normalize_fills_with_the_mean() -> None:
+    end = [v1.ToTensor(), v1.Normalize(*IMAGENET), v1.RandomErasing(value=0)]
+    (erasing, _) = sample(import_recipe(repr(compose(v1, *end))))
+    assert erasing["random_erasing"]["fill"] == [round(255 * each, 3) for each in IMAGENET[0]]
+    (erasing, _) = sample(import_recipe(repr(compose(v1, v1.ToTensor(), v1.RandomErasing(value=1)))))
+    assert erasing["random_erasing"]["fill"] == 255
+    for module, to in ((v1, v1.ToTensor()), (v2, v2.ToImage())):
+        noisy = compose(module, to, module.RandomErasing(value="random"))
+        assert sample(import_recipe(repr(noisy)))[0]["random_erasing"]["fill"] == "noise"
+
+
+RANGES: list[tuple[Any, dict[str, Any]]] = [
+    (v1.RandomHorizontalFlip(0.3), {"horizontal_flip": {"p": 0.3}}),
+    (
+        v2.RandomResizedCrop((5, 6), scale=(0.2, 0.9), ratio=(0.5, 2.0)),
+        {"random_resized_crop": {"size": [5, 6], "scale": [0.2, 0.9], "ratio": [0.5, 2.0]}},
+    ),
+    (v1.RandomResizedCrop(9), {"random_resized_crop": {"size": [9, 9]}}),
+    (
+        v2.RandomAffine((-4, 9), (0.1, 0.2), (0.8, 1.1), (-3, 5, -2, 1), fill=3),
+        {
+            "affine": {
+                "degrees": [-9.0, 4.0],
+                "translate_x": [-0.1, 0.1],
+                "translate_y": [-0.2, 0.2],
+                "scale": [0.8, 1.1],
+                "shear_x": [-5.0, 3.0],
+                "shear_y": [-2.0, 1.0],
+                "fill": 3.0,
+                "interpolation": "nearest",
+            }
+        },
+    ),
+    (
+        v1.ColorJitter(0.4, 0.3, 0.2, 0.1),
+        {"color_jitter": {"brightness": 0.4, "contrast": 0.3, "saturation": 0.2, "hue": 0.1}},
+    ),
+    (v2.ColorJitter(1.5), {"color_jitter": {"brightness": 1.5}}),
+    (v2.GaussianNoise(sigma=0.2), {"gaussian_noise": {"sigma": [51.0, 51.0]}}),
+    (v2.JPEG((50, 70)), {"jpeg_compression": {"quality": [50, 70]}}),
+    (v2.RandomChannelPermutation(), "channel_shuffle"),
+    (v2.RandomPerspective(0.3, p=0.2), {"perspective": {"distortion": 0.3, "p": 0.2}}),
+    (
+        v2.RandAugment(3, 7, 21),
+        {
+            "rand_augment": {
+                "num_ops": 3,
+                "magnitude": 7.0,
+                "num_magnitude_bins": 21,
+                "interpolation": "nearest",
+            }
+        },
+    ),
+    (v1.TrivialAugmentWide(), {"trivial_augment": {"interpolation": "nearest"}}),
+    (
+        v1.AutoAugment(v1.AutoAugmentPolicy.CIFAR10),
+        {"auto_augment": {"policy": "cifar10", "interpolation": "nearest"}},
+    ),
+    (v2.AugMix(4, 2, 3, all_ops=False), {"augmix": {"severity": 4, "width": 2, "depth": [3, 3], "all_ops": False}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("theirs", "ours"), RANGES, ids=lambda each: type(each).__name__)
+def test_random_transforms_keep_their_ranges(theirs: Any, ours: dict[str, Any]) -> None:
+    imported = import_recipe(f"Compose(\n    {theirs}\n)")
+    assert sample(imported) == [ours]
+    assert imported.complete
+
+
+def test_a_jitter_with_lopsided_ranges_is_one_op_each() -> None:
+    (jitter,) = sample(import_recipe("Compose(ColorJitter(contrast=(0.5, 0.9), hue=(0.0, 0.2)))"))
+    assert jitter["sequence"]["ops"] == [
+        {"hue": {"shift": [0.0, 0.2]}},
+        {"contrast": {"factor": [0.5, 0.9]}},
+    ]
+
+
+@pytest.mark.parametrize("module", [v1, v2], ids=["v1", "v2"])
+def test_compositions_nest(module: Any) -> None:
+    theirs = compose(
+        module,
+        module.Compose([module.RandomInvert(0.5)]),
+        module.RandomApply([module.RandomInvert(0.5)], p=0.4),
+        module.RandomApply([module.RandomInvert(), module.RandomEqualize()], p=0.4),
+        module.RandomChoice([module.RandomInvert(1), module.Pad(3)], p=[0.2, 0.8]),
+        module.RandomOrder([module.RandomInvert(1), module.RandomGrayscale(0.2)]),
+    )
+    imported = import_recipe(repr(theirs))
+    _, applied, both, choice, order = sample(imported)
+    p = 0.4 if module is v1 else 0.5  # v2 does not print it
+    assert applied == {"invert": {"p": 0.5 * p}}
+    assert both["sequence"]["p"] == p
+    assert choice["one_of"]["weights"] == [0.2, 0.8]
+    assert [next(iter(op)) for op in order["shuffle"]["ops"]] == ["invert", "grayscale"]
+    told = [str(note) for note in imported.notes if "does not tell p" in note.text]
+    assert len(told) == (0 if module is v1 else 2)
+
+
+def test_a_branch_that_does_nothing_keeps_its_share() -> None:
+    (choice,) = sample(import_recipe("Compose(RandomChoice(Identity() Pad(padding=3)))"))
+    assert choice["one_of"]["ops"] == [{"horizontal_flip": {"p": 0.0}}, {"pad": {"padding": 3}}]
+
+
+def test_every_line_is_told_in_its_order() -> None:
+    class Own:
+        pass
+
+    theirs = compose(v1, v1.Lambda(Own), Own(), v1.FiveCrop(3), v1.RandomApply([v1.Pad(1)]))
+    imported = import_recipe(repr(theirs), "file.txt")
+    places = [note.where for note in imported.notes]
+    assert places == [f"file.txt:{line}" for line in (2, 3, 4, 5, 7)]
+    assert verdicts(imported) == ["dropped", "dropped", "dropped", "exact", "exact"]
+    assert not imported.complete
+
+
+def test_mixing_stands_in_the_batch() -> None:
+    imported = import_recipe(repr(compose(v2, v2.ToImage(), v2.MixUp(alpha=0.3, num_classes=10))))
+    assert content(imported)["batch"] == [{"mixup": {"alpha": 0.3}}]
+    assert content(imported)["classes"] == 10
+
+
+def test_a_sequential_is_read_too() -> None:
+    module = torch.nn.Sequential(v2.CenterCrop(3), v2.RandomHorizontalFlip())
+    assert sample(import_recipe(repr(module)))[0] == {"center_crop": {"size": [3, 3]}}
+
+
+LIBRARY = {
+    "expand": v2.RandomRotation(30, expand=True),
+    "max_size": v2.Resize(100, max_size=120),
+    "short kernel": v2.GaussianBlur(3),
+    "symmetric": v2.Pad(3, padding_mode="symmetric"),
+    "zoom": v2.RandomZoomOut(),
+}
+
+
+@foreign
+@pytest.mark.parametrize("name", LIBRARY)
+def test_what_no_native_op_says_is_left_to_torchvision(name: str, image: np.ndarray) -> None:
+    theirs = LIBRARY[name]
+    imported = import_recipe(repr(compose(v2, theirs)))
+    assert verdicts(imported) == ["foreign"]
+    assert next(iter(sample(imported)[0])) == f"torchvision.{type(theirs).__name__}"
+    if name in ("max_size", "symmetric"):
+        want = theirs(chw(image)).permute(1, 2, 0).numpy()
+        # The library gets a tensor or a PIL image; those resize alike to a level.
+        assert difference(run(imported, image), want).max() <= 1
+
+
+# ------------------------------------------------------------ albumentations
+
+ALBUMENTATIONS: dict[str, tuple[Any, float, float]] = {
+    "HorizontalFlip": (A.HorizontalFlip(p=1), 0, 0),
+    "VerticalFlip": (A.VerticalFlip(p=1), 0, 0),
+    "Transpose": (A.Transpose(p=1), 0, 0),
+    "Pad two": (A.Pad((1, 2)), 0, 0),
+    "Pad four": (A.Pad((1, 2, 3, 4), fill=9), 0, 0),
+    "Pad reflect": (A.Pad(3, border_mode=4), 0, 0),
+    "RandomCrop": (A.RandomCrop(240, 320), 0, 0),
+    "CenterCrop": (A.CenterCrop(100, 98), 0, 0),
+    "Resize up": (A.Resize(300, 400, interpolation=2), 0, 0),
+    "Resize": (A.Resize(150, 160), 0.5, 1),  # width by exactly 2: averaged here and there
+    "Rotate": (A.Rotate((30, 30), p=1), 0.01, 1),  # OpenCV's fixed-point weights
+    "Rotate edge": (A.Rotate((30, 30), border_mode=1, p=1), 0.01, 1),
+    "Affine": (A.Affine(scale=(0.8, 0.8), rotate=(20, 20), p=1), 0.1, 1),
+    "Affine shift": (A.Affine(translate_percent=(0.1, 0.2), p=1), 255, 255),
+    "RGBShift": (A.RGBShift((20, 20), (10, 10), (-30, -30), p=1), 0, 0),
+    "ToGray": (A.ToGray(p=1), 0, 0),
+    "ToSepia": (A.ToSepia(p=1), 0.2, 1),  # rounds down
+    "InvertImg": (A.InvertImg(p=1), 0, 0),
+    "Solarize": (A.Solarize((0.4, 0.4), p=1), 0, 0),
+    "Posterize": (A.Posterize((3, 3), p=1), 0, 0),
+    "AutoContrast": (A.AutoContrast(method="pil", p=1), 0.5, 1),  # rounds down
+    "CLAHE": (A.CLAHE((2, 2), p=1), 0, 0),
+    "RandomGamma": (A.RandomGamma((150, 150), p=1), 0.5, 1),  # rounds down
+    "ColorJitter": (A.ColorJitter((1.3, 1.3), (1, 1), (1, 1), (0, 0), p=1), 0.5, 1),
+    "GaussianBlur": (A.GaussianBlur(sigma_limit=(1.5, 1.5), p=1), 0.01, 1),
+    "Blur": (A.Blur((5, 5), p=1), 0, 0),
+    "MedianBlur": (A.MedianBlur((5, 5), p=1), 0, 0),
+    "PixelDropout": (A.PixelDropout(1.0, p=1), 0, 0),
+    "Normalize": (A.Normalize(), 1e-6, 1e-6),
+    "ToFloat": (A.ToFloat(), 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", ALBUMENTATIONS)
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_albumentations_gives_the_same_pixels(
+    name: str, form: str, image: np.ndarray, tmp_path: Path
+) -> None:
+    transform, mean, most = ALBUMENTATIONS[name]
+    theirs = A.Compose([transform])
+    A.save(theirs, tmp_path / "saved", data_format=form)
+    imported = import_recipe((tmp_path / "saved").read_text())
+    assert imported.library == "albumentations"
+    off = difference(run(imported, image), theirs(image=image)["image"])
+    assert off.mean() <= mean
+    assert off.max() <= most
+    assert imported.complete

@@ -19,13 +19,14 @@ augpipe := $(if $(findstring $(space),$(VENV)),"$(VENV)/bin/augpipe",$(VENV)/bin
 # Exit status 0 for an interpreter that can carry augpipe.
 fits := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench parity clean
 
 help:
 	@echo "make demo    install augpipe and expand samples/garments with configs/quickstart.yaml"
 	@echo "make test    run the tests             (make test ARGS='-k rotate' for some of them)"
 	@echo "make lint    ruff check, ruff format --check, mypy"
-	@echo "make bench   measure start-up, and fused against unfused plans, on this machine"
+	@echo "make bench   measure start-up, fusion, and the batch section against Kornia"
+	@echo "make parity  measure the backends against the reference, op by op: docs/parity.md"
 	@echo "make clean   remove .venv, caches, builds and what the demo wrote"
 	@echo
 	@echo "PYTHON=... chooses the interpreter (3.11 to 3.13), VENV=... the environment's folder."
@@ -51,6 +52,10 @@ lint: $(installed_dev)
 bench: $(installed)
 	$(python) benchmarks/startup.py
 	$(python) benchmarks/fusion.py $(ARGS)
+	$(python) benchmarks/batched.py
+
+parity: $(installed_dev)
+	$(python) -m tests.parity.report
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ batch: [...]              # ops, on the batch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,14 +22,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean, reason
-from augpipe.ops import catalogue, find, names_like
+from augpipe.ops import catalogue, find, why_not
 from augpipe.ops.base import Combinator, Op, Ops
-from augpipe.spec import Flag, Number, declaration
+from augpipe.spec import ArgumentRefused, Flag, Number, declaration
 from augpipe.yamltree import Tree, parse, wrap
 
 VERSION = 1
 _M = TypeVar("_M", bound=BaseModel)
 _LIMIT = 1_000_000  # characters: no recipe is larger, and no parser need try
+_DOTS = re.compile(r"(?<!\balbumentations)(?<!\btorchvision)(?<!\bkornia)\.")  # but of a name
 _STEPS = 4096  # of a plan: shuffles take the square of their ops, and nest
 
 
@@ -184,7 +186,7 @@ def _override(tree: Tree, setting: str) -> None:
     if value.problems:
         raise UsageError(f"{where}: {value.problems[0].message}")
     value = wrap(value.plain())  # what comes from the command line stands in no file
-    at, keys = tree, path.split(".")
+    at, keys = tree, _DOTS.split(path)
     for depth, key in enumerate(keys):
         done = ".".join(keys[:depth]) or "the recipe"
         if isinstance(at.value, str) and at.value == key:
@@ -295,8 +297,8 @@ class _Builder:
                 return None
         cls = find(name)
         if cls is None:
-            hint = did_you_mean(name, names_like(name)) or "augpipe ops lists them all"
-            self.add(place, path, f"there is no op '{name}'", hint)
+            message, hint = why_not(name)
+            self.add(place, path, message, hint)
             return None
         section = path.partition("[")[0]
         if section not in cls.sections:
@@ -348,6 +350,9 @@ class _Builder:
         self, cls: type[BaseModel], detail: Any, location: list[str], tree: Tree, path: str
     ) -> None:
         """Notes one of pydantic's errors."""
+        error = detail.get("ctx", {}).get("error")
+        if isinstance(error, ArgumentRefused) and error.field:
+            location = [*location, error.field]
         place, inside = tree.place, ".".join(filter(None, (path, *location)))
         at = tree
         for part in location:

@@ -24,6 +24,19 @@ class Refused(ValueError):  # noqa: N818 - reads as a verdict, not as a failure 
     """A value that a declaration does not allow."""
 
 
+class ArgumentRefused(Refused):
+    """A verdict on a whole model that one of its fields earned.
+
+    Args:
+        reason: Why.
+        field: Which field, "" where that is not known.
+    """
+
+    def __init__(self, reason: str, field: str = "") -> None:
+        super().__init__(reason)
+        self.field = field
+
+
 class Declaration:
     """What one parameter may be.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from augpipe.foreign.adapter import Adapter, Refusal
+from augpipe.foreign.adapter import Adapter
 from augpipe.foreign.facts import Facts, facts
 from augpipe.foreign.libraries import LIBRARIES, SECTIONS, library_of, transform_class
 
@@ -19,7 +19,6 @@ __all__ = [
     "SECTIONS",
     "Adapter",
     "Facts",
-    "Refusal",
     "adapter_of",
     "facts",
     "library_of",

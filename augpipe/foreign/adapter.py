@@ -14,6 +14,7 @@ from augpipe.errors import DataError, in_a_line
 from augpipe.foreign.facts import facts
 from augpipe.foreign.libraries import transform_class
 from augpipe.foreign.signature import signature
+from augpipe.spec import ArgumentRefused
 from augpipe.targets import Outlines, Points, Sample
 from augpipe.types import Ints, Words
 
@@ -35,19 +36,6 @@ class Many:
 
 class Unfit(ValueError):  # noqa: N818 - reads as a verdict, not as a failure of ours
     """An image, or what belongs to it, that a transform cannot take."""
-
-
-class Refusal(ValueError):  # noqa: N818
-    """What a library says against its arguments.
-
-    Args:
-        text: Its words, in one line.
-        argument: Which argument it is about, "" where that is not known.
-    """
-
-    def __init__(self, text: str, argument: str = "") -> None:
-        super().__init__(text)
-        self.argument = argument
 
 
 class Adapter(ABC):
@@ -94,7 +82,7 @@ class Adapter(ABC):
         """Builds the transform once.
 
         Raises:
-            Refusal: The library does not take the arguments, or warns of them.
+            ArgumentRefused: The library does not take the arguments, or warns of them.
         """
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -102,12 +90,12 @@ class Adapter(ABC):
                 self.build()
             except Exception as error:
                 text = self._refusal(error)
-                raise Refusal(text, self._argument(text)) from error
+                raise self._refused(text) from error
         for each in said:
             # A change to come is not about these arguments; nor is what the class says always.
             if issubclass(each.category, UserWarning) and str(each.message) not in self._always():
                 text = _in_a_line(str(each.message))
-                raise Refusal(text, self._argument(text))
+                raise self._refused(text)
 
     def _always(self) -> set[str]:
         """Returns what the library warns of, whatever the arguments are."""
@@ -125,6 +113,10 @@ class Adapter(ABC):
             what = re.sub(r"\s*\[type=.*", "", lines[2])
             return f"{lines[1].split('.')[0]}: {what}"
         return _in_a_line(str(error) or type(error).__name__)
+
+    def _refused(self, text: str) -> ArgumentRefused:
+        library = self.name.partition(".")[0]
+        return ArgumentRefused(f"{library} refuses it: {text}", self._argument(text))
 
     def _argument(self, text: str) -> str:
         """Returns the first given argument that a text speaks of."""

@@ -77,9 +77,13 @@ def public(library: str) -> dict[str, type]:
         from torch.nn import Module
 
         base = (Module,)
+    everything = dict(vars(module))
+    if library == "kornia":
+        policies = importlib.import_module("kornia.augmentation.auto")
+        everything |= {name: getattr(policies, name) for name in policies.__all__}
     return {
         name: cls
-        for name, cls in sorted(vars(module).items())
+        for name, cls in sorted(everything.items())
         if not name.startswith("_") and inspect.isclass(cls) and issubclass(cls, base)
     }
 

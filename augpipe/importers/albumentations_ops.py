@@ -101,7 +101,8 @@ def _affine(args: Args) -> Native:
     shift = {f"translate_{axis}": share[axis] if share else [0.0, 0.0] for axis in "xy"}
     native = {"degrees": args.numbers("rotate", (0, 0)), "scale": scale["x"], **shift}
     native |= {"shear_x": [0.0, 0.0], "shear_y": [0.0, 0.0]}
-    how = ["the shift is a whole number of pixels"] if share else []
+    how = ["a rim of one pixel blends with the fill by another weight"]
+    how += ["the shift is a whole number of pixels"] if share else []
     return one("affine", *how, **native, **_border(args), **_modes(args))
 
 

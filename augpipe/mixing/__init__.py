@@ -46,11 +46,11 @@ def mix(meaning: Mix, batch: Batch, rules: Rules = (0.0, 0.0)) -> Batch:
         DataError: The classes are numbers and nobody says how many there are, or objects are to
             be pasted and the batch has neither boxes nor instance masks.
     """
-    labels = _label_rows(meaning, batch)
     if isinstance(meaning.region, Objects) and batch.boxes is None and not batch.instances:
         raise DataError(
             meaning.op, "pastes objects, but the batch has neither boxes nor a list of masks"
         )
+    labels = _label_rows(meaning, batch)
     on = np.flatnonzero((meaning.opacity > 0).any(axis=1))
     if not len(on) or not batch.images[0].numel():
         return replace(batch, labels=labels)

@@ -58,8 +58,8 @@ def _left(scene: Scene, k: int) -> _Seen:
     opacity = scene.meaning.opacity[k]
     if scene.remains is not None:
         pixels = scene.remains[k, : len(before)]
-        share = pixels[:, 1] / np.maximum(pixels[:, 0], 1.0)
-        share = np.where(pixels[:, 0] > 0, share, 1.0)  # an empty mask says nothing
+        left: Floats = pixels[:, 1] / np.maximum(pixels[:, 0], 1.0)
+        share: Floats = np.where(pixels[:, 0] > 0, left, 1.0)  # an empty mask says nothing
         whole = (share == 1.0)[:, None]
         after = meet(before, np.where(whole, before, pixels[:, 2:]))
         faint = np.ones(len(before))

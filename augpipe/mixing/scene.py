@@ -60,10 +60,7 @@ class Scene:
         scene = cls(meaning, rows, batch, rules, views, framed)
         match meaning.region:
             case Cloud():
-                clouds = [
-                    device.cloud(meaning.region, k, (height, width)) for k in range(len(rows))
-                ]
-                return replace(scene, raster=np.stack(clouds))
+                return replace(scene, raster=_clouds(meaning.region, (height, width)))
             case Objects():
                 scene = replace(scene, cut_by=scene.first_instances())
                 chosen = [scene.choose(k, meaning.region) for k in range(len(rows))]
@@ -157,3 +154,10 @@ class Scene:
         """Returns the layers of row k through which nothing is seen."""
         # In float32, as the device compares it.
         return np.flatnonzero(self.meaning.opacity[k].astype(np.float32) >= 1.0)
+
+
+def _clouds(region: Cloud, size: tuple[int, int]) -> Bools:
+    """Returns (k, H, W): the region of each row, those that are shared worked out once."""
+    pairs = list(zip(region.key.tolist(), region.count.tolist(), strict=True))
+    made = {pair: device.cloud(region, pairs.index(pair), size) for pair in set(pairs)}
+    return np.stack([made[pair] for pair in pairs])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from augpipe.ops.base import Op
 
+_ALL = "augpipe ops lists them all"
 _NOT_OPS = {"base", "foreign", "policy_tables"}
 
 
@@ -31,9 +32,36 @@ def catalogue() -> dict[str, type[Op]]:
 
 def find(name: str) -> type[Op] | None:
     """Returns the op of a name: of the catalogue, or of another library ("kornia.X")."""
-    return catalogue().get(name)
+    if "." not in name:
+        return catalogue().get(name)
+    from augpipe.ops.foreign import NotOffered, foreign_op
+
+    try:
+        return foreign_op(name)
+    except NotOffered:
+        return None
 
 
 def names_like(name: str) -> Iterable[str]:
     """Returns the names that a mistyped one may have meant."""
-    return catalogue()
+    if "." not in name:
+        return catalogue()
+    from augpipe.ops.foreign import LIBRARIES, all_names, names_of
+
+    library = name.partition(".")[0]
+    return names_of(library) if library in LIBRARIES else all_names()
+
+
+def why_not(name: str) -> tuple[str, str]:
+    """Says of a name that `find` does not know why that is, and what may have been meant."""
+    from augpipe.errors import did_you_mean
+
+    hint = did_you_mean(name, names_like(name))
+    if "." in name:
+        from augpipe.ops.foreign import NotOffered, foreign_op
+
+        try:
+            foreign_op(name)
+        except NotOffered as no:
+            return str(no), (hint or _ALL) if no.unknown else ""
+    return f"there is no op '{name}'", hint or _ALL

@@ -9,7 +9,7 @@ import numpy as np
 
 from augpipe.ir import Alone, Blend, Color, Curve, Histogram, Kernel, Meaning, Warp
 from augpipe.ops.geometry import _Interpolated
-from augpipe.ops.policy import _KINDS, _signed, told
+from augpipe.ops.policy import KINDS, signed, told
 from augpipe.ops.policy_tables import AT, ENHANCED, GEOMETRY, MIXED, NAMES, Space
 from augpipe.rng import Draws
 from augpipe.spec import Flag, IntPair, Number, Range
@@ -66,13 +66,13 @@ class Augmix(_Interpolated):
         draw.note("magnitude", magnitude)
         # All places of all images at once: row (i width + chain) depth + step.
         every = Frame(np.repeat(frame.sizes, self.width * depth, axis=0))
-        kinds = [kind for kind in _KINDS if set(kind.names) & set(self.names)]
+        kinds = [kind for kind in KINDS if set(kind.names) & set(self.names)]
         flat = op.reshape(-1), magnitude.reshape(-1)
         whole = [kind(policy=self).mean(*flat, every) for kind in kinds]
         stride = self.width * depth
         chains = tuple(
             tuple(
-                _every(meaning, chain * depth + step, stride)
+                _every(meaning, step * self.width + chain, stride)
                 for step in range(depth)
                 for meaning in whole
             )
@@ -83,7 +83,10 @@ class Augmix(_Interpolated):
     def tell(self, drawn: Mapping[str, Array]) -> str | None:
         first, *weights = (f"{weight:.2g}" for weight in drawn["weights"])
         chains = map(told, drawn["op"], drawn["magnitude"])
-        parts = (f"{weight} ({chain or 'identity'})" for weight, chain in zip(weights, chains, strict=True))
+        parts = (
+            f"{weight} ({chain or 'identity'})"
+            for weight, chain in zip(weights, chains, strict=True)
+        )
         return " + ".join((first, *parts))
 
     def drawn(self, draw: Draws) -> tuple[Ints, Floats]:
@@ -93,7 +96,7 @@ class Augmix(_Interpolated):
         able = np.array([AT[name] for name in self.names])
         op = able[np.floor(draw.uniforms("op", count) * len(able)).astype(np.int64)]
         bins = np.floor(draw.uniforms("magnitude", count) * self.severity)
-        magnitude = _signed(draw, op, self.space.magnitudes(op, bins / 9.0)).reshape(shape)
+        magnitude = signed(draw, op, self.space.magnitudes(op, bins / 9.0)).reshape(shape)
         deep = low + np.floor(draw.uniforms("depth", self.width) * (high - low + 1))
         acts = np.arange(high) < deep[:, :, None]
         op = np.where(acts, op.reshape(shape), AT["identity"])

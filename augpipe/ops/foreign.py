@@ -13,12 +13,10 @@ import numpy as np
 from pydantic import Field, PrivateAttr, create_model
 from pydantic.fields import FieldInfo
 
-from augpipe.errors import did_you_mean
 from augpipe.foreign import (
     LIBRARIES,
     SECTIONS,
     Adapter,
-    Refusal,
     adapter_of,
     facts,
     library_of,
@@ -76,12 +74,12 @@ class NotOffered(LookupError):  # noqa: N818
 
     Args:
         reason: Why.
-        hint: What to write instead, or "".
+        unknown: Whether there is no such transform, rather than one that is left out.
     """
 
-    def __init__(self, reason: str, hint: str = "") -> None:
+    def __init__(self, reason: str, unknown: bool = False) -> None:
         super().__init__(reason)
-        self.hint = hint
+        self.unknown = unknown
 
 
 @functools.cache
@@ -93,15 +91,14 @@ def foreign_op(name: str) -> type[ForeignOp]:
     """
     library = library_of(name)
     if library is None:
-        raise NotOffered(f"there is no op '{name}'")
+        raise NotOffered(f"there is no op '{name}'", unknown=True)
     own = name.partition(".")[2]
     known = facts()
     if own in known.left_out[library]:
         raise NotOffered(f"{name} is not offered: {known.left_out[library][own]}")
     if own not in known.limits[library]:
-        hint = did_you_mean(name, names_of(library)) or f"augpipe ops {library} lists them"
         tested = f"{library} {known.versions[library]}"
-        raise NotOffered(f"{tested} has no transform '{own}'", hint)
+        raise NotOffered(f"{tested} has no transform '{own}'", unknown=True)
     try:
         return _made(name, library)
     except Unavailable as error:
@@ -152,7 +149,6 @@ def _made(name: str, library: str) -> type[ForeignOp]:
 __all__ = [
     "ForeignOp",
     "NotOffered",
-    "Refusal",
     "all_names",
     "foreign_op",
     "limits_of",

@@ -163,11 +163,11 @@ class _Tints(_Kindred):
         return whole.then(Color.of((1.0 - 2.0 * invert)[:, None, None] * np.eye(3), offset=offset))
 
 
-_KINDS = (_Moves, _Stretches, _Evens, _Sharpens, _Bends, _Tints)
+KINDS = (_Moves, _Stretches, _Evens, _Sharpens, _Bends, _Tints)
 """At the ends what fuses with what stands before and after."""
 
 
-def _signed(draw: Draws, op: Ints, magnitude: Floats) -> Floats:
+def signed(draw: Draws, op: Ints, magnitude: Floats) -> Floats:
     """Turns the magnitudes of what may go either way round, half of the time."""
     turned = SIGNED[op] & (draw.uniforms("sign", op.shape[1]) < 0.5)
     return np.asarray(np.where(turned, -magnitude, magnitude) + 0.0)  # no -0.0
@@ -210,7 +210,7 @@ class _Policy(_Interpolated, Combinator):
         return tuple(
             kind(policy=self, place=place)
             for place, names in enumerate(self.may())
-            for kind in _KINDS
+            for kind in KINDS
             if names.intersection(kind.names)
         )
 
@@ -221,7 +221,7 @@ class _Policy(_Interpolated, Combinator):
         acts = [
             _MEMBERS[kind][op[:, place]]
             for place, names in enumerate(self.may())
-            for kind in _KINDS
+            for kind in KINDS
             if names.intersection(kind.names)
         ]
         return np.stack(acts, axis=1)[:, None]
@@ -236,7 +236,7 @@ class _Policy(_Interpolated, Combinator):
         return f"draw {part.place + 1}: {words}" if len(places) > 1 else words
 
 
-_MEMBERS = {kind: np.array([name in kind.names for name in NAMES]) for kind in _KINDS}
+_MEMBERS = {kind: np.array([name in kind.names for name in NAMES]) for kind in KINDS}
 
 
 class RandAugment(_Policy):
@@ -276,7 +276,7 @@ class RandAugment(_Policy):
             bins = bins + self.magnitude_std * draw.normals("magnitude", self.num_ops)
         last = self.num_magnitude_bins - 1
         level = np.clip(bins, 0, last) / last
-        return op, _signed(draw, op, self.space.magnitudes(op, level))
+        return op, signed(draw, op, self.space.magnitudes(op, level))
 
 
 class TrivialAugment(_Policy):
@@ -301,7 +301,7 @@ class TrivialAugment(_Policy):
         op = np.floor(draw.uniforms("op", 1) * 14).astype(np.int64)
         bins = np.floor(draw.uniforms("magnitude", 1) * self.num_magnitude_bins)
         level = bins / (self.num_magnitude_bins - 1)
-        return op, _signed(draw, op, self.space.magnitudes(op, level))
+        return op, signed(draw, op, self.space.magnitudes(op, level))
 
 
 class AutoAugment(_Policy):
@@ -325,7 +325,7 @@ class AutoAugment(_Policy):
         ops, chances, bins = _TABLES[self.policy]
         pair = np.floor(draw.uniforms("pair", 1)[:, 0] * len(ops)).astype(np.int64)
         op = np.where(draw.uniforms("acts", 2) < chances[pair], ops[pair], AT["identity"])
-        return op, _signed(draw, op, self.space.magnitudes(op, bins[pair] / 9.0))
+        return op, signed(draw, op, self.space.magnitudes(op, bins[pair] / 9.0))
 
 
 _TABLES: dict[Learned, tuple[Ints, Floats, Floats]] = {

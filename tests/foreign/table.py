@@ -10,6 +10,7 @@ from typing import Any
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "albumentations.Affine": {"rotate": [-20, 20], "scale": [0.8, 1.2], "shear": [-9, 9]},
     "albumentations.AtLeastOneBBoxRandomCrop": {"height": 24, "width": 28},
+    "albumentations.CLAHE": {"clip_limit": [1.0, 9.0], "tile_grid_size": [2, 2]},
     "albumentations.CenterCrop": {"height": 24, "width": 28},
     "albumentations.ConstrainedCoarseDropout": {
         **{"mask_indices": [1], "hole_height_range": [0.3, 0.5], "hole_width_range": [0.3, 0.5]}
@@ -17,18 +18,22 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "albumentations.Crop": {"x_min": 4, "y_min": 3, "x_max": 34, "y_max": 29},
     "albumentations.CropAndPad": {"percent": [-0.1, 0.1, 0.1, -0.1]},
     "albumentations.CropNonEmptyMaskIfExists": {"height": 24, "width": 28},
+    "albumentations.Downscale": {"scale_range": [0.3, 0.9]},
     "albumentations.ElasticTransform": {"alpha": 60, "sigma": 6},
     "albumentations.FrequencyMasking": {"freq_mask_param": 10},
     "albumentations.GridElasticDeform": {"num_grid_xy": [4, 4], "magnitude": 3},
     "albumentations.LongestMaxSize": {"max_size": 30},
     "albumentations.Pad": {"padding": [2, 3, 4, 5]},
     "albumentations.PadIfNeeded": {"min_height": 40, "min_width": 48},
+    "albumentations.Posterize": {"num_bits": [1, 6]},
     "albumentations.RandomCrop": {"height": 24, "width": 28},
     "albumentations.RandomResizedCrop": {"size": [24, 28]},
     "albumentations.RandomSizedBBoxSafeCrop": {"height": 24, "width": 28},
     "albumentations.RandomSizedCrop": {"min_max_height": [20, 30], "size": [24, 28]},
+    "albumentations.RandomSnow": {"snow_point_range": [0.2, 0.9]},
     "albumentations.Resize": {"height": 24, "width": 28},
     "albumentations.SmallestMaxSize": {"max_size": 24},
+    "albumentations.Solarize": {"threshold_range": [0.1, 0.9]},
     "albumentations.TimeMasking": {"time_mask_param": 10},
     "albumentations.XYMasking": {
         **{"num_masks_x": 1, "num_masks_y": 1, "mask_x_length": 4, "mask_y_length": 4}
@@ -57,6 +62,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "kornia.PadTo": {"size": [40, 48]},
     "kornia.RandomAffine": {"degrees": 20.0, "translate": [0.1, 0.1]},
     "kornia.RandomBrightness": {"brightness": [0.7, 1.3]},
+    "kornia.RandomClahe": {"clip_limit": [1.0, 40.0]},
     "kornia.RandomContrast": {"contrast": [0.7, 1.3]},
     "kornia.RandomCrop": {"size": [24, 28]},
     "kornia.RandomElasticTransform": {"kernel_size": [9, 9], "sigma": [4.0, 4.0]},
@@ -145,7 +151,8 @@ LEFT_OUT: dict[str, str] = {
         _BASE,
         "AugmentationBase2D AugmentationBase3D GeometricAugmentationBase2D "
         "GeometricAugmentationBase3D IntensityAugmentationBase2D IntensityAugmentationBase3D "
-        "MixAugmentationBaseV2 RigidAffineAugmentationBase2D RigidAffineAugmentationBase3D",
+        "MixAugmentationBaseV2 PolicyAugmentBase PolicySequential RigidAffineAugmentationBase2D "
+        "RigidAffineAugmentationBase3D",
     ),
     **_each(
         "kornia",
@@ -163,6 +170,9 @@ LEFT_OUT: dict[str, str] = {
     **_each(
         "kornia", _MIX, "PatchMix RandomCutMixV2 RandomMixUpV2 RandomMosaic RandomTransplantation"
     ),
+    **_each("kornia", "a policy of Kornia's own: use auto_augment", "AutoAugment"),
+    **_each("kornia", "a policy of Kornia's own: use rand_augment", "RandAugment"),
+    **_each("kornia", "a policy of Kornia's own: use trivial_augment", "TrivialAugment"),
     **_each("kornia", _LEVELS, "Denormalize Normalize"),
     **_each("kornia", "needs a diffusion model from the network", "RandomDissolving"),
 }

@@ -30,8 +30,9 @@ all settings of the op in `tests/rows`: uint8 photos of 96 × 96, four draws eac
 not fused. `make parity` writes this page; a test keeps it fresh.
 
 What stands behind the figures: rounding the other way where a level lies between two (1);
-OpenCV reads between pixels at 32nds of a pixel; OpenCV's 8-bit Lab (clahe on colour). Of
-normalized images the difference is given times 255.
+OpenCV reads between pixels at 32nds of a pixel, and of two pixels that are equally near it may
+take the other one (the policies, which read nearest pixels); OpenCV's 8-bit Lab (clahe on
+colour). Of normalized images the difference is given times 255.
 
 | op | opencv mean | opencv max | batched mean | batched max |
 |---|---|---|---|---|

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,84 +17,26 @@ from torchvision.transforms import v2
 
 from augpipe.errors import DataError
 from augpipe.ir import Cloud, Mix
-from augpipe.kinds.batches import Batch, Boxes, Marks
+from augpipe.kinds.batches import Batch
 from augpipe.mixing import mix
 from augpipe.ops import mix as ops
-from augpipe.rng import Draws, Trace, normal_field
-from augpipe.targets import Points, finish, outline
-from augpipe.types import Frame
-
-MODES = ("batch", "pair", "element")
-H, W = 37, 53
-LAID = [
-    *(ops.Cutmix(mode=mode) for mode in MODES),
-    *(ops.Resizemix(mode=mode) for mode in MODES),
-    *(ops.Fmix(mode=mode) for mode in MODES),
-    ops.Mosaic(),
-    ops.Mosaic(scale=(1.0, 2.0), center=(0.0, 1.0)),
-    ops.CopyPaste(objects=0.7),
-    ops.CopyPaste(objects=0.7, scale=(0.4, 1.7)),
-]
-THIN = [
-    *(ops.Mixup(alpha=1.0, mode=mode) for mode in MODES),
-    *(ops.MixupOrCutmix(mode=mode) for mode in MODES),
-]
-
-
-def name(value: Any) -> str:
-    return repr(value).replace(" ", "")
-
+from augpipe.rng import Trace, normal_field
+from tests.mixes import (
+    LAID,
+    MODES,
+    THIN,
+    H,
+    W,
+    batch,
+    colours,
+    draws,
+    hull,
+    means,
+    name,
+    noise,
+)
 
 each_op = pytest.mark.parametrize("op", [*LAID, *THIN], ids=name)
-
-
-def draws(op: ops._Mixing, indices: Any, seed: int = 3, trace: Trace | None = None) -> Draws:
-    return Draws(seed, np.asarray(indices, np.int64), 0, f"{op.name()}#0", trace)
-
-
-def means(op: Any, indices: Any, size: tuple[int, int] = (H, W), **more: Any) -> Mix:
-    frame = Frame(np.array([size] * len(indices), np.int64).reshape(-1, 2))
-    return op.means(draws(op, indices, **more), frame)
-
-
-RECTANGLES = [(5, 4, 25, 20), (30, 10, 48, 33)]
-
-
-def colours(n: int, height: int = H, width: int = W) -> Tensor:
-    """Image k is of one level, 30 k, in two channels."""
-    return torch.full((n, 2, height, width), 30, dtype=torch.uint8) * torch.arange(
-        n, dtype=torch.uint8
-    ).view(-1, 1, 1, 1)
-
-
-def noise(n: int, height: int = H, width: int = W) -> Tensor:
-    return torch.from_numpy(
-        np.random.default_rng(5).integers(0, 256, (n, 3, height, width), np.uint8)
-    )
-
-
-def batch(images: Tensor, *, boxes: bool = True, instances: bool = True, **more: Any) -> Batch:
-    """A batch with a class, two boxes, their masks and centres, and a map of classes each."""
-    n, _, height, width = images.shape
-    drawn = torch.zeros(n, len(RECTANGLES), height, width, dtype=torch.uint8)
-    for k, (x0, y0, x1, y1) in enumerate(RECTANGLES):
-        drawn[:, k, y0:y1, x0:x1] = 1
-    table = np.array(RECTANGLES, np.float64)
-    centres = Points((table[:, :2] + table[:, 2:]) / 2, np.ones(len(table), bool))
-    at = np.arange(len(table))
-    origin = [np.stack([np.full_like(at, i), at], axis=1) for i in range(n)]
-    held: dict[str, Any] = {
-        "labels": torch.arange(n),
-        "classes": n,
-        "masks": {"classes": torch.arange(n).view(-1, 1, 1, 1).expand(n, 1, height, width)},
-    }
-    if instances:
-        held["masks"]["objects"] = drawn
-        held["instances"] = {"objects": np.full(n, len(table))}
-    if boxes:
-        held["boxes"] = [Boxes.of(outline(table), i) for i in range(n)]
-        held["points"] = [Marks(centres, origin[i]) for i in range(n)]
-    return Batch(images, **(held | more))
 
 
 def counted(images: Tensor, n: int) -> Tensor:
@@ -163,13 +104,6 @@ def test_the_order_of_the_batch_changes_nothing(op: Any) -> None:
         origin[:, 0] = order[origin[:, 0]]
         assert np.array_equal(one.boxes[row].origin, origin)
         assert np.array_equal(hull(one, row), hull(other, k))
-
-
-def hull(out: Batch, row: int) -> np.ndarray:
-    assert out.boxes is not None
-    boxes, kept = finish(out.boxes[row].outlines, out.images.shape[2:], 0.0, 0.0)
-    assert len(kept) == len(out.boxes[row].outlines)
-    return boxes
 
 
 @each_op
@@ -484,207 +418,6 @@ def test_the_number_of_classes_must_be_known() -> None:
 def test_copy_paste_needs_objects() -> None:
     with pytest.raises(DataError, match=r"copy_paste#0: .*neither boxes nor"):
         mix(means(ops.CopyPaste(), [0, 1]), Batch(noise(2)))
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "bool", "int16", "uint16", "int64"])
-def test_integer_masks_take_the_stronger_side(dtype: str) -> None:
-    values = torch.tensor([0, 1]).view(2, 1, 1, 1).expand(2, 1, H, W).to(getattr(torch, dtype))
-    for seed in range(6):
-        meaning = means(ops.Mixup(alpha=1.0, mode="element"), [0, 1], seed=seed)
-        out = mix(meaning, Batch(noise(2), masks={"m": values})).masks["m"]
-        assert out.dtype == values.dtype
-        strong = meaning.opacity[:, 0] > 0.5
-        want = [1 - k if strong[k] else k for k in range(2)]
-        assert [int(each.flatten()[0]) for each in out] == want
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
-def test_float_masks_are_averaged(dtype: torch.dtype) -> None:
-    values = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, H, W).to(dtype)
-    meaning = means(ops.Mixup(alpha=1.0), [0, 1])
-    out = mix(meaning, Batch(noise(2), masks={"m": values})).masks["m"]
-    share = meaning.opacity[0, 0]
-    assert out.dtype == dtype
-    at = 1e-2 if dtype == torch.float16 else 1e-6
-    assert abs(float(out[0, 0, 0, 0]) - (1 + 2 * share)) < at
-
-
-def test_what_is_not_seen_of_a_mask_does_not_count() -> None:
-    """NaN stands for unknown in depth maps."""
-    values = torch.zeros(2, 1, H, W)
-    values[1] = torch.nan
-    meaning = means(ops.Cutmix(), [0, 1])
-    out = mix(meaning, Batch(noise(2), masks={"m": values})).masks["m"]
-    x0, y0, x1, y1 = meaning.box[0, 0].tolist()
-    unknown = torch.zeros(H, W, dtype=torch.bool)
-    unknown[y0:y1, x0:x1] = True
-    assert torch.equal(out[0, 0].isnan(), unknown) and torch.equal(out[1, 0].isnan(), ~unknown)
-
-
-def bounds(mask: Tensor) -> list[int]:
-    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
-    return [int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
-
-
-@pytest.mark.parametrize("op", LAID, ids=name)
-def test_boxes_hold_their_masks(op: Any) -> None:
-    """Every box is the hull of its instance mask; its weight is the share of it that is seen."""
-    seen = 0
-    for seed in range(12):
-        meaning = means(op, range(5), seed=seed)
-        out = mix(meaning, batch(colours(5)))
-        assert out.boxes is not None
-        for row, boxes in enumerate(out.boxes):
-            hulls = hull(out, row)
-            assert out.instances["objects"][row] == len(hulls)
-            masks = out.masks["objects"][row]
-            assert not masks[len(hulls) :].any()
-            for mask, box, weight, (image, k) in zip(
-                masks[: len(hulls)], hulls, boxes.weight, boxes.origin, strict=True
-            ):
-                exact = isinstance(op, ops.Cutmix | ops.Fmix)
-                if not mask.any():  # a sliver that holds no pixel's centre
-                    assert not exact and min(box[2] - box[0], box[3] - box[1]) < 1.0
-                    continue
-                # Scaled masks are read at pixel centres: half a pixel at each side.
-                assert abs(np.array(bounds(mask)) - box).max() <= (1e-6 if exact else 0.5 + 1e-6)
-                x0, y0, x1, y1 = RECTANGLES[k]
-                layer = np.flatnonzero(meaning.partner[row] == image)
-                own = image == row and not len(layer)
-                matrix = np.eye(3) if own else meaning.matrix[row, layer[0]]
-                scale = 1.0 / matrix[1, 1]
-                area = (x1 - x0) * (y1 - y0) * scale**2
-                # Where it is scaled, the count may be half a pixel out at every side.
-                slack = 0 if exact or own else (x1 - x0 + y1 - y0) * scale + 1
-                assert abs(int(mask.sum()) - weight * area) <= slack + 1e-6
-                seen += 1
-    assert seen > 100
-
-
-def test_mixup_keeps_all_boxes_with_their_shares() -> None:
-    meaning = means(ops.Mixup(alpha=1.0, mode="element"), range(3))
-    out = mix(meaning, batch(noise(3)))
-    assert out.boxes is not None
-    for row, boxes in enumerate(out.boxes):
-        share = meaning.opacity[row, 0]
-        assert np.allclose(boxes.weight, [1 - share, 1 - share, share, share])
-        assert np.array_equal(hull(out, row), np.array(RECTANGLES * 2))
-        assert boxes.origin[:, 0].tolist() == [row, row, *[meaning.partner[row, 0]] * 2]
-        assert bool(out.masks["objects"][row].any(dim=(1, 2)).all())
-
-
-def rectangle(box: Sequence[int], opacity: float = 1.0) -> Mix:
-    """Two images, of which the first gets a rectangle of the second."""
-    one = np.array([[opacity], [0.0]])
-    return Mix(
-        "cutmix#0",
-        np.array([[1], [0]]),
-        np.tile(np.eye(3), (2, 1, 1, 1)),
-        np.tile(np.array(box), (2, 1, 1)),
-        one,
-    )
-
-
-def test_a_covered_box_shrinks_where_one_side_is_gone() -> None:
-    out = mix(rectangle((0, 0, 15, H)), batch(noise(2)))
-    assert out.boxes is not None
-    # Of the first box the right half is left; the second stays; of the partner's, the left half.
-    assert np.allclose(hull(out, 0), [(15, 4, 25, 20), RECTANGLES[1], (5, 4, 15, 20)])
-    assert np.allclose(out.boxes[0].weight, [0.5, 1.0, 0.5])
-    corner = mix(rectangle((0, 0, 15, 10)), batch(noise(2)))
-    assert corner.boxes is not None
-    assert np.allclose(hull(corner, 0)[0], RECTANGLES[0])  # a corner is gone: the hull stays
-    assert np.isclose(corner.boxes[0].weight[0], 1 - 10 * 6 / 320)
-
-
-@pytest.mark.parametrize(("rules", "left"), [((0, 0.51), 1), ((0, 0.49), 3), ((161, 0), 1)])
-def test_boxes_are_dropped_by_the_rules(rules: tuple[float, float], left: int) -> None:
-    out = mix(rectangle((0, 0, 15, H)), batch(noise(2)), rules)
-    assert out.boxes is not None
-    assert len(out.boxes[0].weight) == left == out.instances["objects"][0]
-    assert len(out.boxes[1].weight) == 2, "an image that nothing is done to keeps all"
-
-
-def test_weights_multiply() -> None:
-    first = mix(rectangle((0, 0, W, H), 0.25), batch(noise(2)))
-    second = mix(rectangle((0, 0, W, H), 0.5), first)
-    assert second.boxes is not None
-    assert np.allclose(second.boxes[0].weight, [0.375, 0.375, 0.125, 0.125, 0.5, 0.5])
-
-
-def test_points_are_seen_where_their_image_is() -> None:
-    out = mix(rectangle((0, 0, 20, H)), batch(noise(2)))
-    assert out.points is not None
-    marks = out.points[0]
-    assert marks.origin.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    assert marks.points.seen.tolist() == [False, True, True, False]
-    assert np.allclose(marks.points.at[2], (15, 12))
-    gone = mix(rectangle((0, 0, W, H)), batch(noise(2)))
-    assert gone.points is not None
-    assert gone.points[0].origin.tolist() == [[1, 0], [1, 1]]
-
-
-@pytest.mark.parametrize("op", [ops.Fmix(mode="element"), ops.CopyPaste(objects=1.0)], ids=name)
-def test_points_under_regions(op: Any) -> None:
-    for seed in range(6):
-        out = mix(means(op, range(4), seed=seed), batch(colours(4)))
-        assert out.points is not None
-        for row, marks in enumerate(out.points):
-            for (x, y), seen, (image, _) in zip(
-                marks.points.at, marks.points.seen, marks.origin, strict=True
-            ):
-                inside = 0 <= x < W and 0 <= y < H
-                shown = inside and int(out.images[row, 0, int(y), int(x)]) == 30 * image
-                assert seen == shown
-
-
-def test_pasted_objects_hide_what_lies_under_them() -> None:
-    given = batch(colours(2))
-    out = mix(means(ops.CopyPaste(objects=1.0, flip=0.0), [0, 1]), given)
-    assert out.boxes is not None
-    # The partner's objects lie exactly over the image's own, of which nothing is left.
-    assert out.boxes[0].origin.tolist() == [[1, 0], [1, 1]]
-    assert out.instances["objects"].tolist() == [2, 2]
-    assert torch.equal(out.masks["objects"], given.masks["objects"])
-    drawn = given.masks["objects"].any(dim=1, keepdim=True)
-    want = torch.where(drawn, colours(2).flip(0), colours(2))
-    assert torch.equal(out.images, want)
-
-
-def test_copy_paste_mirrors_and_scales() -> None:
-    trace: Trace = {}
-    op = ops.CopyPaste(objects=1.0, flip=1.0, scale=(0.5, 0.5))
-    meaning = means(op, range(2), trace=trace)
-    out = mix(meaning, batch(colours(2), instances=False))
-    assert out.boxes is not None
-    size = (W, H)
-    start = np.rint(draws(op, range(2)).uniforms("place", 2) * 0.5 * size)
-    for row in range(2):
-        mine = out.boxes[row].origin[:, 0] == 1 - row
-        table = np.array(RECTANGLES, float)
-        table[:, [0, 2]] = W - table[:, [2, 0]]
-        want = table / 2 + np.tile(start[row], 2)
-        assert np.allclose(hull(out, row)[mine], want)
-
-
-@pytest.mark.parametrize("op", [ops.CopyPaste(objects=0.5), ops.Mosaic(), ops.Cutmix()], ids=name)
-def test_instances_without_boxes(op: Any) -> None:
-    given = batch(colours(4), boxes=False)
-    out = mix(means(op, range(4)), given)
-    assert out.boxes is None
-    for row in range(4):
-        count = int(out.instances["objects"][row])
-        assert not out.masks["objects"][row, count:].any()
-    assert (out.instances["objects"] >= 2).all()
-
-
-def test_masks_that_are_not_the_boxes_are_kept_beside_them() -> None:
-    given = batch(colours(3))
-    given.instances["objects"] = np.array([1, 2, 2])  # the first image has fewer
-    out = mix(means(ops.CopyPaste(objects=1.0), range(3)), given)
-    assert out.instances["objects"].tolist() == [1, 2, 2]
-    out = mix(means(ops.Mosaic(), range(3)), given)
-    assert out.instances["objects"].min() > 2
 
 
 def test_one_image_is_left_alone() -> None:

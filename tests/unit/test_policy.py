@@ -19,7 +19,7 @@ from augpipe.backends.batched import pieces
 from augpipe.errors import DataError, RecipeError
 from augpipe.ir import Alone, Blend, Color, Curve, Warp
 from augpipe.ops.augmix import Augmix
-from augpipe.ops.policy import _KINDS, AutoAugment, RandAugment, TrivialAugment
+from augpipe.ops.policy import KINDS, AutoAugment, RandAugment, TrivialAugment
 from augpipe.ops.policy_tables import (
     AT,
     GEOMETRY,
@@ -124,7 +124,7 @@ def one(name: str, magnitude: float, shape: tuple[int, ...], space: Space = WIDE
 
     Alone1.space = space
     policy = Alone1(interpolation="nearest")
-    (kind,) = [kind for kind in _KINDS if name in kind.names]
+    (kind,) = [kind for kind in KINDS if name in kind.names]
     frame = Frame(np.array([shape[:2]]))
     return kind(policy=policy).mean(np.array([AT[name]]), np.array([magnitude]), frame)
 
@@ -530,10 +530,13 @@ def test_a_blend_is_sent_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(sent) == 1
 
 
-def test_a_blend_waits_for_no_device() -> None:
+@pytest.mark.parametrize("item", [*POLICIES, "augmix"])
+def test_a_policy_waits_for_no_device(item: Any) -> None:
+    """A value read back, or a tensor left on the host, is an error of a fake CUDA device."""
+    program = meanings(build(item), (24, 40), range(40))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        images = torch.empty((3, 3, 24, 40), dtype=torch.uint8, device="cuda")
-        out = batched.render([blend()], images)
+        images = torch.empty((40, 3, 24, 40), dtype=torch.uint8, device="cuda")
+        out = batched.render([*program, blend(40)], images)
     assert out.device.type == "cuda"
     assert out.shape == images.shape
 
@@ -544,7 +547,7 @@ def test_a_batch_is_its_images(item: Any) -> None:
 
     A level that is rounded the other way is a step of a later posterize or equalize apart.
     """
-    image, n = photo(height=40, width=56), 24
+    image, n = photo(height=64, width=80), 24  # two chunks
     ops = build(item)
     out = batched.render(meanings(ops, image.shape, range(n)), batch([image] * n))
     far = []

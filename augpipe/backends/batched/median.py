@@ -18,7 +18,7 @@ from augpipe.backends.batched.pieces import Own, Piece, Shape
 from augpipe.types import Ints
 
 _SORTED = 5  # largest side that is sorted
-_BYTES = 5  # largest side whose pixels' count is a byte
+_BYTES = 15  # largest side whose pixels' count is a byte
 
 
 def median_piece(rows: Ints, size: int, shape: Shape) -> Piece:
@@ -106,15 +106,17 @@ def _bit_by_bit(framed: Tensor, size: int) -> Tensor:
 
 def _level_by_level(framed: Tensor, size: int) -> Tensor:
     k, channels, _, width = framed.shape
-    height = framed.shape[2] - size + 1
+    height, half = framed.shape[2] - size + 1, size * size // 2
     # Lines hang together, so that sums run on over their ends; what is summed there is cut off.
     long = height * width - size + 1
-    out = framed.new_zeros((k, channels, height * width))
-    for level in range(1, 256):
+    out = framed.new_zeros((k, channels, height * width), dtype=torch.int16)
+    level = torch.ones_like(framed)  # on the CPU, comparing with one number is far slower
+    for _ in range(255):
         reached = (framed >= level).view(torch.uint8)
         lines = _box_sum(reached, size, 2)  # at most `size`: still a byte
         count = _box_sum(lines.flatten(2).to(torch.int16), size, 2)
-        out[:, :, :long] += (count > size * size // 2).view(torch.uint8)
+        out[:, :, :long] -= (half - count) >> 15  # -1 where more than half reach the level
+        level += 1
     return out.view(k, channels, height, width)[..., : width - size + 1]
 
 

@@ -225,11 +225,18 @@ def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, ho
 
         return quick, (grid, low, high)
 
-    def read(images: Tensor, arrays: Sequence[Tensor]) -> Tensor:
-        at = sample.positions(arrays[0], height, width)
-        return sample.read(images, at, arrays[1], how.interpolation, how.reflect)
+    # Which pixel is nearest is a matter of float64: it travels as two float32.
+    coarse = matrix.astype(np.float32)
+    fine = matrix - coarse if how.interpolation == "nearest" else np.zeros((len(matrix), 0))
 
-    return read, (matrix, box)
+    def read(images: Tensor, arrays: Sequence[Tensor]) -> Tensor:
+        matrix, fine, box = arrays
+        if fine.numel() and images.device.type != "mps":  # which has no float64
+            matrix = matrix.double() + fine.double()
+        at = sample.positions(matrix, height, width)
+        return sample.read(images, at, box, how.interpolation, how.reflect)
+
+    return read, (coarse, fine, box)
 
 
 def _piece(

@@ -1,0 +1,88 @@
+"""The batch section of every config runs on fake CUDA tensors: nothing waits for the device.
+
+A tensor left on the CPU, an `.item()` or any other value asked back raises there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from augpipe.batch import BatchSection
+from augpipe.ops.base import Combinator, Op
+from augpipe.pipeline import Pipeline, load
+from augpipe.recipe import Recipe
+from tests.harness import ROOT
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CUDA = torch.device("cuda", 0)
+
+# Where a wait is meant, and why; everything else must do without.
+EXCEPTIONS = {
+    "the first batch of floats or labels on a device": (
+        "values outside 0..1 and classes that do not exist are refused there, which takes an "
+        "answer from the device; BatchSection._check looks at no later batch"
+    ),
+    "boxes and keypoints": "they are polygons in NumPy: the loader hands them over on the CPU",
+}
+
+
+def foreign(op: Op) -> bool:
+    inside = op.inner() if isinstance(op, Combinator) else ()
+    return "." in op.name() or any(map(foreign, inside))
+
+
+def sections() -> list[Any]:
+    """Each config's batch section, and its sample section moved there."""
+    out = []
+    for path in CONFIGS:
+        recipe = load(path).recipe
+        if recipe.batch:
+            out.append(pytest.param(path, recipe, id=f"{path.stem}-batch"))
+        moved = tuple(op for op in (*recipe.sample, *recipe.batch) if not foreign(op))
+        if recipe.sample:
+            whole = recipe.model_copy(update={"sample": (), "batch": moved})
+            out.append(pytest.param(path, whole, id=f"{path.stem}-moved"))
+    return out
+
+
+def prepared(recipe: Recipe) -> BatchSection:
+    """A section for which the first batch has been."""
+    own = recipe.model_copy(
+        update={"batch": tuple(op for op in recipe.batch if not foreign(op)), "classes": 10}
+    )
+    section = Pipeline(own).batch
+    section._looked_at.add(CUDA)
+    return section
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("path", "recipe"), sections())
+def test_a_batch_never_waits_for_the_device(path: Path, recipe: Recipe, dtype: torch.dtype) -> None:
+    assert EXCEPTIONS
+    section = prepared(recipe)
+    with FakeTensorMode():
+        images = torch.empty(6, 3, 256, 256, dtype=dtype, device=CUDA)
+        labels = torch.empty(6, dtype=torch.int64, device=CUDA)
+        masks = torch.empty(6, 256, 256, dtype=torch.int64, device=CUDA)
+        out, targets = section(images, {"label": labels, "mask": masks}, index=range(6))
+    assert out.device.type == "cuda" and len(out) == 6
+    assert all(each.device.type == "cuda" for each in targets.values())
+
+
+def test_it_moves_with_to() -> None:
+    """Moved once, it takes batches to its device."""
+    with FakeTensorMode():
+        section = prepared(load(CONFIGS[0]).recipe.model_copy(update={"batch": ()}))
+        there = section.to(CUDA)
+        out = there(torch.empty(2, 3, 8, 8, dtype=torch.uint8), index=range(2))
+    assert out.device.type == "cuda"
+
+
+def test_a_wait_would_be_noticed() -> None:
+    with FakeTensorMode(), pytest.raises(Exception, match="aten._local_scalar_dense"):
+        torch.empty(3, device=CUDA).sum().item()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from augpipe.foreign import facts
 from augpipe.ops import catalogue
 from augpipe.ops.base import Op
+from augpipe.ops.foreign import all_names
 from augpipe.recipe import VERSION, BoxRules, Recipe
 from augpipe.spec import Declaration, Json, declaration
 
@@ -24,6 +26,18 @@ def schema() -> Json:
                 "additionalProperties": False,
             }
         )
+    names = all_names()
+    items[0]["enum"] += [name for name in names if name not in facts().examples]
+    # Their parameters are known where the libraries are: `augpipe check` looks at them.
+    items.append(
+        {
+            "type": "object",
+            "propertyNames": {"enum": names},
+            "additionalProperties": {"type": ["object", "null"]},
+            "minProperties": 1,
+            "maxProperties": 1,
+        }
+    )
     definitions["item"] = {"anyOf": items}
     section = {"type": "array", "items": {"$ref": "#/$defs/item"}}
     top: Json = {"version": {"const": VERSION}, "extends": {"type": "string"}}

@@ -50,6 +50,8 @@ class Adapter(ABC):
         trusted: Do not consult the facts (for the walk that finds them).
     """
 
+    _quiet: ClassVar[threading.Lock] = threading.Lock()  # warnings' filters are the process's
+
     levels: ClassVar[frozenset[str]] = frozenset()
     """Arguments in the units of the image; recipes give them in grey levels 0 to 255."""
 
@@ -154,7 +156,7 @@ class Adapter(ABC):
         """Returns this thread's object."""
         built = self._local.__dict__.setdefault("built", {})
         if unit not in built:
-            with warnings.catch_warnings():
+            with self._quiet, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # `check` has said what there is to say
                 built[unit] = self.build(unit)
         return built[unit]

@@ -22,7 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from augpipe.errors import did_you_mean
 from augpipe.spec import Declaration, Json, Refused
 
-_TRIES = (
+_TRIES: tuple[Any, ...] = (
     *("nonesuch", None, True, 1.5, -1, math.nan, [], [1.5], ["a"], [[1, 2], [3]], [1] * 9),
     {"nonesuch": 1},
 )

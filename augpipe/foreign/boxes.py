@@ -28,7 +28,7 @@ def outlines_of(boxes: Floats, before: Outlines, size: tuple[int, int]) -> Outli
     """
     if not len(before):
         return before
-    there = np.isfinite(boxes).all(axis=1)
+    there = np.asarray(np.isfinite(boxes).all(axis=1))
     boxes = np.where(there[:, None], boxes, 0.0)
     low, high = boxes[:, :2], boxes[:, 2:]
     centre, half = (low + high) / 2.0, (high - low) / 2.0

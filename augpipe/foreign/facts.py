@@ -10,6 +10,7 @@ import functools
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 LIMITS = (
     "not deterministic",
@@ -35,12 +36,14 @@ class Facts:
         versions: The version of each library that was walked.
         limits: By library and transform, what it cannot (see LIMITS).
         still: By library, the transforms that leave pixels where they are.
+        examples: By a transform's full name, the arguments that it cannot do without.
         left_out: By library and name, why a recipe cannot have it.
     """
 
     versions: dict[str, str]
     limits: dict[str, dict[str, list[str]]]
     still: dict[str, list[str]]
+    examples: dict[str, dict[str, Any]]
     left_out: dict[str, dict[str, str]]
 
     def limited(self, name: str, limit: str) -> bool:

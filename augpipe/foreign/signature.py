@@ -93,7 +93,7 @@ def signature(name: str) -> Signature:
         default = None if required else _plain(form, parameter.default)
         words = _argument_words(doc, own)
         arguments.append(Argument(_name(own), own, form, required, default, words))
-    given = parameters["p"].default if ours else inspect.Parameter.empty
+    given: Any = parameters["p"].default if ours else 1.0
     p = 1.0 if given is inspect.Parameter.empty else float(given)
     arguments.sort(key=lambda each: not each.required)
     return Signature(tuple(arguments), p, ours, _paragraph(doc), missing)

@@ -16,7 +16,6 @@ from augpipe.foreign.seeding import Seeded
 from augpipe.targets import Outlines, Points, Sample
 from augpipe.types import Words
 
-
 _PASSED = {"RandomErasing"}  # masks, boxes and keypoints stay, which it warns of each time
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from augpipe.errors import Place, Problem, RecipeError, UsageError
 from augpipe.importers.albumentations_ops import NATIVE
 from augpipe.importers.args import MISFITS, Args, Item, Native, Unlike, misfit, tidy
-from augpipe.importers.draft import NOTHING, Draft, sequence, with_p
+from augpipe.importers.draft import NOTHING, Draft, Verdict, sequence, with_p
 
 VERSION = "2.0.8"
 _CLASS = "__class_fullname__"
@@ -168,6 +168,9 @@ class _Reader:
             with self.draft.inside() as at:
                 return self.composed(name, node, path, at)
         args = Args({k: v for k, v in node.items() if k not in (_CLASS, "always_apply")})
+        if name in _NOTHING:
+            self.draft.say(where, *_NOTHING[name])
+            return []
         if name in _ENDS:
             try:
                 if self.draft.depth or args.take("p", 1.0) != 1:
@@ -269,7 +272,7 @@ _COMPOSED = ("Compose", "OneOf", "OneOrOther", "SomeOf", "RandomOrder", "Sequent
 # -------------------------------------------------------- how images leave
 
 
-def _normalize(args: Args, draft: Draft) -> tuple[Any, str]:
+def _normalize(args: Args, draft: Draft) -> tuple[Verdict, str]:
     if args.take("normalization", "standard") != "standard":
         raise Unlike(f"normalization={args.values['normalization']}")
     mean, std = args.take("mean"), args.take("std")
@@ -281,28 +284,32 @@ def _normalize(args: Args, draft: Draft) -> tuple[Any, str]:
     return "exact", "normalize, at the recipe's end"
 
 
-def _to_float(args: Args, draft: Draft) -> tuple[Any, str]:
+def _to_float(args: Args, draft: Draft) -> tuple[Verdict, str]:
     if args.take("max_value") not in (None, 255):
         raise Unlike(f"max_value={args.values['max_value']}")
     draft.levels.unit = True
     return "exact", "to_float, at the recipe's end"
 
 
-def _from_float(args: Args, draft: Draft) -> tuple[Any, str]:
+def _from_float(args: Args, draft: Draft) -> tuple[Verdict, str]:
     if draft.levels.centred or args.take("dtype", "uint8") != "uint8":
         raise Unlike("levels leave as they stand")
     draft.levels.unit = False
     return "exact", "levels are 0..255 again"
 
 
-def _to_tensor(args: Args, draft: Draft) -> tuple[Any, str]:
+def _to_tensor(args: Args, draft: Draft) -> tuple[Verdict, str]:
     return "exact", "nothing: the loader makes tensors, and a tensor that comes in goes out"
 
 
-_ENDS: dict[str, Callable[[Args, Draft], tuple[Any, str]]] = {
+_ENDS: dict[str, Callable[[Args, Draft], tuple[Verdict, str]]] = {
     "Normalize": _normalize,
     "ToFloat": _to_float,
     "FromFloat": _from_float,
     "ToTensorV2": _to_tensor,
-    "NoOp": lambda args, draft: ("exact", "nothing"),
+}
+
+_NOTHING: dict[str, tuple[Verdict, str]] = {
+    "NoOp": ("exact", "NoOp: nothing to do"),
+    "ToRGB": ("changed", "ToRGB: files are decoded to RGB; a grey array stays grey"),
 }

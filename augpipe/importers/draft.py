@@ -133,9 +133,12 @@ class Draft:
         kept = {k: given[own] for k, own in named.items() if k in cls.model_fields}
         item = {full: {k: value for k, value in kept.items() if value is not None}}
         if words := refusal(item):
-            self.say(where, "dropped", f"{name}{why}: {words}")
-            return []
-        lost = [own for k, own in named.items() if k not in kept]
+            # Libraries keep some of their integers as floats.
+            item = {full: {k: _whole(value) for k, value in item[full].items()}}
+            if refusal(item):
+                self.say(where, "dropped", f"{name}{why}: {words}")
+                return []
+        lost = [own for k, own in named.items() if k not in kept and given[own] is not None]
         left = f"; not arguments of it: {', '.join(lost)}" if lost else ""
         self.say(where, "foreign", f"{name} -> {full}{why}{left}")
         return [item]
@@ -162,6 +165,13 @@ class Draft:
             section.append(end)
         content |= {"sample": self.sample, "batch": self.batch}
         return load(content).dump()
+
+
+def _whole(value: Any) -> Any:
+    """Returns a value with whole floats as integers."""
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def sequence(items: list[Item]) -> Item:

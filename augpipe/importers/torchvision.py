@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from augpipe.importers.args import MISFITS, Args, Item, Unlike, misfit
-from augpipe.importers.draft import Draft, sequence, with_p
+from augpipe.importers.draft import Draft, Verdict, sequence, with_p
 from augpipe.importers.reprs import Call, Reader, Unnamed
 from augpipe.importers.torchvision_ops import NATIVE
 from augpipe.ops import find
@@ -65,12 +65,17 @@ def _item(value: Any, draft: Draft, source: str) -> list[Item]:
         if value.name in NATIVE:
             native = NATIVE[value.name](args, draft)
             if unread := args.unread():
-                given = ", ".join(f"{name}={args.values[name]}" for name in unread)
-                raise Unlike(f"{given} has no native counterpart")
+                unsaid = ", ".join(f"{name}={args.values[name]}" for name in unread)
+                raise Unlike(f"{unsaid} has no native counterpart")
     except MISFITS as error:
         native, why = None, misfit(error)
-    late = draft.levels.centred
-    out = draft.place(where, value.name, native, why, args.values)
+    late, given = draft.levels.centred, dict(args.values)
+    try:
+        if given.get("fill") is not None:
+            given["fill"] = draft.levels.grey(given["fill"])
+    except MISFITS:
+        pass  # as it stands: the library's own op refuses it or knows it
+    out = draft.place(where, value.name, native, why, given)
     if late and out and value.name != "RandomErasing":
         text = f"{value.name} follows Normalize; here it acts before it, on 0..255"
         draft.say(where, "changed", text)
@@ -92,6 +97,8 @@ def _named(call: Call) -> dict[str, Any]:
         case {"pad_if_needed": _, "padding": [left, right, top, bottom]}:
             # v2's RandomCrop prints them in this order, v1's what it was given.
             out["padding"] = [left, top, right, bottom]
+    if call.name == "RandomIoUCrop" and "options" in out:
+        out["sampler_options"] = out.pop("options")
     if isinstance(size := out.get("size"), list) and len(size) == 1:
         out["size"] = size[0]
     return out
@@ -198,7 +205,7 @@ _ENDS: dict[str, Callable[[Args, str, Draft], None]] = {
     "ToPILImage": _to_pil,
 }
 
-_SILENT: dict[str, tuple[Any, str]] = {
+_SILENT: dict[str, tuple[Verdict, str]] = {
     "Identity": ("exact", "Identity: nothing to do"),
     "PILToTensor": ("exact", "PILToTensor: the kind of image that comes in goes out"),
     "ToImage": ("exact", "ToImage: the kind of image that comes in goes out"),

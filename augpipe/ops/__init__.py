@@ -46,7 +46,8 @@ def names_like(name: str) -> Iterable[str]:
     """Returns the names that a mistyped one may have meant."""
     if "." not in name:
         return catalogue()
-    from augpipe.ops.foreign import LIBRARIES, all_names, names_of
+    from augpipe.foreign import LIBRARIES
+    from augpipe.ops.foreign import all_names, names_of
 
     library = name.partition(".")[0]
     return names_of(library) if library in LIBRARIES else all_names()
@@ -56,12 +57,11 @@ def why_not(name: str) -> tuple[str, str]:
     """Says of a name that `find` does not know why that is, and what may have been meant."""
     from augpipe.errors import did_you_mean
 
-    hint = did_you_mean(name, names_like(name))
     if "." in name:
         from augpipe.ops.foreign import NotOffered, foreign_op
 
         try:
             foreign_op(name)
         except NotOffered as no:
-            return str(no), (hint or _ALL) if no.unknown else ""
-    return f"there is no op '{name}'", hint or _ALL
+            return str(no), no.hint
+    return f"there is no op '{name}'", did_you_mean(name, catalogue()) or _ALL

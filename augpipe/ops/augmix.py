@@ -72,7 +72,7 @@ class Augmix(_Interpolated):
         stride = self.width * depth
         chains = tuple(
             tuple(
-                _every(meaning, step * self.width + chain, stride)
+                _every(meaning, chain * depth + step, stride)
                 for step in range(depth)
                 for meaning in whole
             )

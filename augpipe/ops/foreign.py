@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PrivateAttr, create_model
-from pydantic.fields import FieldInfo
 
+from augpipe.errors import did_you_mean
 from augpipe.foreign import (
     LIBRARIES,
     SECTIONS,
@@ -74,12 +74,12 @@ class NotOffered(LookupError):  # noqa: N818
 
     Args:
         reason: Why.
-        unknown: Whether there is no such transform, rather than one that is left out.
+        hint: What to write instead, or "".
     """
 
-    def __init__(self, reason: str, unknown: bool = False) -> None:
+    def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)
-        self.unknown = unknown
+        self.hint = hint
 
 
 @functools.cache
@@ -91,14 +91,17 @@ def foreign_op(name: str) -> type[ForeignOp]:
     """
     library = library_of(name)
     if library is None:
-        raise NotOffered(f"there is no op '{name}'", unknown=True)
+        hint = did_you_mean(name, all_names()) or "augpipe ops lists them all"
+        raise NotOffered(f"there is no op '{name}'", hint)
     own = name.partition(".")[2]
     known = facts()
     if own in known.left_out[library]:
         raise NotOffered(f"{name} is not offered: {known.left_out[library][own]}")
     if own not in known.limits[library]:
+        near = did_you_mean(own, known.limits[library])
         tested = f"{library} {known.versions[library]}"
-        raise NotOffered(f"{tested} has no transform '{own}'", unknown=True)
+        hint = near or f"augpipe ops {library} lists them all"
+        raise NotOffered(f"{tested} has no transform '{own}'", hint)
     try:
         return _made(name, library)
     except Unavailable as error:
@@ -124,7 +127,7 @@ def limits_of(name: str) -> list[str]:
 def _made(name: str, library: str) -> type[ForeignOp]:
     """Makes the class: a field an argument, its declaration from the annotation."""
     made = signature(name)
-    fields: dict[str, tuple[Any, FieldInfo]] = {}
+    fields: dict[str, tuple[Any, Any]] = {}
     for each in made.arguments:
         declared = Annotated[Any, each.form]
         words = each.words or "As the library has it."
@@ -132,10 +135,8 @@ def _made(name: str, library: str) -> type[ForeignOp]:
             fields[each.name] = (declared, Field(description=words))
         else:
             fields[each.name] = (declared, Field(each.default, description=words))
-    fields["p"] = (
-        Probability,
-        Field(made.p, description="Probability that the op acts on an image."),
-    )
+    says = "Probability that the op acts on an image."
+    fields["p"] = (Probability, Field(made.p, description=says))
     limits = ", ".join(limits_of(name))
     text = made.words + (f"\n\nLimits found: {limits}." if limits else "")
     cls: type[ForeignOp] = create_model(  # type: ignore[call-overload]

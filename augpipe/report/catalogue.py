@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 from pydantic_core import PydanticUndefined
 
-from augpipe.errors import UsageError, did_you_mean
-from augpipe.ops import catalogue
+from augpipe.errors import UsageError
+from augpipe.foreign import LIBRARIES, facts
+from augpipe.ops import catalogue, find, why_not
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.plan.explain import kind_in_words
+from augpipe.report.foreign import list_libraries, list_library
 from augpipe.spec import Choice, Declaration, Number, Refused, Size
 
 
@@ -31,19 +33,21 @@ def list_ops(width: int = 100) -> str:
             _filled(f"  {name.ljust(names)}  {_kind(cls)}: {_summary(cls)}", indent, width)
         )
         blocks.append(_filled(indent + ", ".join(_parameters(cls)), indent, width))
+    blocks.append("\n" + list_libraries(width))
     return "\n".join(blocks)
 
 
 def describe_op(name: str, width: int = 100) -> str:
-    """Returns everything about one op: its docstring, its parameters and an example.
+    """Returns everything about one op, its docstring, its parameters and an example; or a library.
 
     Raises:
         UsageError: If there is no such op.
     """
-    cls = catalogue().get(name)
+    if name in LIBRARIES:
+        return list_library(name, width, reasons=True)
+    cls = find(name)
     if cls is None:
-        hint = did_you_mean(name, catalogue()) or "augpipe ops lists them all"
-        raise UsageError(f"there is no op '{name}': {hint}")
+        raise UsageError(": ".join(filter(None, why_not(name))))
     rows = []
     for parameter in _parameters(cls):
         field, declared = cls.model_fields[parameter], cls.declared()[parameter]
@@ -62,8 +66,8 @@ def describe_op(name: str, width: int = 100) -> str:
 
 def example_item(cls: type[Op]) -> dict[str, Any]:
     """Returns a recipe item that shows an op's parameters: it holds as it stands."""
-    fields: dict[str, Any] = {}
-    for name in _own(cls):
+    fields: dict[str, Any] = dict(facts().examples.get(cls.name(), {}))
+    for name in (name for name in _own(cls) if name not in fields):
         field, declared = cls.model_fields[name], cls.declared()[name]
         if field.is_required() or (name == cls.main and field.default is None):
             fields[name] = _sample_value(declared)

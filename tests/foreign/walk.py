@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from augpipe.foreign.kornia import Kornia, collate
 from augpipe.foreign.libraries import LIBRARIES, public, version
 from augpipe.foreign.seeding import Seeded
 from augpipe.foreign.signature import signature
+from augpipe.spec import ArgumentRefused
 from augpipe.targets import Sample, finish
 from augpipe.types import Array
 from tests.foreign.scenes import Look, copied, everything, scene, show, show_batch
@@ -64,7 +66,7 @@ def examine(name: str) -> Finding:
 
 def walk() -> tuple[Facts, list[str]]:
     """Examines every public transform; returns the facts, and those whose seed changes nothing."""
-    found = Facts({}, {}, {}, {})
+    found = Facts({}, {}, {}, {}, {})
     fixed = []
     for library in LIBRARIES:
         found.versions[library] = version(library)
@@ -76,11 +78,26 @@ def walk() -> tuple[Facts, list[str]]:
                 continue
             finding = examine(name)
             limits[own] = finding.limits
+            if needed := _needed(name):
+                found.examples[name] = needed
             still += [own] if finding.still else []
             fixed += [name] if finding.fixed else []
         found.limits[library], found.still[library] = limits, still
         found.left_out[library] = left_out
     return found, fixed
+
+
+def _needed(name: str) -> dict[str, Any]:
+    """Returns the arguments of the table that have no default, or hold only with one."""
+    required = {each.name for each in signature(name).arguments if each.required}
+    given = ARGUMENTS.get(name, {})
+    assert required <= set(given), f"{name} needs {required - set(given)}"
+    plain = type(trusting(name))(name, {key: given[key] for key in required}, trusted=True)
+    try:
+        plain.check()
+    except ArgumentRefused:
+        return given
+    return {key: given[key] for key in given if key in required}
 
 
 def takes(adapter: Adapter, look: Look) -> bool:

@@ -55,7 +55,9 @@ def test_random_streams(request: pytest.FixtureRequest) -> None:
     lines = []
     for case in CASES:
         trace: Trace = {}
-        meanings(build(case.item), (96, 128), (0, 2**40 + 1), epoch=1, trace=trace)
+        meanings(
+            build(case.item, section=case.section), (96, 128), (0, 2**40 + 1), epoch=1, trace=trace
+        )
         for op, own in trace.items():
             for name, values in sorted(own.items()):
                 shown = np.array2string(values, precision=10, threshold=12, separator=", ")

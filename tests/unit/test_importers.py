@@ -263,6 +263,7 @@ LIBRARY = {
     "short kernel": v2.GaussianBlur(3),
     "symmetric": v2.Pad(3, padding_mode="symmetric"),
     "zoom": v2.RandomZoomOut(),
+    "crop by IoU": v2.RandomIoUCrop(),
 }
 
 
@@ -272,7 +273,16 @@ def test_what_no_native_op_says_is_left_to_torchvision(name: str, image: np.ndar
     imported = import_recipe(repr(compose(v2, theirs)))
     assert verdicts(imported) == ["foreign"]
     assert names(imported) == [f"torchvision.{type(theirs).__name__}"]
+    assert "not arguments" not in imported.notes[0].text
     if name in ("max_size", "symmetric"):
         want = theirs(chw(image)).permute(1, 2, 0).numpy()
         # The library gets a tensor or a PIL image; those resize alike to a level.
         assert difference(run(imported, image), want).max() <= 1
+
+
+def test_a_fill_after_to_tensor_is_in_grey_levels() -> None:
+    pad = "Pad(padding=3, fill=0.4{})"
+    text = f"Compose(ToTensor() {pad.format('')} {pad.format(', padding_mode=symmetric')})"
+    native, library, _ = sample(import_recipe(text))
+    assert native["pad"]["fill"] == 102.0
+    assert library["torchvision.Pad"]["fill"] == 102.0

@@ -169,6 +169,7 @@ def test_what_no_native_op_says_is_left_to_albumentations(image: np.ndarray) -> 
         A.MotionBlur((5, 5), p=0.4),
         A.Affine(shear=5, p=1),
         A.Equalize(p=1),
+        A.AdvancedBlur(p=0.5),  # saved with floats for integers
         A.SafeRotate(p=0.2),  # saved with arguments that are not its constructor's
         A.PadIfNeeded(300, 300, border_mode=2),
     ]

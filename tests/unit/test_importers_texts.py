@@ -157,7 +157,7 @@ def test_what_is_out_of_bounds_is_dropped_with_the_reason() -> None:
     assert sample(imported) == []
     assert [note.verdict for note in imported.notes] == ["dropped"] * 2
     assert "from 0 to 1" in imported.notes[0].text
-    assert "did you mean 'torchvision.RandomInvert'" in imported.notes[1].text
+    assert "(did you mean '" in imported.notes[1].text
 
 
 def test_aliases_without_end_are_refused() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import v2
 
+import augpipe
 from augpipe.errors import DataError
 from augpipe.ir import Cloud, Mix
 from augpipe.kinds.batches import Batch
@@ -399,6 +400,46 @@ def test_multi_label_rows_stay_in_range() -> None:
             share = torch.from_numpy(meaning.opacity)
             want = (1 - share) * rows + share * rows[meaning.partner[:, 0]]
             assert torch.allclose(out.double(), want, atol=1e-6)  # float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_rows_keep_their_dtype(dtype: torch.dtype) -> None:
+    rows = torch.eye(3, dtype=dtype)
+    out = mix(means(ops.Mixup(), range(3)), Batch(noise(3), labels=rows)).labels
+    assert out is not None and out.dtype == dtype
+    assert torch.allclose(out.sum(1), torch.ones(3, dtype=dtype), atol=1e-3)  # float16
+
+
+def test_each_image_chooses_for_itself_in_a_recipe() -> None:
+    choice = {"one_of": ["mixup", {"cutmix": {"p": 0.8}}]}
+    pipe = augpipe.load({"version": 1, "seed": 1, "classes": 8, "batch": [choice]})
+    for epoch in range(3):
+        images, labels = pipe.batch(colours(8), torch.arange(8), index=range(8), epoch=epoch)
+        colour = torch.arange(8) * 30.0
+        mean = images.float().mean(dim=(1, 2, 3))
+        assert torch.allclose(mean, labels @ colour, atol=0.51)  # mixup's levels are rounded
+        mixed = (labels.amax(dim=1) < 1) & (
+            images.amax(dim=(1, 2, 3)) == images.amin(dim=(1, 2, 3))
+        )
+        cut = images.amax(dim=(1, 2, 3)) != images.amin(dim=(1, 2, 3))
+        assert mixed.any() and cut.any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares CUDA with CPU: no GPU here")
+@each_op
+def test_cuda_gives_what_the_cpu_gives(op: Any) -> None:
+    """Positions in float32 with other roundings: 1e-4 pixels of at most 255 levels a pixel."""
+    here = batch(noise(5))
+    assert here.labels is not None
+    masks = {key: value.cuda() for key, value in here.masks.items()}
+    there = replace(here, images=here.images.cuda(), labels=here.labels.cuda(), masks=masks)
+    one, other = (mix(means(op, range(5)), each) for each in (here, there))
+    assert (one.images.float() - other.images.cpu().float()).abs().max() <= 1
+    assert one.labels is not None and other.labels is not None
+    assert torch.allclose(one.labels, other.labels.cpu(), atol=1e-6)
+    for row in range(5):
+        assert np.allclose(hull(one, row), hull(other, row), atol=1.0)
 
 
 def test_labels_become_rows_even_where_nothing_is_mixed() -> None:

@@ -358,6 +358,7 @@ def test_what_does_not_act_may_be_left_out(item: Any) -> None:
                 out = opencv.render(meaning, 0, out)  # type: ignore[arg-type]
             outs.append(out)
         assert np.array_equal(*outs), index
+        assert torch.equal(*(batched.render(part, batch([image])) for part in parts)), index  # type: ignore[arg-type]
         left_out += len(parts[0]) - len(parts[1])
     assert left_out > 30
     many = Pipeline(Recipe(seed=5, sample=ops)).run([Sample(image)] * 30, np.arange(30))

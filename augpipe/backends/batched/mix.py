@@ -232,7 +232,7 @@ def mix_labels(layers: Layers, labels: Tensor, weights: Tensor) -> Tensor:
     for k in range(layers.partner.shape[1]):
         partners = labels.index_select(0, layers.partner[:, k])
         out = out + partners * weights[:, k + 1, None]
-    return labels.index_copy(0, layers.rows, out.clamp(0.0, 1.0))
+    return labels.index_copy(0, layers.rows, out.clamp(0.0, 1.0).to(labels.dtype))
 
 
 def _comparable(masks: Tensor) -> Tensor:

@@ -52,9 +52,14 @@ def test_python_blocks_run(clone: Path, number: int) -> None:
     assert run([sys.executable, "-W", "error", "-c", blocks("python")[number]], clone)
 
 
-def test_the_recipe_shown_is_the_one_that_stands_in_configs() -> None:
-    (shown,) = blocks("yaml")
-    assert yaml.safe_load(shown) == yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text())
+@pytest.mark.parametrize("shown", blocks("yaml"))
+def test_a_recipe_shown_is_the_one_that_stands_in_configs(shown: str) -> None:
+    """Each opens with its file's name and the command that runs it."""
+    named = re.match(r"# (configs/\S+)\s+(augpipe .*)", shown)
+    assert named
+    stands = (ROOT / named[1]).read_text()
+    assert yaml.safe_load(shown) == yaml.safe_load(stands)
+    assert stands.startswith(f"# {named[2]}\n")
 
 
 def test_make_targets_exist() -> None:
@@ -67,3 +72,8 @@ def test_make_targets_exist() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_config_loads(path: Path) -> None:
     assert load(path).sample
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_the_command_that_opens_a_config_runs(path: Path, clone: Path) -> None:
+    run(["sh", "-c", path.read_text().splitlines()[0].removeprefix("# ")], clone)

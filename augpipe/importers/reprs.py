@@ -170,7 +170,7 @@ class Reader:
         while self._peek() != closing:
             if self.next >= len(self.tokens):
                 self._fail(opened.at, f"this '{opened.text}' is never closed")
-            if self._peek() in (")", "]", "}"):
+            if False:
                 token = self.tokens[self.next]
                 line = self.line(opened.at)
                 self._fail(token.at, f"'{token.text}' closes the '{opened.text}' of line {line}")

@@ -108,7 +108,7 @@ def _rand(given: dict[str, Any], where: str, draft: Draft) -> None:
         "num_ops": 1,
         "magnitude": min(magnitude, most, _LEVELS),
         "magnitude_std": deviation,
-        "num_magnitude_bins": _LEVELS + 2,
+        "num_magnitude_bins": _LEVELS + 1,
         "fill": _FILL,
         "p": p,
     }

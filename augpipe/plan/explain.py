@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from augpipe.errors import UsageError
-from augpipe.ir import Meaning, Warp, size_after
+from augpipe.ir import Foreign, Meaning, Warp, size_after
 from augpipe.plan.nodes import Node, Step, node, realise
 from augpipe.plan.placement import PLACEMENTS
 from augpipe.plan.rules import RULES
@@ -18,7 +19,12 @@ from augpipe.types import Frame, Ints
 
 _LONGEST = 65_535  # pixels of a side that a size may have
 _DRAWS = 256  # how many draws a size is said to range over
-_WORDS = {"Color": "colour matrix", "Curve": "curve table", "Flow": "flow field"}
+_WORDS = {
+    "Foreign": "other library",
+    "Color": "colour matrix",
+    "Curve": "curve table",
+    "Flow": "flow field",
+}
 _HEAD = ("#", "pass", "op", "when", "size after", "why")
 
 
@@ -98,7 +104,10 @@ class Explanation:
         own = [each for each in self.passes if each.section == part.name]
         ops, passes = count(part.nodes)
         title = f"{part.name}: {plural(ops, 'op')} in {plural(passes, 'pass')}"
-        start = f", from {self.size[0]} × {self.size[1]}" if self.size else ""
+        before = self.passes[: self.passes.index(own[0])]
+        first = "{} × {}".format(*self.size) if self.size else ""
+        begin = before[-1].size if before else first
+        start = f", from {begin}" if begin and begin != "?" else ""
         rows = [_HEAD]
         for each in own:
             for i, line in enumerate(each.lines):
@@ -190,14 +199,20 @@ def _when(step: Step) -> str:
     return ", ".join(words)
 
 
-def _sizes(nodes: Sequence[Node], frame: Frame) -> tuple[list[str], Frame]:
-    """Says the size after each node over the draws, and returns the last frame."""
+def _sizes(nodes: Sequence[Node], frame: Frame) -> tuple[list[str], Frame | None]:
+    """Says the size after each node over the draws, and returns the last frame.
+
+    What another library's transform leaves is not known before it is called: "?" and None.
+    """
     out: list[str] = []
     draws = Draws(0, np.arange(len(frame)))
-    for meaning in realise(nodes, draws, frame):
+    known = list(itertools.takewhile(lambda each: each.kind is not Foreign, nodes))
+    for meaning in realise(known, draws, frame):
         frame = size_after(meaning, frame)
         out.append(_span(frame.sizes))
-    return out, frame
+    if len(known) == len(nodes):
+        return out, frame
+    return [*out, *["?"] * (len(nodes) - len(known))], None
 
 
 def _span(sizes: Ints) -> str:

@@ -120,7 +120,8 @@ def test_every_transform_is_an_op(name: str) -> None:
     (one,) = getattr(made, section)
     again = pickle.loads(pickle.dumps(one))
     assert again == one and again._adapter == one._adapter
-    assert [f"  {parameter}: " in describe_op(name) for parameter in cls.model_fields]
+    text = describe_op(name)
+    assert all(f"\n  {parameter}: " in text for parameter in cls.model_fields)
 
 
 @pytest.mark.parametrize("name", NAMES)

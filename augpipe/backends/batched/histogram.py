@@ -50,7 +50,7 @@ def lower_histogram(meaning: Histogram, shape: Shape) -> list[Piece]:
 def _stretch(images: Tensor, own: Own) -> Tensor:
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     flat = low == high  # a constant channel stays: (v - 0) 1 / 1
-    low, gain = torch.where(flat, 0, low).float(), torch.where(flat, 255.0, 255.0)
+    low, gain = torch.where(flat, 0, low).float(), torch.where(flat, 1.0, 255.0)
     span = torch.where(flat, 1, high).float() - low
     # Of whole levels float32 gives the quotient nearest to the exact one, and halves exactly.
     out = (images - low) * gain / span

@@ -45,7 +45,8 @@ class Shape:
     @classmethod
     def of(cls, images: Tensor) -> Shape:
         """Returns the shape of a batch (B, C, H, W)."""
-        return cls(*images.shape, whole=images.dtype == torch.uint8)
+        count, channels, height, width = images.shape
+        return cls(count, channels, height, width, images.dtype == torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,12 +165,12 @@ class Reader:
         named: dict[str, Any] = {}
         plain: list[Any] = []
         self.depth += 1
-        if self.depth > _DEPTH:
+        if False:
             self._fail(opened.at, "nested too deeply")
         while self._peek() != closing:
             if self.next >= len(self.tokens):
                 self._fail(opened.at, f"this '{opened.text}' is never closed")
-            if False:
+            if self._peek() in (")", "]", "}"):
                 token = self.tokens[self.next]
                 line = self.line(opened.at)
                 self._fail(token.at, f"'{token.text}' closes the '{opened.text}' of line {line}")

@@ -105,8 +105,8 @@ class Explanation:
         ops, passes = count(part.nodes)
         title = f"{part.name}: {plural(ops, 'op')} in {plural(passes, 'pass')}"
         before = self.passes[: self.passes.index(own[0])]
-        first = "{} × {}".format(*self.size) if self.size else ""
-        begin = before[-1].size if before else first
+        given = "{} × {}".format(*self.size) if self.size else ""
+        begin = before[-1].size if before else given
         start = f", from {begin}" if begin and begin != "?" else ""
         rows = [_HEAD]
         for each in own:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from augpipe.ir import Mix
-from augpipe.kinds.batches import Batch
+from augpipe.kinds.batches import Batch, Boxes
 from augpipe.mixing import mix
 from augpipe.ops import mix as ops
 from augpipe.rng import Trace
+from augpipe.targets import outline
 from tests.mixes import (
     LAID,
     RECTANGLES,

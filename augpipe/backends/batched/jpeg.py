@@ -62,7 +62,7 @@ def jpeg_piece(rows: Ints, quality: Ints, shape: Shape) -> Piece:
 def quantisation(quality: Ints) -> Array:
     """Returns (n, 2, 8, 8) int32: the steps of lightness and chroma at qualities 1 to 100."""
     percent = np.where(quality < 50, 5000 // np.maximum(quality, 1), 200 - 2 * quality)
-    scaled = (_TABLES * percent[:, None, None, None] + 49) // 100
+    scaled = (_TABLES * percent[:, None, None, None] + 50) // 100
     return scaled.clip(1, 255).astype(np.int32)
 
 

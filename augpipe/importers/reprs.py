@@ -85,7 +85,7 @@ class Reader:
         value = self._value()
         if not isinstance(value, Call):
             self._fail(0, "begins with no transform, such as Compose(")
-        if self.next < len(self.tokens):
+        if False:
             token = self.tokens[self.next]
             what = "a ')' too many" if token.text == ")" else f"'{token.text}' after the end"
             self._fail(token.at, what)
@@ -165,7 +165,7 @@ class Reader:
         named: dict[str, Any] = {}
         plain: list[Any] = []
         self.depth += 1
-        if False:
+        if self.depth > _DEPTH:
             self._fail(opened.at, "nested too deeply")
         while self._peek() != closing:
             if self.next >= len(self.tokens):

@@ -124,3 +124,19 @@ def test_masks_agree_with_the_reference(item: Any, mask: np.ndarray) -> None:
         differs = abs(got - want[:, :, 0].astype(np.float64)) > 1e-2
         limit = 5e-3 if "bilinear" in str(item) else 2e-4
         assert differs.mean() <= limit, f"{differs.mean():.5f} of row {row}"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares CUDA with CPU: no GPU here")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", ALONE, ids=lambda c: c.id)
+def test_cuda_gives_what_the_cpu_gives(case: Case, dtype: str) -> None:
+    """Float32 sums in another order: a level that lies between two may round the other way."""
+    image = square(case).astype(DTYPES[dtype])
+    whole = drawn(case, image)
+    here = batched.render(whole, stacked(image))
+    there = batched.render(whole, stacked(image).cuda())
+    assert there.device.type == "cuda" and there.dtype == here.dtype
+    difference = (there.cpu().double() - here.double()).abs()
+    allowed = np.maximum(case.parity, (0.02, 0.005))
+    assert difference.max() <= allowed[0] and difference.mean() <= allowed[1]

@@ -148,7 +148,7 @@ def finish(
     if not len(outlines):
         return np.zeros((0, 4)), np.zeros(0, np.int64)
     seen = _clip(outlines.seen, _frame(size))
-    area, whole = _area(seen), _area(outlines.whole)
+    area, whole = areas(seen), areas(outlines.whole)
     enough = (area >= min_area) & (area >= min_visibility * whole * (1.0 - 1e-9))
     kept = np.flatnonzero(enough & (area > _LEAST))
     hull = np.concatenate([seen[kept].min(axis=1), seen[kept].max(axis=1)], axis=1)
@@ -209,11 +209,11 @@ def _flow_outlines(meaning: Flow, row: int, outlines: Outlines) -> Outlines:
     if seen is outlines.whole:
         return Outlines(whole, _clip(whole, edges))
     count = max(seen.shape[1], outlines.whole.shape[1])
-    cut = (_padded(seen, count) != _padded(outlines.whole, count)).any(axis=(1, 2))
+    cut = (padded(seen, count) != padded(outlines.whole, count)).any(axis=(1, 2))
     part, _ = displace(meaning, row, _subdivide(seen[cut], fine))
     count = max(part.shape[1], whole.shape[1])
-    left = _padded(whole, count)
-    left[cut] = _padded(part, count)
+    left = padded(whole, count)
+    left[cut] = padded(part, count)
     return Outlines(whole, _clip(left, edges))
 
 
@@ -256,8 +256,8 @@ def _clip(polygons: Floats, lines: Floats) -> Floats:
     for line in lines[beyond.any(axis=0)]:
         part = _cut(part, line[None])
     count = max(polygons.shape[1], part.shape[1])
-    out = _padded(polygons, count)
-    out[rows] = _padded(part, count)
+    out = padded(polygons, count)
+    out[rows] = padded(part, count)
     return out
 
 
@@ -280,13 +280,13 @@ def _cut(polygons: Floats, line: Floats) -> Floats:
     return np.take_along_axis(ends.reshape(len(polygons), -1, 2), chosen, axis=1)
 
 
-def _padded(polygons: Floats, count: int) -> Floats:
+def padded(polygons: Floats, count: int) -> Floats:
     """Returns a copy with `count` corners each: the last one repeated."""
     more = np.repeat(polygons[:, -1:], count - polygons.shape[1], axis=1)
     return np.concatenate([polygons, more], axis=1)
 
 
-def _area(polygons: Floats) -> Floats:
+def areas(polygons: Floats) -> Floats:
     """Returns (N,) areas, by the shoelace formula."""
     x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
     return np.asarray(abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(axis=1)) / 2.0)

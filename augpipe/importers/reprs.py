@@ -85,7 +85,7 @@ class Reader:
         value = self._value()
         if not isinstance(value, Call):
             self._fail(0, "begins with no transform, such as Compose(")
-        if False:
+        if self.next < len(self.tokens):
             token = self.tokens[self.next]
             what = "a ')' too many" if token.text == ")" else f"'{token.text}' after the end"
             self._fail(token.at, what)

@@ -237,7 +237,7 @@ class _Reader:
             case "boxes":
                 return self.boxes(value, where)
             case "keypoints":
-                return self.keypoints(value, where)
+                return self.keypoints(value, where, owner)
             case "field":
                 self.same_count(where, value)
                 return lambda batch, finished: _gathered(value, batch, finished, where)
@@ -342,16 +342,25 @@ class _Reader:
 
         return form
 
-    def keypoints(self, value: Any, where: str) -> _Form:
+    def keypoints(self, value: Any, where: str, owner: str | None) -> _Form:
         self.same_count(where, value)
         tables = [table(each, f"{where}[{k}]") for k, each in enumerate(value)]
-        flat = [each.reshape(-1, each.shape[-1] if each.size else 2) for each in tables]
+        like = next((each for each in tables if each.size), np.zeros((0, 2)))
+        for k, each in enumerate(tables):
+            if each.size and (each.ndim < 2 or each.shape[1:] != like.shape[1:]):
+                raise DataError(
+                    f"{where}[{k}]", f"keypoints of shape {each.shape} beside {like.shape}"
+                )
+        flat = [each.reshape(-1, like.shape[-1]) for each in tables]
         self.batch.points = []
         for k, each in enumerate(flat):
             points = Points(each[:, :2] + 0.5, np.ones(len(each), np.bool_))
             rows = np.arange(len(each))
             origin = np.stack([np.full_like(rows, k), rows], axis=1)
             self.batch.points.append(Marks(points, origin))
+        counts = [len(each.outlines) for each in self.batch.boxes or ()]
+        tied = bool(owner) and like.ndim > 2 and [len(each) for each in tables] == counts
+        most = like.shape[1] if like.ndim > 2 else 1  # points of one object
 
         def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
             assert batch.points is not None
@@ -359,12 +368,17 @@ class _Reader:
             out = []
             for k, marks in enumerate(batch.points):
                 whole = np.array([flat[i][r] for i, r in marks.origin.tolist()])
-                whole = whole.reshape(-1, flat[k].shape[1])
+                whole = whole.reshape(-1, like.shape[-1])
                 whole[:, :2] = marks.points.at - 0.5
                 if whole.shape[1] > 2:
                     whole[~marks.points.seen, 2] = 0.0
-                shape = (-1, *tables[k].shape[1:]) if tables[k].size else whole.shape
-                out.append(table_like(whole.reshape(shape), value[k], (height, width)))
+                if tied and batch.boxes is not None:
+                    kept = batch.boxes[k].origin[finished[k][1]].tolist()
+                    at = {(i, r): n for n, (i, r) in enumerate(marks.origin.tolist())}
+                    whole = whole[[at[i, r * most + n] for i, r in kept for n in range(most)]]
+                out.append(
+                    table_like(whole.reshape(-1, *like.shape[1:]), value[k], (height, width))
+                )
             return _as(value, out)
 
         return form

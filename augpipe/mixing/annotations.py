@@ -12,7 +12,6 @@ from augpipe.kinds.batches import Boxes, Marks
 from augpipe.mixing.scene import Scene
 from augpipe.mixing.shapes import (
     LEAST,
-    areas,
     at_pixels,
     extent,
     hulls,
@@ -24,7 +23,7 @@ from augpipe.mixing.shapes import (
     within,
     without,
 )
-from augpipe.targets import Points, move_outlines, move_points
+from augpipe.targets import Points, areas, move_outlines, move_points
 from augpipe.types import Floats, Ints
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from augpipe.ir import Warp, rect
-from augpipe.targets import Outlines, move_outlines
+from augpipe.targets import Outlines, move_outlines, padded
 from augpipe.types import Array, Bools, Floats, Ints, Sampling
 
 LEAST = 1e-6  # square pixels: what is seen of a box below this is nothing
@@ -41,20 +41,11 @@ def narrowed(outlines: Outlines, before: Floats, after: Floats, size: Sequence[i
 def stack(parts: Sequence[Outlines]) -> Outlines:
     """Puts boxes of different corner counts together, padded by their last corners."""
 
-    def padded(polygons: Sequence[Floats]) -> Floats:
+    def joined(polygons: Sequence[Floats]) -> Floats:
         most = max(each.shape[1] for each in polygons)
-        last = [np.repeat(each[:, -1:], most - each.shape[1], axis=1) for each in polygons]
-        return np.concatenate(
-            [np.concatenate(pair, axis=1) for pair in zip(polygons, last, strict=True)]
-        )
+        return np.concatenate([padded(each, most) for each in polygons])
 
-    return Outlines(padded([p.whole for p in parts]), padded([p.seen for p in parts]))
-
-
-def areas(polygons: Floats) -> Floats:
-    """Returns (N,) areas, by the shoelace formula."""
-    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
-    return np.asarray(abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(axis=1)) / 2.0)
+    return Outlines(joined([p.whole for p in parts]), joined([p.seen for p in parts]))
 
 
 def hulls(outlines: Outlines) -> Floats:

@@ -88,5 +88,5 @@ def test_it_moves_with_to() -> None:
 
 
 def test_a_wait_would_be_noticed() -> None:
-    with FakeTensorMode(), pytest.raises(Exception, match="aten._local_scalar_dense"):
+    with FakeTensorMode(), pytest.raises(Exception, match="_local_scalar_dense"):
         torch.empty(3, device=CUDA).sum().item()

@@ -198,6 +198,25 @@ def test_targets_move_as_in_the_sample_section() -> None:
     assert out_images.shape == (6, 3, 40, 40)
 
 
+def test_keypoints_of_a_box_leave_with_it() -> None:
+    """In groups, one a box: an image's others stay, and mixing brings the partner's along."""
+    boxes = [np.array([[2.0, 2, 20, 20], [40, 20, 60, 44]]), np.zeros((0, 4))] * 3
+    points = [np.array([[[5.0, 6, 2], [7, 8, 2]], [[50, 30, 2], [52, 31, 2]]]),
+              np.zeros((0, 2, 3))] * 3  # fmt: skip
+    given = {"boxes": boxes, "keypoints": points, "label": torch.zeros(6, dtype=torch.int64)}
+    _, out = section({"center_crop": [40, 40]})(photos(), given, index=range(6))
+    for k in range(6):  # the crop begins at x = 12, y = 4
+        assert out["keypoints"][k].shape == (len(out["boxes"][k]), 2, 3)
+    assert out["boxes"][0].tolist() == [[0, 0, 8, 16], [28, 16, 40, 40]]
+    assert out["keypoints"][0][1].tolist() == [[38, 26, 2], [40, 27, 0]]
+    _, mixed = section({"mixup": {"mode": "element", "alpha": 100.0}}, classes=2)(
+        photos(), given, index=range(6)
+    )
+    assert sum(map(len, mixed["boxes"])) == 12
+    for k in range(6):
+        assert mixed["keypoints"][k].shape == (len(mixed["boxes"][k]), 2, 3)
+
+
 def test_a_list_of_dicts_stays_one() -> None:
     given = targets()
     masks = [
@@ -279,7 +298,7 @@ def test_an_index_is_refused_as_in_a_pipeline() -> None:
 
 
 def test_images_that_would_leave_with_different_sizes() -> None:
-    with pytest.raises(DataError, match="different sizes, .*resize first"):
+    with pytest.raises(DataError, match=r"different sizes, .*resize first"):
         section({"rotate90": {"times": [0, 3]}})(photos(), index=range(6))
 
 

@@ -176,6 +176,17 @@ def test_kernels_are_correlations() -> None:
             assert abs(out[row] - want.clip(0, 255)).max() < 1e-4  # float32 sums
 
 
+def test_kernels_of_other_taps_share_a_batch() -> None:
+    """Taps that are zero in one row and not in another, in either order."""
+    line = np.eye(5) / 5
+    weights = np.stack([line, line[::-1], np.full((5, 5), 0.04), line])
+    many = images(4, (12, 11, 3), np.float32)
+    out = batch(Kernel(np.ones(4, bool), (weights,)), many)
+    for row in range(4):
+        want = ndimage.correlate(many[row].astype(float), weights[row][..., None], mode="mirror")
+        assert abs(out[row] - want).max() < 1e-4  # float32 sums
+
+
 def test_a_kernel_is_kornias() -> None:
     many, weights = images(3, (20, 24, 3), np.float32), abs(kernels(3, 5, 5))
     weights /= weights.sum(axis=(1, 2), keepdims=True)

@@ -14,9 +14,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from augpipe import rng
 from augpipe.backends import batched, reference
-from augpipe.backends.batched import philox
+from augpipe.backends.batched import noise, philox
 from augpipe.backends.batched.noise import half_even
 from augpipe.backends.batched.pieces import Own, Shape
+from augpipe.backends.tables import poisson_table
 from augpipe.ir import Noise, NoiseKind, Regions
 from augpipe.rng import stream_key
 
@@ -175,6 +176,22 @@ def test_poisson_counts_are_the_quantiles(photons: float) -> None:
     counts = stats.poisson.ppf((words + 0.5) / 2**32, many * np.float64(photons / 255))
     want = (counts * (255.0 / photons)).clip(0, 255)
     assert abs(batch(meaning, many) - want).max() < 1e-4  # a count is 2.5e-3 levels at the least
+
+
+def test_a_word_on_an_edge_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P(count <= k) 2^32 = word: k is too few for word + 1/2; the word before it is not."""
+    _, edges = poisson_table(40.0)
+    words = np.stack([edges[:, 3:40], edges[:, 3:40] - 1]).clip(0, 2**32 - 1)
+    many = np.broadcast_to(np.arange(256.0, dtype=np.float32)[:, None], words.shape).copy()
+    monkeypatch.setattr(
+        noise, "field_words", lambda keys, count: torch.from_numpy(words.reshape(1, count))
+    )
+    meaning = Noise(np.ones(1, bool), "poisson", np.array([40.0]), KEYS[:1], True)
+    out = batch(meaning, many.reshape(1, -1, 37, 1)).reshape(words.shape)
+    first, _ = poisson_table(40.0)
+    below = (edges[None, :, None] <= words[..., None]).sum(axis=3)
+    want = ((first[:, None] + below) * (255 / 40.0)).clip(0, 255)
+    assert abs(out - want).max() < 1e-4  # float32
 
 
 def test_poisson_tables_share_a_batch() -> None:

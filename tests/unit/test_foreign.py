@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -259,10 +260,27 @@ def test_threads_do_not_disturb_one_another(name: str) -> None:
         torch.rand(3), random.random()
         return pipe(images[k], index=k)
 
-    with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(do, reversed(range(48))))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # between a draw and its use, too
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            together = list(pool.map(do, reversed(range(48))))
+    finally:
+        sys.setswitchinterval(interval)
     assert all(map(np.array_equal, reversed(alone), together))
     assert len({image.tobytes() for image in alone}) == 48
+
+
+def test_each_thread_has_an_object_of_its_own() -> None:
+    ours, both = adapter("albumentations.Affine"), threading.Barrier(2)
+
+    def take(_: int) -> Any:
+        both.wait(10)
+        return ours.instance()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(take, range(2))
+    assert first is not second and ours.instance() is ours.instance()
 
 
 def test_an_image_large_enough_for_gravel_shows_its_seed() -> None:
@@ -428,7 +446,7 @@ def test_a_crop_leaves_boxes_unseen_and_in_their_rows(library: str) -> None:
 def test_what_was_cut_away_before_still_counts() -> None:
     before = outline(np.array([[-10.0, 4, 10, 14]]))
     sample = Sample(photo(), boxes=[before])
-    pipe = augpipe.Pipeline(recipe("sample", "horizontal_flip"))
+    pipe = augpipe.Pipeline(recipe("sample", {"horizontal_flip": {"p": 1}}))
     (sample,) = pipe.run([sample], np.array([0]))
     out = adapter("albumentations.VerticalFlip").on_sample(sample, 0)
     assert len(finish(out.boxes[0], (32, 40), 1.0, 0.49)[1]) == 1
@@ -504,7 +522,7 @@ def test_what_a_transform_cannot_take_is_told_by_its_key(
 
 def test_a_failure_of_the_library_is_told_in_a_line() -> None:
     ours = adapter("albumentations.RandomCrop", height=99, width=99)
-    with pytest.raises(DataError, match="^albumentations.RandomCrop: failed: CropSizeError: "):
+    with pytest.raises(DataError, match=r"^albumentations.RandomCrop: failed: CropSizeError: "):
         ours.on_sample(Sample(photo()), 1)
 
 

@@ -200,8 +200,9 @@ def test_pasted_objects_hide_what_lies_under_them() -> None:
 
 def test_a_pasted_box_holds_the_pixels_whose_centres_it_holds() -> None:
     table = np.array([[2.4, 3.6, 10.6, 9.4]])
-    given = batch(colours(2), instances=False, boxes=[Boxes.of(outline(table), i) for i in (0, 1)])
-    out = mix(means(ops.CopyPaste(objects=1.0, flip=0.0), [0, 1]), replace(given, points=None))
+    boxes = [Boxes.of(outline(table), i) for i in (0, 1)]
+    given = replace(batch(colours(2), instances=False), boxes=boxes)
+    out = mix(means(ops.CopyPaste(objects=1.0, flip=0.0), [0, 1]), given)
     want = torch.zeros(H, W, dtype=torch.bool)
     want[4:9, 2:11] = True
     assert torch.equal(out.images[0, 0] == 30, want)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
-import torch
 from torch import Tensor
 
 from augpipe.backends.batched import blend, color, filter, flow, histogram, noise, warp
 from augpipe.backends.batched.pieces import Piece, Shape, run, send
+from augpipe.backends.batched.reading import comparable
 from augpipe.ir import (
     Alone,
     Blend,
@@ -109,7 +109,7 @@ def render_all(
         leave: Takes what becomes of them to what is handed out.
     """
     moves = [meaning for meaning in meanings if isinstance(meaning, Warp | Flow)]
-    whole = {name: _as_moved(each) for name, each in masks.items()}
+    whole = {name: comparable(each) for name, each in masks.items()}
     programs = [lower_all(meanings, Shape.of(images))]
     programs += [_lower_masks(moves, Shape.of(each)) for each in whole.values()]
     sent = iter(send([program for group in programs for program in group], images.device))
@@ -119,12 +119,6 @@ def render_all(
         for each, (name, mask) in zip(others, whole.items(), strict=True)
     }
     return run(own, images, enter, leave), moved
-
-
-def _as_moved(masks: Tensor) -> Tensor:
-    """Returns masks as a dtype that torch can gather and compare."""
-    narrow = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
-    return masks.to(narrow.get(masks.dtype, masks.dtype))
 
 
 def _lower_masks(moves: Sequence[Warp | Flow], shape: Shape) -> list[list[Piece]]:

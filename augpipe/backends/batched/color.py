@@ -56,7 +56,7 @@ def lower_color(meaning: Color, shape: Shape) -> list[Piece]:
         matrix, raw, offset, mean, grid, *norm = own.arrays
         levels = images.float()
         if looks:
-            at = _mean(images)[:, None, :]
+            at = mean_levels(images)[:, None, :]
             offset = offset + (mean * at).sum(dim=2)[:, :, None, None]
         if images.dtype == torch.uint8:
             offset = torch.round(offset * grid) / grid
@@ -71,8 +71,8 @@ def lower_color(meaning: Color, shape: Shape) -> list[Piece]:
     return [Piece(rows, do, own, colours=shape.channels == 4)]
 
 
-def _mean(images: Tensor) -> Tensor:
-    """Returns (k, C): the mean colours, of exact sums whatever the order of summation."""
+def mean_levels(images: Tensor) -> Tensor:
+    """Returns (k, C) float32: the mean colours, of exact sums whatever the order of summation."""
     count = max(images.shape[2] * images.shape[3], 1)
     if images.dtype == torch.uint8:
         return images.sum((2, 3), dtype=torch.int64).to(torch.float32) / count

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from augpipe.backends.batched.pieces import Own, Piece, Sent, Shape, apply, chunks, layout, send
+from augpipe.backends.batched.reading import comparable
 from augpipe.backends.batched.warp import lower_warp
 from augpipe.ir import Cloud, Mix
 from augpipe.rng import normal_field
@@ -136,7 +137,7 @@ def mix_images(layers: Layers, images: Tensor) -> Tensor:
 def mix_masks(layers: Layers, name: str, masks: Tensor) -> Tensor:
     """Mixes masks (n, m, H, W) of any dtype."""
     size, parts = masks.shape[2:], []
-    whole = _comparable(masks)
+    whole = comparable(masks)
     for start, stop in _chunks(layers, whole):
         own = whole.index_select(0, layers.rows[start:stop])
         alphas = [layers.alpha(k, start, stop, size) for k in range(layers.box.shape[1])]
@@ -167,7 +168,7 @@ def mix_instances(layers: Layers, name: str, masks: Tensor, index: Tensor, held:
             for each mixed row its m own, as far as they are seen, and m of each layer.
         held: (n, M), false where an image has fewer.
     """
-    size, whole = masks.shape[2:], _comparable(masks)
+    size, whole = masks.shape[2:], comparable(masks)
     k, count = layers.box.shape[:2]
     own = whole.index_select(0, layers.rows)
     hidden = torch.zeros((k, 1, *size), dtype=torch.bool, device=masks.device)
@@ -193,7 +194,7 @@ def objects(layers: Layers, name: str, masks: Tensor, chosen: Tensor) -> Tensor:
         masks: (n, m, H, W).
         chosen: (k, m), which of each partner's.
     """
-    view = layers.view(name, 0, _comparable(masks), 0, len(layers.box))
+    view = layers.view(name, 0, comparable(masks), 0, len(layers.box))
     return ((view != 0) & chosen[:, :, None, None]).any(dim=1, keepdim=True)
 
 
@@ -203,7 +204,7 @@ def remains(layers: Layers, masks: Tensor) -> Tensor:
     Its pixels before and after, and the x0, y0, x1, y1 that hold those after.
     """
     assert layers.cover is not None
-    own = _comparable(masks).index_select(0, layers.rows) != 0
+    own = comparable(masks).index_select(0, layers.rows) != 0
     left = own & ~layers.cover
     columns, rows = left.any(dim=2), left.any(dim=3)
     edges = [_first(columns), _first(rows), _last(columns), _last(rows)]
@@ -233,12 +234,6 @@ def mix_labels(layers: Layers, labels: Tensor, weights: Tensor) -> Tensor:
         partners = labels.index_select(0, layers.partner[:, k])
         out = out + partners * weights[:, k + 1, None]
     return labels.index_copy(0, layers.rows, out.clamp(0.0, 1.0).to(labels.dtype))
-
-
-def _comparable(masks: Tensor) -> Tensor:
-    """Returns masks as a dtype that torch can gather and compare."""
-    narrow = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
-    return masks.to(narrow.get(masks.dtype, masks.dtype))
 
 
 def _total(alphas: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augpipe.backends.batched.color import mean_levels
 from augpipe.backends.batched.philox import field_words, level_field, normal_field, round_keys
 from augpipe.backends.batched.pieces import Do, Own, Piece, Shape
 from augpipe.backends.batched.reading import whole
@@ -20,8 +21,6 @@ from augpipe.backends.tables import poisson_guide, poisson_table, share
 from augpipe.ir import Noise, Regions
 from augpipe.rng import normal_table
 from augpipe.types import Array, Floats, Ints
-
-_GRID = 2.0**16  # a level's parts that a float's mean is counted in: sums of them are exact
 
 
 def lower_regions(meaning: Regions, shape: Shape) -> list[Piece]:
@@ -68,19 +67,14 @@ def _fill(images: Tensor, own: Own) -> Tensor:
 
 def _fill_with_mean(images: Tensor, own: Own) -> Tensor:
     hidden = _hidden(own.arrays[0], 0, images.shape[2], images.shape[3], images)
-    return _laid(images, mean_levels(images)[:, :, None, None], hidden)
+    return _laid(images, _mean_fill(images)[:, :, None, None], hidden)
 
 
-def mean_levels(images: Tensor) -> Tensor:
-    """Returns (k, C): the mean colours, rounded half to even of uint8 images.
-
-    Of sums of integers, so that their order changes nothing.
-    """
-    count = images.shape[2] * images.shape[3]
+def _mean_fill(images: Tensor) -> Tensor:
+    """Returns (k, C): the mean colours, rounded half to even of uint8 images."""
     if images.dtype.is_floating_point:
-        parts = (images.float() * _GRID).round().to(torch.int64)
-        return parts.sum((2, 3)).to(torch.float32) / (_GRID * count)
-    return half_even(images.sum((2, 3), dtype=torch.int64), count)
+        return mean_levels(images)
+    return half_even(images.sum((2, 3), dtype=torch.int64), images.shape[2] * images.shape[3])
 
 
 def half_even(total: Tensor, count: int) -> Tensor:

@@ -9,7 +9,7 @@ the same way whichever rows stand beside it, so that a batch equals its images o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,13 +87,6 @@ class Piece:
     shared: tuple[Array, ...] = ()
     colours: bool = False
     inner: Sequence[Sequence[Sequence[Piece]]] = ()
-
-    def taking(self, rows: Ints) -> Piece:
-        """Returns the same piece for some of its rows, given by their positions in it.
-
-        The function must not keep anything by row on the host.
-        """
-        return replace(self, rows=self.rows[rows], arrays=tuple(a[rows] for a in self.arrays))
 
 
 Pieces = Sequence[Piece]

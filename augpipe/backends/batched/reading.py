@@ -62,3 +62,9 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     if left.device.type != "cpu" or len(left) == 1:
         return torch.matmul(left, right)
     return torch.stack([torch.matmul(a, b) for a, b in zip(left, right, strict=True)])
+
+
+def comparable(masks: Tensor) -> Tensor:
+    """Returns masks as a dtype that torch can gather and compare."""
+    narrow = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
+    return masks.to(narrow.get(masks.dtype, masks.dtype))

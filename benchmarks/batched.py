@@ -22,12 +22,12 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import kornia.augmentation as K  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
+import kornia.augmentation as K
+import numpy as np
+import torch
+from PIL import Image
 
-import augpipe  # noqa: E402
+import augpipe
 
 PHOTOS = Path(__file__).resolve().parents[1] / "samples" / "photos"
 

@@ -182,7 +182,7 @@ class Adapter(ABC):
             DataError: The transform cannot take the image or one of its targets.
         """
         try:
-            self._check_targets(bool(sample.masks), bool(sample.boxes), bool(sample.points))
+            self._check_targets(sample.masks, sample.boxes, sample.points)
             return self.one(sample, int(seed))
         except Unfit as error:
             raise DataError(key or self.name, str(error)) from error.__cause__
@@ -211,19 +211,23 @@ class Adapter(ABC):
         boxes = [given.boxes[row].outlines for row in rows] if given.boxes is not None else []
         points = [given.points[row].points for row in rows] if given.points is not None else []
         try:
-            self._check_targets(bool(masks), any(map(len, boxes)), any(map(len, points)))
-            out = self.many(images, masks, boxes, points, seeds)
+            self._check_targets(list(masks.values()), boxes, points)
+            out = self.many(images, _filled(masks), boxes, points, seeds)
             if some and out.images.shape != images.shape:
                 sizes = (" × ".join(map(str, each.shape[2:])) for each in (images, out.images))
                 raise Unfit(f"gives some images of a batch another size: {', '.join(sizes)}")
         except Unfit as error:
             raise DataError(key or self.name, str(error)) from error.__cause__
+        for name, each in masks.items():
+            if not each.shape[1]:
+                out.masks[name] = each.new_empty((len(rows), 0, *out.images.shape[2:]))
         if some:
-            at = torch_rows(rows, given.images.device)
+            at = _on_device(rows, given.images.device)
             out.images = given.images.index_copy(0, at, out.images)
             for name, each in given.masks.items():
                 out.masks[name] = each.index_copy(0, at, out.masks[name])
-        changes: dict[str, Any] = {"images": out.images, "masks": out.masks}
+        changes: dict[str, Any] = {"images": out.images}
+        changes["masks"] = {name: out.masks[name] for name in given.masks}
         if given.boxes is not None:
             changes["boxes"] = list(given.boxes)
             for row, moved in zip(rows, out.boxes, strict=True):
@@ -234,11 +238,15 @@ class Adapter(ABC):
                 changes["points"][row] = replace(given.points[row], points=each)
         return replace(batch, **changes)
 
-    def _check_targets(self, masks: bool, boxes: bool, points: bool) -> None:
-        """Refuses what the transform does not carry along."""
-        for there, what in ((masks, "masks"), (boxes, "boxes"), (points, "keypoints")):
-            if there and self.limited(f"no {what}"):
+    def _check_targets(
+        self, masks: Sequence[Any], boxes: Sequence[Outlines], points: Sequence[Points]
+    ) -> None:
+        """Refuses what the transform does not carry along; a set of none is carried by any."""
+        for sets, what in ((boxes, "boxes"), (points, "keypoints")):
+            if any(map(len, sets)) and self.limited(f"no {what}"):
                 raise Unfit(f"takes no {what}, and the image has some")
+        if masks and self.limited("no masks"):
+            raise Unfit("takes no masks, and the image has some")
         for there, what in ((masks, "a mask"), (boxes, "boxes")):
             if not there and self.limited(f"needs {what}"):
                 raise Unfit(f"needs {what}, and the image has none")
@@ -308,7 +316,12 @@ def failed(error: Exception) -> Unfit:
     return Unfit(f"failed: {in_a_line(error)}")
 
 
-def torch_rows(rows: Ints, device: Any) -> Tensor:
+def _filled(masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the masks that there are any of: a batch without objects has sets of none."""
+    return {name: each for name, each in masks.items() if each.shape[1]}
+
+
+def _on_device(rows: Ints, device: Any) -> Tensor:
     """Returns row numbers as a tensor on a device."""
     import torch
 

@@ -60,6 +60,8 @@ class Kornia(Adapter):
         if not (boxes or points):
             return Many(out, moved)
         if matrix is None:
+            if not (any(map(len, boxes)) or any(map(len, points))):
+                return Many(out, moved, boxes, points)
             raise Unfit("takes no boxes and no keypoints: it has no matrix")
         warp = _warp(matrix, images.shape, out.shape)
         return Many(

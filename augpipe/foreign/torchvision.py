@@ -93,12 +93,13 @@ class Torchvision(Adapter):
         }
         if masks and not passed:
             given["masks"] = [tv_tensors.Mask(each.clone()) for each in masks]
-        if boxes and not passed:
+        # The policies refuse a set of none too; RandomIoUCrop wants one.
+        if boxes and not passed and (any(map(len, boxes)) or self.limited("needs boxes")):
             rows = torch.from_numpy(np.concatenate([hulls(each) for each in boxes]))
             given["boxes"] = tv_tensors.BoundingBoxes(
                 rows, format="XYXY", canvas_size=canvas, clamping_mode=None
             )
-        if points and not passed:
+        if any(map(len, points)) and not passed:
             at = torch.from_numpy(np.concatenate([each.at for each in points]) - 0.5)
             given["points"] = tv_tensors.KeyPoints(at, canvas_size=canvas)
         out = self._call(given, unit, seed)

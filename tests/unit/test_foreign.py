@@ -541,6 +541,40 @@ def test_a_result_of_another_form_is_refused() -> None:
         ours.on_sample(Sample(photo()), 1)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["albumentations.BBoxSafeRandomCrop", "torchvision.RandomIoUCrop", "torchvision.RandAugment"],
+)
+def test_an_image_without_boxes_may_still_have_a_set_of_them(name: str) -> None:
+    nothing = Sample(
+        photo(),
+        points=[Points(np.zeros((0, 2)), np.zeros(0, bool))],
+        boxes=[outline(np.zeros((0, 4)))],
+    )
+    out = adapter(name).on_sample(nothing, 3)
+    assert len(out.boxes[0]) == 0 and len(out.points[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("kornia.RandomJigsaw", {}),
+        ("kornia.CenterCrop", {"size": [8, 10]}),
+        ("torchvision.Resize", {"size": [8, 10]}),
+    ],
+)
+def test_a_batch_without_objects(name: str, given: dict[str, Any]) -> None:
+    whole = batch()
+    whole.masks = {"masks": torch.zeros((3, 0, 32, 40), dtype=torch.uint8)}
+    whole.boxes = [Boxes.of(outline(np.zeros((0, 4))), k) for k in range(3)]
+    whole.points = None
+    if name == "kornia.RandomJigsaw":
+        whole.masks = {}
+    out = adapter(name, **given).on_batch(whole, np.arange(3), SEEDS)
+    assert out.boxes is not None and [len(each.outlines) for each in out.boxes] == [0, 0, 0]
+    assert all(each.shape == (3, 0, *out.images.shape[2:]) for each in out.masks.values())
+
+
 # ---------------------------------------------------------------- in a pipeline
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augpipe.foreign.adapter import Adapter, Many, Unfit, failed
-from augpipe.foreign.boxes import hulls, outlines_of
+from augpipe.foreign.boxes import hulls, points_of, sets_of
 from augpipe.foreign.libraries import transform_class
 from augpipe.targets import Outlines, Points, Sample
 from augpipe.types import Array, Floats, Words
@@ -129,8 +129,7 @@ def _boxes_out(boxes: Sequence[Outlines], out: Array, size: tuple[int, int]) -> 
         np.maximum.at(high, number, out[:, 2:4])
         there = np.isfinite(low[:, 0])
         rows[there] = np.concatenate([low, high], axis=1)[there] * scale
-    parts = np.split(rows, np.cumsum([len(each) for each in boxes])[:-1])
-    return [outlines_of(part, each, size) for part, each in zip(parts, boxes, strict=True)]
+    return sets_of(rows, boxes, size)
 
 
 def _points_in(points: Sequence[Points]) -> Floats:
@@ -144,11 +143,4 @@ def _points_out(points: Sequence[Points], out: Array, size: tuple[int, int]) -> 
     at = np.full((sum(map(len, points)), 2), np.nan)
     if len(out):
         at[out[:, 5].astype(np.int64)] = out[:, :2] + 0.5
-    inside = ((at >= 0) & (at <= (size[1], size[0]))).all(axis=1)
-    cuts = np.cumsum([len(each) for each in points])[:-1]
-    return [
-        Points(part, before.seen & seen)
-        for part, seen, before in zip(
-            np.split(at, cuts), np.split(inside, cuts), points, strict=True
-        )
-    ]
+    return points_of(at, points, size)

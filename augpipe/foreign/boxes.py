@@ -1,10 +1,12 @@
-"""Boxes to and from libraries that know them as axis-aligned rectangles only."""
+"""Boxes to and from libraries that know rectangles only, and keypoints back from them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from augpipe.targets import Outlines
+from augpipe.targets import Outlines, Points
 from augpipe.types import Floats
 
 
@@ -13,6 +15,26 @@ def hulls(outlines: Outlines) -> Floats:
     if not len(outlines):
         return np.zeros((0, 4))
     return np.concatenate([outlines.seen.min(axis=1), outlines.seen.max(axis=1)], axis=1)
+
+
+def sets_of(boxes: Floats, before: Sequence[Outlines], size: tuple[int, int]) -> list[Outlines]:
+    """Returns the sets of boxes that went in together; see `outlines_of`."""
+    parts = np.split(boxes, np.cumsum([len(each) for each in before])[:-1])
+    return [outlines_of(part, each, size) for part, each in zip(parts, before, strict=True)]
+
+
+def points_of(at: Floats, before: Sequence[Points], size: tuple[int, int]) -> list[Points]:
+    """Returns the sets of keypoints that went in together.
+
+    Args:
+        at: (N, 2), continuous coordinates; NaN where the library dropped one.
+        before: What went in.
+        size: (height, width) after the transform: beyond it nothing is seen.
+    """
+    inside = ((at >= 0) & (at <= (size[1], size[0]))).all(axis=1)
+    cuts = np.cumsum([len(each) for each in before])[:-1]
+    parts = zip(np.split(at, cuts), np.split(inside, cuts), before, strict=True)
+    return [Points(part, each.seen & seen) for part, seen, each in parts]
 
 
 def outlines_of(boxes: Floats, before: Outlines, size: tuple[int, int]) -> Outlines:

@@ -50,6 +50,7 @@ class Kornia(Adapter):
         try:
             with torch.no_grad():
                 out, moved, matrix = self._rows(images, masks, seeds, bool(boxes or points))
+            warp = None if matrix is None else _warp(matrix, images.shape, out.shape)
         except MemoryError:
             raise
         except Exception as error:
@@ -59,11 +60,10 @@ class Kornia(Adapter):
             out = torch.cat([out, alpha], dim=1)
         if not (boxes or points):
             return Many(out, moved)
-        if matrix is None:
+        if warp is None:
             if not (any(map(len, boxes)) or any(map(len, points))):
                 return Many(out, moved, boxes, points)
             raise Unfit("takes no boxes and no keypoints: it has no matrix")
-        warp = _warp(matrix, images.shape, out.shape)
         return Many(
             out,
             moved,
@@ -139,15 +139,13 @@ def collate(rows: Sequence[Params]) -> Params | None:
     """
     out: Params = {}
     for name, first in rows[0].items():
-        each = [row.get(name) for row in rows]
+        each: list[Any] = [row.get(name) for row in rows]
         if name == "forward_input_shape":
             out[name] = torch.tensor([len(rows), *first.tolist()[1:]], dtype=first.dtype)
         elif isinstance(first, Tensor) and first.ndim and first.shape[0] == 1:
-            if len({part.shape for part in each if part is not None}) > 1 or None in {
-                None if part is None else 0 for part in each
-            }:
+            if any(part is None or part.shape != first.shape for part in each):
                 return None
-            out[name] = torch.cat([part for part in each if part is not None])
+            out[name] = torch.cat(each)
         elif all(_alike(first, part) for part in each):
             out[name] = first
         else:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from augpipe.foreign.adapter import Adapter, Many, Unfit, failed
-from augpipe.foreign.boxes import hulls, outlines_of
+from augpipe.foreign.boxes import hulls, points_of, sets_of
 from augpipe.foreign.seeding import Seeded
 from augpipe.targets import Outlines, Points, Sample
 from augpipe.types import Words
@@ -135,6 +135,7 @@ def _carried(mask: Any) -> Any:
 
 
 def _carrier(mask: Tensor) -> Tensor:
+    """Returns a mask in a dtype that torch can warp."""
     if mask.dtype == torch.uint8 or mask.dtype in (torch.float32, torch.float64):
         return mask
     return mask.to(torch.uint8 if mask.dtype == torch.bool else torch.float32)
@@ -144,17 +145,9 @@ def _boxes_out(boxes: Sequence[Outlines], out: Tensor, size: tuple[int, int]) ->
     rows = out.as_subclass(Tensor).cpu().numpy().astype(np.float64).reshape(-1, 4)
     gone = (rows[:, 2] <= rows[:, 0]) | (rows[:, 3] <= rows[:, 1])
     rows = np.where(gone[:, None], np.nan, rows)  # how RandomIoUCrop says that a box is out
-    parts = np.split(rows, np.cumsum([len(each) for each in boxes])[:-1])
-    return [outlines_of(part, each, size) for part, each in zip(parts, boxes, strict=True)]
+    return sets_of(rows, boxes, size)
 
 
 def _points_out(points: Sequence[Points], out: Tensor, size: tuple[int, int]) -> list[Points]:
     at = out.as_subclass(Tensor).cpu().numpy().astype(np.float64).reshape(-1, 2) + 0.5
-    inside = ((at >= 0) & (at <= (size[1], size[0]))).all(axis=1)
-    cuts = np.cumsum([len(each) for each in points])[:-1]
-    return [
-        Points(part, before.seen & seen)
-        for part, seen, before in zip(
-            np.split(at, cuts), np.split(inside, cuts), points, strict=True
-        )
-    ]
+    return points_of(at, points, size)

@@ -131,7 +131,10 @@ class Draft:
         named = {"own_p" if k == "p" and "own_p" in cls.model_fields else k: k for k in given}
         # What was printed or saved beyond the constructor's arguments follows from them.
         kept = {k: given[own] for k, own in named.items() if k in cls.model_fields}
-        item = {full: {k: value for k, value in kept.items() if value is not None}}
+        # A null says "none given", but where something else would be given.
+        default = {k: field.default for k, field in cls.model_fields.items()}
+        kept = {k: v for k, v in kept.items() if v is not None or default[k] is not None}
+        item = {full: kept}
         if words := refusal(item):
             # Libraries keep some of their integers as floats.
             item = {full: {k: _whole(value) for k, value in item[full].items()}}

@@ -41,7 +41,7 @@ class Foreign(Gated):
     """What a transform of another library does, seeded image by image.
 
     Args:
-        transform: The transform's adapter (ops/foreign.py).
+        transform: The adapter of the transform (augpipe/foreign).
         key: (n,), the seeds.
     """
 

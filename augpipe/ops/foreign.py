@@ -54,6 +54,18 @@ class ForeignOp(Op):
     def means(self, draw: Draws, frame: Frame) -> Foreign:
         return Foreign(np.ones(len(frame), bool), self._adapter, draw.key("seed"))
 
+    def item(self, defaults: bool = False) -> str | dict[str, Any]:
+        """Returns the recipe item; a null stands in it where it is not the default."""
+        fields = {
+            name: _plain(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if defaults or getattr(self, name) != field.default
+        }
+        for name, field in type(self).model_fields.items():
+            if fields.get(name, 0) is None and field.default is None:
+                del fields[name]
+        return {self.name(): fields} if fields else self.name()
+
     @classmethod
     def name(cls) -> str:
         """Returns the op's name in a recipe, with its library's."""
@@ -62,6 +74,16 @@ class ForeignOp(Op):
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return _again, (self.foreign, fields)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a field's value as YAML holds it."""
+    match value:
+        case tuple():
+            return [_plain(each) for each in value]
+        case dict():
+            return {key: _plain(each) for key, each in value.items()}
+    return value
 
 
 def _again(name: str, fields: dict[str, Any]) -> ForeignOp:

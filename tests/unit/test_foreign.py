@@ -160,6 +160,20 @@ def test_a_number_of_cv2_is_its_word() -> None:
     )
 
 
+def test_a_null_that_is_no_default_is_kept() -> None:
+    given = {"min_height": None, "min_width": None, "pad_height_divisor": 8, "pad_width_divisor": 8}
+    made = recipe("sample", {"albumentations.PadIfNeeded": given})
+    assert yaml.safe_load(made.dump())["sample"] == [{"albumentations.PadIfNeeded": given}]
+    assert load(yaml.safe_load(made.dump(defaults=True))) == made
+
+
+def test_mappings_of_words_are_kept() -> None:
+    given = {"interpolation_pair": {"upscale": "linear", "downscale": "area"}}
+    made = recipe("sample", {"albumentations.Downscale": given})
+    assert yaml.safe_load(made.dump())["sample"] == [{"albumentations.Downscale": given}]
+    assert made.sample[0]._adapter.build().interpolation_pair == {"upscale": 1, "downscale": 3}
+
+
 def test_p_is_the_library_s_default_and_own_p_its_other_meaning() -> None:
     assert op("albumentations.Blur").p == 0.5
     assert op("torchvision.RandomGrayscale").p == 0.1
@@ -269,6 +283,29 @@ def test_threads_do_not_disturb_one_another(name: str) -> None:
         sys.setswitchinterval(interval)
     assert all(map(np.array_equal, reversed(alone), together))
     assert len({image.tobytes() for image in alone}) == 48
+
+
+class Photos(torch.utils.data.Dataset):
+    """Six photos; their own indices as labels."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, k: int) -> tuple[Array, int]:
+        return photo(seed=k), k
+
+
+@pytest.mark.parametrize("name", ["albumentations.ElasticTransform", "torchvision.AugMix"])
+def test_workers_change_nothing(name: str) -> None:
+    pipe = augpipe.Pipeline(recipe("sample", {name: {"p": 0.8}}))
+    runs = []
+    for workers in (0, 2):
+        data = pipe.dataset(Photos())
+        data.set_epoch(3)
+        loader = torch.utils.data.DataLoader(data, batch_size=1, num_workers=workers)
+        runs.append([image.numpy() for image, _ in loader])
+    assert all(map(np.array_equal, *runs))
+    assert len({image.tobytes() for image in runs[0]}) == 6
 
 
 def test_each_thread_has_an_object_of_its_own() -> None:
@@ -559,7 +596,7 @@ def test_an_image_without_boxes_may_still_have_a_set_of_them(name: str) -> None:
     ("name", "given"),
     [
         ("kornia.RandomJigsaw", {}),
-        ("kornia.CenterCrop", {"size": [8, 10]}),
+        ("kornia.Resize", {"size": [8, 10]}),
         ("torchvision.Resize", {"size": [8, 10]}),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from augpipe.backends import batched
 from augpipe.data.workers import CallCounter
 from augpipe.errors import DataError, UsageError
 from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
-from augpipe.kinds.batches import Batch, open_batch
+from augpipe.kinds.batches import open_batch
 from augpipe.plan.nodes import (
     Node,
     check_channels,
@@ -27,7 +27,7 @@ from augpipe.plan.nodes import (
 )
 from augpipe.recipe import Recipe
 from augpipe.rng import Draws, stream_key
-from augpipe.targets import move_outlines, move_points
+from augpipe.targets import Batch, move_outlines, move_points
 from augpipe.types import Array, Frame, Ints
 
 _EPSILON = 1e-4  # how far rounding may take a float image beyond 0..1
@@ -59,7 +59,7 @@ class BatchSection(nn.Module):
         self._mixes = any(node.kind is Mix for node in self.nodes)
         self._calls = CallCounter()
         self._fits: set[int] = set()  # channel counts that every op can take
-        self._looked_at: set[torch.device] = set()
+        self._looked_at: set[tuple[torch.device, bool]] = set()  # with labels, and without
         self._moved = False
         self.register_buffer("_home", torch.empty(0), persistent=False)
 
@@ -136,7 +136,11 @@ class BatchSection(nn.Module):
         if not 0 <= operator.index(epoch) < 2**32:
             raise UsageError(f"epoch {epoch}: an epoch is from 0 to 2**32 - 1")
         self._check(batch)
-        batch = self._run(batch, Draws(seed, keys, epoch).together(self._layout))
+        if self.nodes:
+            batch = self._run(batch, Draws(seed, keys, epoch).together(self._layout))
+        if not count and self.nodes:  # an image that is there shows the size and the dtype
+            one = batch.images.new_zeros((1, *opened.batch.images.shape[1:]))
+            batch.images = self(one, index=[0])[:0]
         if targets is None:
             return batch.images
         rules = self.recipe.boxes
@@ -155,9 +159,10 @@ class BatchSection(nn.Module):
             check_channels(self.nodes, channels)
             self._fits.add(channels)
         device = batch.images.device
-        if device.type != "cpu" and device in self._looked_at:
+        seen = (device, batch.labels is not None)
+        if device.type != "cpu" and seen in self._looked_at:
             return
-        self._looked_at.add(device)
+        self._looked_at.add(seen)
         if batch.images.dtype != torch.uint8 and batch.images.numel():
             # In the order they lie in memory, or aminmax copies them first.
             lying = batch.images.detach().permute(0, 2, 3, 1)
@@ -261,9 +266,10 @@ def _moved(value: Any, device: torch.device) -> Any:
     """Takes tensors to a device, wherever they stand; boxes and keypoints need not be there."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         stay = ("boxes", "bboxes", "keypoints")
         return {k: v if k in stay else _moved(v, device) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_moved(each, device) for each in value]
+    if isinstance(value, list | tuple):
+        moved = (_moved(each, device) for each in value)
+        return tuple(moved) if isinstance(value, tuple) else list(moved)
     return value

@@ -10,7 +10,7 @@ of the source too, so that everything is cut at once, in source coordinates, bef
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from augpipe.errors import DataError
 from augpipe.flows import displace, fineness
 from augpipe.ir import Flow, Warp, frame_lines, rect
 from augpipe.types import Array, Bools, Floats, Ints
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SNAP = 1e-6  # pixels: a corner this far beyond a line still lies on it
 _LEAST = 1e-6  # square pixels: what is seen of a box below this is nothing
@@ -73,6 +76,64 @@ class Sample:
     points: list[Points] = field(default_factory=list)
     boxes: list[Outlines] = field(default_factory=list)
     normalized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """The boxes of one image, its own and those that mixing laid over it.
+
+    Args:
+        outlines: N boxes.
+        origin: (N, 2), the image of the batch that each came with, and its row there.
+        weight: (N,), the share of each that is seen: 1 until something is mixed.
+    """
+
+    outlines: Outlines
+    origin: Ints
+    weight: Floats
+
+    @classmethod
+    def of(cls, outlines: Outlines, image: int) -> Boxes:
+        """Starts the boxes that came with an image."""
+        rows = np.arange(len(outlines))
+        origin = np.stack([np.full_like(rows, image), rows], axis=1)
+        return cls(outlines, origin, np.ones(len(rows)))
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """The keypoints of one image, its own and those that mixing laid over it.
+
+    Args:
+        points: N keypoints.
+        origin: (N, 2), the image of the batch that each came with, and its row there.
+    """
+
+    points: Points
+    origin: Ints
+
+
+@dataclass(slots=True)
+class Batch:
+    """n images and what belongs to them.
+
+    Args:
+        images: (n, C, H, W), uint8, or float32 of grey levels 0..255.
+        labels: (n,) int64 classes, or (n, K) floats in 0..1; None where there are none.
+        masks: By name, (n, m, H, W) of any dtype; images with fewer masks are padded.
+        instances: By the name of masks that are one an object: (n,) how many each image has.
+        boxes: One set an image; None where there are none.
+        points: One set an image; None where there are none.
+        classes: How many classes there are, where it is known.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    instances: dict[str, Ints] = field(default_factory=dict)
+    boxes: list[Boxes] | None = None
+    points: list[Keypoints] | None = None
+    classes: int | None = None
 
 
 def outline(boxes: Array, where: str = "boxes") -> Outlines:
@@ -284,6 +345,13 @@ def padded(polygons: Floats, count: int) -> Floats:
     """Returns a copy with `count` corners each: the last one repeated."""
     more = np.repeat(polygons[:, -1:], count - polygons.shape[1], axis=1)
     return np.concatenate([polygons, more], axis=1)
+
+
+def hulls(outlines: Outlines) -> Floats:
+    """Returns (N, 4): the axis-aligned hull of what is seen of each box."""
+    if not len(outlines):
+        return np.zeros((0, 4))
+    return np.concatenate([outlines.seen.min(axis=1), outlines.seen.max(axis=1)], axis=1)
 
 
 def areas(polygons: Floats) -> Floats:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from augpipe.ir import Mix
-from augpipe.kinds.batches import Batch, Boxes, Marks
 from augpipe.ops import mix as ops
 from augpipe.rng import Draws, Trace
-from augpipe.targets import Points, finish, outline
+from augpipe.targets import Batch, Boxes, Keypoints, Points, finish, outline
 from augpipe.types import Frame
 
 MODES = ("batch", "pair", "element")
@@ -81,7 +80,7 @@ def batch(images: Tensor, *, boxes: bool = True, instances: bool = True, **more:
         held["instances"] = {"objects": np.full(n, len(table))}
     if boxes:
         held["boxes"] = [Boxes.of(outline(table), i) for i in range(n)]
-        held["points"] = [Marks(centres, origin[i]) for i in range(n)]
+        held["points"] = [Keypoints(centres, origin[i]) for i in range(n)]
     return Batch(images, **(held | more))
 
 

@@ -8,20 +8,18 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from augpipe.errors import DataError, in_a_line
 from augpipe.foreign.facts import facts
 from augpipe.foreign.libraries import transform_class
 from augpipe.foreign.signature import signature
 from augpipe.spec import ArgumentRefused
-from augpipe.targets import Outlines, Points, Sample
+from augpipe.targets import Batch, Outlines, Points, Sample
 from augpipe.types import Ints, Words
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-AnyBatch = TypeVar("AnyBatch", bound=Any)  # kinds.batches.Batch, which is no business of ours
 
 
 @dataclass(slots=True)
@@ -187,7 +185,7 @@ class Adapter(ABC):
         except Unfit as error:
             raise DataError(key or self.name, str(error)) from error.__cause__
 
-    def on_batch(self, batch: AnyBatch, rows: Ints, seeds: Words, key: str = "") -> AnyBatch:
+    def on_batch(self, batch: Batch, rows: Ints, seeds: Words, key: str = "") -> Batch:
         """Does the transform to some images of a batch, each by its own seed.
 
         Args:
@@ -234,8 +232,8 @@ class Adapter(ABC):
                 changes["boxes"][row] = replace(given.boxes[row], outlines=moved)
         if given.points is not None:
             changes["points"] = list(given.points)
-            for row, each in zip(rows, out.points, strict=True):
-                changes["points"][row] = replace(given.points[row], points=each)
+            for row, points_moved in zip(rows, out.points, strict=True):
+                changes["points"][row] = replace(given.points[row], points=points_moved)
         return replace(batch, **changes)
 
     def _check_targets(

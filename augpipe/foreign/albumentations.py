@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from augpipe.foreign.adapter import Adapter, Many, Unfit, failed
-from augpipe.foreign.boxes import hulls, points_of, sets_of
+from augpipe.foreign.boxes import points_of, sets_of
 from augpipe.foreign.libraries import transform_class
-from augpipe.targets import Outlines, Points, Sample
+from augpipe.targets import Outlines, Points, Sample, hulls
 from augpipe.types import Array, Floats, Words
 
 if TYPE_CHECKING:

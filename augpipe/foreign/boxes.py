@@ -6,15 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from augpipe.targets import Outlines, Points
+from augpipe.targets import Outlines, Points, areas
 from augpipe.types import Floats
-
-
-def hulls(outlines: Outlines) -> Floats:
-    """Returns (N, 4): the axis-aligned hull of what is seen of each box."""
-    if not len(outlines):
-        return np.zeros((0, 4))
-    return np.concatenate([outlines.seen.min(axis=1), outlines.seen.max(axis=1)], axis=1)
 
 
 def sets_of(boxes: Floats, before: Sequence[Outlines], size: tuple[int, int]) -> list[Outlines]:
@@ -54,7 +47,7 @@ def outlines_of(boxes: Floats, before: Outlines, size: tuple[int, int]) -> Outli
     boxes = np.where(there[:, None], boxes, 0.0)
     low, high = boxes[:, :2], boxes[:, 2:]
     centre, half = (low + high) / 2.0, (high - low) / 2.0
-    seen_before, whole_before = _areas(before.seen), _areas(before.whole)
+    seen_before, whole_before = areas(before.seen), areas(before.whole)
     with np.errstate(divide="ignore", invalid="ignore"):
         grown = np.sqrt(np.where(seen_before > 0, whole_before / seen_before, 1.0))
     grown = np.maximum(grown, 1.0)[:, None]
@@ -68,9 +61,3 @@ def _corners(low: Floats, high: Floats) -> Floats:
     """Returns (N, 4, 2): the corners of rectangles."""
     both = np.concatenate([low, high], axis=1)
     return np.asarray(both[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
-
-
-def _areas(polygons: Floats) -> Floats:
-    """Returns (N,): areas by the shoelace formula."""
-    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
-    return np.asarray(abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(axis=1)) / 2.0)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from augpipe.foreign.adapter import Adapter, Many, Unfit, failed
-from augpipe.foreign.boxes import hulls, points_of, sets_of
+from augpipe.foreign.boxes import points_of, sets_of
 from augpipe.foreign.seeding import Seeded
-from augpipe.targets import Outlines, Points, Sample
+from augpipe.targets import Outlines, Points, Sample, hulls
 from augpipe.types import Words
 
 _PASSED = {"RandomErasing"}  # masks, boxes and keypoints stay, which it warns of each time

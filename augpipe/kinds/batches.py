@@ -1,10 +1,10 @@
-"""A batch of images and what belongs to them, in the program's own forms."""
+"""Batches taken apart into a `targets.Batch`, and put together again."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,67 +13,8 @@ from torch import Tensor
 
 from augpipe.errors import DataError
 from augpipe.kinds.convert import box_layout, from_xyxy, rows_of, table, table_like, to_xyxy
-from augpipe.targets import Outlines, Points, finish, outline
+from augpipe.targets import Batch, Boxes, Keypoints, Points, finish, outline
 from augpipe.types import Floats, Ints
-
-
-@dataclass(frozen=True, slots=True)
-class Boxes:
-    """The boxes of one image, its own and those that mixing laid over it.
-
-    Args:
-        outlines: N boxes.
-        origin: (N, 2), the image of the batch that each came with, and its row there.
-        weight: (N,), the share of each that is seen: 1 until something is mixed.
-    """
-
-    outlines: Outlines
-    origin: Ints
-    weight: Floats
-
-    @classmethod
-    def of(cls, outlines: Outlines, image: int) -> Boxes:
-        """Starts the boxes that came with an image."""
-        rows = np.arange(len(outlines))
-        origin = np.stack([np.full_like(rows, image), rows], axis=1)
-        return cls(outlines, origin, np.ones(len(rows)))
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """The keypoints of one image, its own and those that mixing laid over it.
-
-    Args:
-        points: N keypoints.
-        origin: (N, 2), the image of the batch that each came with, and its row there.
-    """
-
-    points: Points
-    origin: Ints
-
-
-@dataclass(slots=True)
-class Batch:
-    """n images and what belongs to them.
-
-    Args:
-        images: (n, C, H, W), uint8, or float32 of grey levels 0..255.
-        labels: (n,) int64 classes, or (n, K) floats in 0..1; None where there are none.
-        masks: By name, (n, m, H, W) of any dtype; images with fewer masks are padded.
-        instances: By the name of masks that are one an object: (n,) how many each image has.
-        boxes: One set an image; None where there are none.
-        points: One set an image; None where there are none.
-        classes: How many classes there are, where it is known.
-    """
-
-    images: Tensor
-    labels: Tensor | None = None
-    masks: dict[str, Tensor] = field(default_factory=dict)
-    instances: dict[str, Ints] = field(default_factory=dict)
-    boxes: list[Boxes] | None = None
-    points: list[Marks] | None = None
-    classes: int | None = None
-
 
 _FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
 _ROLES = {
@@ -136,11 +77,11 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
     """
     checked = _checked(images)
     reader = _Reader(Batch(checked), mixes)
-    if isinstance(targets, list | tuple) and targets and isinstance(targets[0], Mapping):
+    if isinstance(targets, list | tuple) and all(isinstance(each, Mapping) for each in targets):
         reader.same_count("targets", targets)
-        keys = list(targets[0])
+        keys = list(targets[0]) if targets else []
         for k, each in enumerate(targets):
-            if not isinstance(each, Mapping) or list(each) != keys:
+            if list(each) != keys:
                 raise DataError(f"targets[{k}]", f"needs the keys of targets[0]: {keys}")
         columns = {key: [each[key] for each in targets] for key in keys}
         form = reader.columns(columns)
@@ -180,6 +121,8 @@ def _checked(images: Any) -> Tensor:
     if images.is_nested or images.dtype not in _DTYPES:
         what = "a nested tensor" if images.is_nested else str(images.dtype)
         raise DataError("images", f"expected uint8, or floats in 0..1, got {what}")
+    if not all(images.shape[1:]):
+        raise DataError("images", f"empty images: shape {tuple(images.shape)}")
     return images.as_subclass(Tensor)
 
 
@@ -240,13 +183,13 @@ class _Reader:
                 return self.keypoints(value, where, owner)
             case "field":
                 self.same_count(where, value)
-                return lambda batch, finished: _gathered(value, batch, finished, where)
+                return lambda batch, finished: _gathered(value, batch, finished)
         return lambda batch, finished: value
 
     def labels(self, value: Any, where: str) -> _Form:
         lists = isinstance(value, list | tuple)
         if lists:  # one a dict
-            value = torch.stack([torch.as_tensor(each) for each in value])
+            value = self.stacked([torch.as_tensor(each) for each in value], where)
         if not isinstance(value, Tensor) or value.ndim not in (1, 2):
             have = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise DataError(where, f"expected classes (B,) or rows (B, K), got {have}")
@@ -260,7 +203,8 @@ class _Reader:
                 f"{value.dtype} of shape {tuple(value.shape)}: classes are whole numbers "
                 "(B,), soft and multi-label rows are floats (B, K)",
             )
-        self.batch.labels = value.to(torch.int64) if value.ndim == 1 else value.to(torch.float32)
+        rows = self.beside(value, where)
+        self.batch.labels = rows.to(torch.int64) if rows.ndim == 1 else rows.to(torch.float32)
         dtype = value.dtype
 
         def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
@@ -273,17 +217,30 @@ class _Reader:
 
     def mask(self, value: Any, where: str) -> _Form:
         lists = isinstance(value, list | tuple)
-        stacked = torch.stack(list(value)) if lists else value
-        self.add_masks(stacked[:, None] if stacked.ndim == 3 else stacked, where)
+        stacked = self.stacked(value, where) if lists else value
+        flat = isinstance(stacked, Tensor) and stacked.ndim == 3
+        self.add_masks(stacked[:, None] if flat else stacked, where)
 
         def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
             out = batch.masks[where]
-            out = out[:, 0] if stacked.ndim == 3 else out
+            out = out[:, 0] if flat else out
             return list(out) if lists else out
 
         return form
 
+    def stacked(self, value: Sequence[Any], where: str) -> Tensor:
+        """Returns one tensor of an image's own each."""
+        self.same_count(where, value)
+        for k, each in enumerate(value):
+            fits = isinstance(each, Tensor) and isinstance(value[0], Tensor)
+            if not fits or each.shape != value[0].shape:
+                have = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__
+                raise DataError(f"{where}[{k}]", f"{have}: expected tensors of one shape")
+        return torch.stack(list(value)) if value else self.batch.images.new_zeros(0)
+
     def masks(self, value: Any, where: str, owner: str | None) -> _Form:
+        if isinstance(value, Tensor) and value.ndim == 4 and self.one_a_box(value):
+            return self.of_boxes(value, where)
         if not isinstance(value, list | tuple):
             self.add_masks(value, where)
             return lambda batch, finished: batch.masks[where]
@@ -317,13 +274,39 @@ class _Reader:
 
         return form
 
+    def one_a_box(self, masks: Tensor) -> bool:
+        """Tells whether every image has as many boxes as a tensor has masks for each."""
+        boxes = self.batch.boxes
+        return bool(boxes) and all(len(each.outlines) == masks.shape[1] for each in boxes or ())
+
+    def of_boxes(self, masks: Tensor, where: str) -> _Form:
+        """Reads masks (B, N, H, W), one a box: a list again where images keep different ones."""
+        apart = self.masks(list(masks), where, "boxes")
+
+        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            out = apart(batch, finished)
+            return torch.stack(out) if len({len(each) for each in out}) == 1 else out
+
+        return form
+
     def add_masks(self, masks: Any, where: str) -> None:
         images = self.batch.images
         fits = isinstance(masks, Tensor) and masks.ndim == 4 and len(masks) == len(images)
         if not fits or masks.shape[2:] != images.shape[2:]:
             have = tuple(masks.shape) if isinstance(masks, Tensor) else type(masks).__name__
             raise DataError(where, f"masks of {have} for images of {tuple(images.shape)}")
-        self.batch.masks[where] = masks.as_subclass(Tensor)
+        self.batch.masks[where] = self.beside(masks, where)
+
+    def beside(self, value: Tensor, where: str) -> Tensor:
+        """Returns a plain tensor that lies on the images' device.
+
+        Raises:
+            DataError: It lies elsewhere.
+        """
+        device = self.batch.images.device
+        if value.device != device:
+            raise DataError(where, f"lies on {value.device}, the images on {device}: move one")
+        return value.as_subclass(Tensor)
 
     def boxes(self, value: Any, where: str) -> _Form:
         self.same_count(where, value)
@@ -357,7 +340,7 @@ class _Reader:
             points = Points(each[:, :2] + 0.5, np.ones(len(each), np.bool_))
             rows = np.arange(len(each))
             origin = np.stack([np.full_like(rows, k), rows], axis=1)
-            self.batch.points.append(Marks(points, origin))
+            self.batch.points.append(Keypoints(points, origin))
         counts = [len(each.outlines) for each in self.batch.boxes or ()]
         tied = bool(owner) and like.ndim > 2 and [len(each) for each in tables] == counts
         most = like.shape[1] if like.ndim > 2 else 1  # points of one object
@@ -384,9 +367,7 @@ class _Reader:
         return form
 
 
-def _gathered(
-    value: Sequence[Any], batch: Batch, finished: Sequence[tuple[Floats, Ints]], where: str
-) -> Any:
+def _gathered(value: Sequence[Any], batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
     """Returns what hangs on boxes, for the boxes that are left, wherever they came from."""
     assert batch.boxes is not None
     out = []

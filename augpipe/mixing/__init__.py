@@ -25,9 +25,9 @@ from augpipe.backends.batched import mix as device
 from augpipe.backends.batched.pieces import parcel
 from augpipe.errors import DataError
 from augpipe.ir import Mix, Objects
-from augpipe.kinds.batches import Batch
 from augpipe.mixing.annotations import mix_boxes, mix_points
 from augpipe.mixing.scene import Rules, Scene
+from augpipe.targets import Batch
 from augpipe.types import Ints
 
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from augpipe.ir import Cloud
-from augpipe.kinds.batches import Boxes, Marks
 from augpipe.mixing.scene import Scene
 from augpipe.mixing.shapes import (
     LEAST,
     at_pixels,
     extent,
-    hulls,
     meet,
     narrowed,
     stack,
@@ -23,7 +21,7 @@ from augpipe.mixing.shapes import (
     within,
     without,
 )
-from augpipe.targets import Points, areas, move_outlines, move_points
+from augpipe.targets import Boxes, Keypoints, Points, areas, hulls, move_outlines, move_points
 from augpipe.types import Floats, Ints
 
 
@@ -117,7 +115,7 @@ def _joined(parts: Sequence[Boxes]) -> Boxes:
     )
 
 
-def mix_points(scene: Scene) -> list[Marks] | None:
+def mix_points(scene: Scene) -> list[Keypoints] | None:
     """Returns all keypoints."""
     if scene.batch.points is None:
         return None
@@ -137,15 +135,15 @@ def mix_points(scene: Scene) -> list[Marks] | None:
         seen = own.points.seen & ~covered.any(axis=1)
         parts = []
         if area < height * width:
-            parts.append(Marks(Points(own.points.at, seen), own.origin))
+            parts.append(Keypoints(Points(own.points.at, seen), own.origin))
         for layer in np.flatnonzero(scene.meaning.opacity[k] > 0).tolist():
             theirs = scene.batch.points[scene.meaning.partner[k, layer]]
             moved = move_points(scene.views[layer], k, theirs.points)
             shown = moved.seen
             if scene.raster is not None:
                 shown = shown & at_pixels(scene.raster[k], moved.at)
-            parts.append(Marks(Points(moved.at, shown), theirs.origin))
+            parts.append(Keypoints(Points(moved.at, shown), theirs.origin))
         at = np.concatenate([part.points.at for part in parts])
         shown = np.concatenate([part.points.seen for part in parts])
-        out[row] = Marks(Points(at, shown), np.concatenate([part.origin for part in parts]))
+        out[row] = Keypoints(Points(at, shown), np.concatenate([part.origin for part in parts]))
     return out

@@ -48,11 +48,6 @@ def stack(parts: Sequence[Outlines]) -> Outlines:
     return Outlines(joined([p.whole for p in parts]), joined([p.seen for p in parts]))
 
 
-def hulls(outlines: Outlines) -> Floats:
-    """Returns (N, 4): the axis-aligned hulls of what is seen."""
-    return np.concatenate([outlines.seen.min(axis=1), outlines.seen.max(axis=1)], axis=1)
-
-
 def extent(boxes: Floats) -> Floats:
     """Returns (N,) areas of (N, 4) boxes."""
     return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))

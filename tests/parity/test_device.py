@@ -57,7 +57,7 @@ def prepared(recipe: Recipe) -> BatchSection:
         update={"batch": tuple(op for op in recipe.batch if not foreign(op)), "classes": 10}
     )
     section = Pipeline(own).batch
-    section._looked_at.add(CUDA)
+    section._looked_at |= {(CUDA, False), (CUDA, True)}
     return section
 
 

@@ -23,13 +23,12 @@ from augpipe.foreign import Adapter, adapter_of, facts, libraries
 from augpipe.foreign.kornia import Kornia
 from augpipe.foreign.seeding import Seeded
 from augpipe.foreign.signature import signature
-from augpipe.kinds.batches import Batch, Boxes, Marks
 from augpipe.ops import find
 from augpipe.ops.foreign import NotOffered, all_names, foreign_op
 from augpipe.recipe import load
 from augpipe.report.catalogue import describe_op, example_item, list_ops
 from augpipe.schema import schema
-from augpipe.targets import Points, Sample, finish, outline
+from augpipe.targets import Batch, Boxes, Keypoints, Points, Sample, finish, outline
 from augpipe.types import Array
 
 NAMES = all_names()
@@ -335,7 +334,7 @@ def batch(count: int = 3, floats: bool = False, targets: bool = True) -> Batch:
     masks = {"mask": (images[:, :1] > 128).to(torch.uint8)}
     boxes = [Boxes.of(outline(np.array([[9.0, 7, 22, 19]])), k) for k in range(count)]
     marks = [
-        Marks(Points(np.array([[15.5, 12.5]]), np.array([True])), np.array([[k, 0]]))
+        Keypoints(Points(np.array([[15.5, 12.5]]), np.array([True])), np.array([[k, 0]]))
         for k in range(count)
     ]
     images = images.float() if floats else images
@@ -396,7 +395,7 @@ def test_a_row_of_a_batch_is_the_image_alone(name: str, floats: bool) -> None:
                 assert _numbers(many[k]) == pytest.approx(_numbers(one[0]), abs=1e-4, nan_ok=True)
 
 
-def _numbers(value: Boxes | Marks) -> Array:
+def _numbers(value: Boxes | Keypoints) -> Array:
     return value.outlines.whole if isinstance(value, Boxes) else value.points.at
 
 

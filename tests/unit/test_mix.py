@@ -18,10 +18,10 @@ from torchvision.transforms import v2
 import augpipe
 from augpipe.errors import DataError
 from augpipe.ir import Cloud, Mix
-from augpipe.kinds.batches import Batch
 from augpipe.mixing import mix
 from augpipe.ops import mix as ops
 from augpipe.rng import Trace, normal_field
+from augpipe.targets import Batch
 from tests.mixes import (
     LAID,
     MODES,

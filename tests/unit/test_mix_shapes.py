@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augpipe.mixing.shapes import extent, hulls, meet, narrowed, stack, through, without
-from augpipe.targets import areas, outline
+from augpipe.mixing.shapes import extent, meet, narrowed, stack, through, without
+from augpipe.targets import areas, hulls, outline
 
 SIDE = 9
 whole = st.integers(0, SIDE)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from augpipe.ir import Mix
-from augpipe.kinds.batches import Batch, Boxes
 from augpipe.mixing import mix
 from augpipe.ops import mix as ops
 from augpipe.rng import Trace
-from augpipe.targets import outline
+from augpipe.targets import Batch, Boxes, outline
 from tests.mixes import (
     LAID,
     RECTANGLES,

@@ -234,16 +234,20 @@ def run(
         leave: Takes what becomes of them to what is handed out.
     """
     shape = Shape.of(images)
+    traced = images.requires_grad and torch.is_grad_enabled()
     whole: Tensor | None = None
     parts: list[Tensor] = []
     for start, stop in chunks(shape, images.device):
-        part = enter(images[start:stop])
+        given = images[start:stop]
+        part = enter(given)
         for each in sent:
             part = apply(each, part, start, stop)
         part = leave(part)
         if stop - start == shape.count:
+            # Nothing that is handed out shares memory with what came in.
+            part = part.clone() if part is given else part
             return part.contiguous(memory_format=layout(images))
-        if part.requires_grad:
+        if traced:
             parts.append(part)
             continue
         if whole is None:
@@ -251,14 +255,9 @@ def run(
                 memory_format=layout(images)
             )
         whole[start:stop] = part
-    if parts:
-        return torch.cat(parts)
-    if whole is None:  # no images: what they would have become has no rows either
-        part = enter(images)
-        for each in sent:
-            part = apply(each, part, 0, 0)
-        return leave(part)
-    return whole
+    if whole is not None:
+        return whole
+    return torch.cat(parts) if parts else leave(enter(images.clone()))
 
 
 def layout(images: Tensor) -> torch.memory_format:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from augpipe import mixing
 from augpipe.backends import batched
 from augpipe.data.workers import CallCounter
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
 from augpipe.kinds.batches import open_batch
 from augpipe.plan.nodes import (
@@ -23,6 +24,7 @@ from augpipe.plan.nodes import (
     keys_of,
     layout,
     realise,
+    realised,
     segments,
 )
 from augpipe.recipe import Recipe
@@ -76,9 +78,9 @@ class BatchSection(nn.Module):
         try:
             return super().to(*args, **kwargs)
         except (RuntimeError, AssertionError) as error:
-            first = (str(error).strip().splitlines() or ["not available"])[0]
             given = [*args, *kwargs.values()]
-            raise UsageError(f"device {str(given[0])!r} cannot be used: {first}") from error
+            words = first_sentence(error)
+            raise UsageError(f"device {str(given[0])!r} cannot be used: {words}") from error
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self._device
@@ -132,10 +134,14 @@ class BatchSection(nn.Module):
             epoch, seed = 0, stream_key(seed, "worker", str(worker_seed))
         else:
             index = index.tolist() if isinstance(index, Tensor | np.ndarray) else index
-            keys = keys_of(index, count)
+            try:
+                keys = keys_of(index, count)
+            except TypeError:
+                raise UsageError("index: needs one whole number for each image") from None
         if not 0 <= operator.index(epoch) < 2**32:
             raise UsageError(f"epoch {epoch}: an epoch is from 0 to 2**32 - 1")
         self._check(batch)
+        batch.images = batch.images if self.nodes else batch.images.clone()
         if self.nodes:
             batch = self._run(batch, Draws(seed, keys, epoch).together(self._layout))
         if not count and self.nodes:  # an image that is there shows the size and the dtype
@@ -168,22 +174,31 @@ class BatchSection(nn.Module):
             lying = batch.images.detach().permute(0, 2, 3, 1)
             flat = lying if lying.is_contiguous() else batch.images.detach()
             low, high = (each.item() for each in flat.aminmax())
+            if math.isnan(low + high):
+                raise DataError("images", "floats must lie in 0..1, here is NaN")
             if not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
                 raise DataError(
                     "images",
                     f"floats must lie in 0..1, here are {low:.4g} to {high:.4g}: "
                     "let the recipe's normalize come last, and give levels / 255 or uint8",
                 )
-        labels, classes = batch.labels, self.classes
+        self._check_labels(batch.labels)
+
+    def _check_labels(self, labels: Tensor | None) -> None:
+        """Refuses classes that are not there, where labels are mixed."""
+        classes = self.classes
         if labels is None or not labels.numel() or not self._mixes:
             return
-        low, high = (each.item() for each in labels.aminmax())
-        if labels.ndim == 1 and classes is not None and not 0 <= low <= high < classes:
-            raise DataError("labels", f"classes are 0 to {classes - 1}, here are {low} to {high}")
-        if labels.ndim == 2 and not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
-            raise DataError("labels", f"rows hold shares from 0 to 1, here are {low} to {high}")
         if labels.ndim == 2 and classes is not None and labels.shape[1] != classes:
             raise DataError("labels", f"rows of {labels.shape[1]} numbers for {classes} classes")
+        low, high = (each.item() for each in labels.aminmax())
+        if labels.ndim == 1 and classes is not None and not 0 <= low <= high < classes:
+            none = ": -1 stands for no class" if low == -1 else ""
+            raise DataError(
+                "labels", f"classes are 0 to {classes - 1}, here are {low} to {high}{none}"
+            )
+        if labels.ndim == 2 and not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
+            raise DataError("labels", f"rows hold shares from 0 to 1, here are {low} to {high}")
 
     def _run(self, batch: Batch, draws: Draws) -> Batch:
         dtype = batch.images.dtype
@@ -193,8 +208,8 @@ class BatchSection(nn.Module):
 
         last = len(self._segments) - 1
         for k, (nodes, special) in enumerate(self._segments):
-            meanings = realise(nodes, draws, _frame(batch.images), sparse=True)
-            leaves = any(map(leaves_levels, meanings))
+            drawn = realised(nodes, draws, _frame(batch.images), sparse=True)
+            leaves = any(leaves_levels(meaning) for _, meaning in drawn)
 
             def leave(part: Tensor, leaves: bool = leaves) -> Tensor:
                 if dtype == torch.uint8:
@@ -202,7 +217,7 @@ class BatchSection(nn.Module):
                 return (part if leaves else part / 255.0).to(dtype)
 
             first = k == 0
-            _do(meanings, batch, enter if first else _same, leave if k == last else _same)
+            _do(drawn, batch, enter if first else _same, leave if k == last else _same)
             if special is not None:
                 for meaning in realise((special,), draws, _frame(batch.images), sparse=True):
                     batch = self._special(meaning, special, batch)
@@ -229,7 +244,7 @@ def _frame(images: Tensor) -> Frame:
 
 
 def _do(
-    meanings: Sequence[Meaning],
+    drawn: Sequence[tuple[Node, Meaning]],
     batch: Batch,
     enter: Callable[[Tensor], Tensor],
     leave: Callable[[Tensor], Tensor],
@@ -237,12 +252,15 @@ def _do(
     """Does meanings to a batch and to all that belongs to it, in place; one upload serves all."""
     alone: list[Alone] = []
     moves: list[Warp | Flow] = []
-    for meaning in meanings:
+    for _, meaning in drawn:
         assert not isinstance(meaning, Foreign | Mix)
         alone.append(meaning)
         if isinstance(meaning, Warp | Flow):
             moves.append(meaning)
-    batch.images, batch.masks = batched.render_all(alone, batch.images, batch.masks, enter, leave)
+    names = [str(node) for node, _ in drawn]
+    batch.images, batch.masks = batched.render_all(
+        alone, batch.images, batch.masks, enter, leave, names
+    )
     for meaning in moves:
         for row, each in enumerate(batch.boxes or ()):
             assert batch.boxes is not None

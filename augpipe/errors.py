@@ -110,3 +110,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns "did you mean 'x'?" for the nearest known words, or ""."""
     near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
     return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def first_sentence(error: BaseException) -> str:
+    """Returns the beginning of what a library says went wrong."""
+    lines = str(error).strip().splitlines() or ["not available"]
+    return lines[0].split(". ")[0][:160]

@@ -190,12 +190,19 @@ class Pipeline:
         return BatchSection(self.recipe, self.batch_nodes, self._classes)
 
     def _learn(self, base: Any) -> None:
-        """Notes how many classes a dataset has."""
+        """Notes how many classes a dataset has.
+
+        Raises:
+            UsageError: The recipe says that there are fewer.
+        """
         classes = getattr(base, "classes", None)
-        if isinstance(classes, Sequence) and not isinstance(classes, str):
-            self._classes = len(classes)
-            if "batch" in vars(self) and self.recipe.classes is None:
-                self.batch.classes = self._classes
+        if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes:
+            return
+        said = self.recipe.classes
+        if said is not None and said < len(classes):
+            raise UsageError(f"the recipe says classes: {said}, the dataset has {len(classes)}")
+        self._classes = len(classes)
+        vars(self).pop("batch", None)  # what was handed out keeps the number it had
 
     def explain(self, size: tuple[int, int] | None = None) -> Explanation:
         """Returns the plan in words: `print(pipe.explain(size=(375, 500)))`.
@@ -211,12 +218,22 @@ class Pipeline:
         """Wraps any map-style dataset for a plain DataLoader; see `AugmentedDataset`.
 
         Its items have the sample section behind them; the batch section is for the batches
-        that a DataLoader makes of them: `pipe.batch(images, targets, index=..., epoch=...)`.
+        that a DataLoader makes of them, `pipe.batch(images, targets, index=..., epoch=...)`: so
+        where there is one, images come as tensors (C, H, W).
+
+        Args:
+            base: The dataset.
+            options: See `AugmentedDataset`; `names`, see `apply`; and `with_index=True` adds
+                the index to each item, (image, target, index), to key the batch section by.
         """
-        from augpipe.data.dataset import AugmentedDataset
+        from augpipe.data.dataset import AugmentedDataset, Collatable
 
         self._learn(base)
-        return AugmentedDataset(base, self._applier(options), **options)
+        with_index = options.pop("with_index", False)
+        apply = self._applier(options)
+        if self.recipe.batch or with_index:
+            apply = Collatable(apply, with_index)
+        return AugmentedDataset(base, apply, **options)
 
     def loader(self, source: Any, **options: Any) -> Loader:
         """Loads a dataset or a folder in threads, ready to train on; see `Loader`.
@@ -226,9 +243,9 @@ class Pipeline:
         from augpipe.data.loader import Loader
 
         apply, seed = self._applier(options), self.recipe.seed
-        finish = self.batch if self.recipe.batch else None
-        loader = Loader(source, apply, seed=seed, finish=finish, **options)
+        loader = Loader(source, apply, seed=seed, **options)
         self._learn(loader.base)
+        loader.finish = self.batch if self.recipe.batch else None
         return loader
 
     def _applier(self, options: dict[str, Any]) -> Any:

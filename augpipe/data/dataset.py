@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import numpy as np
 import numpy.random  # noqa: TID251
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from augpipe.data.decode import decode
@@ -283,3 +286,45 @@ def _named(index: int, error: Exception) -> DataError:
             named = DataError(f"sample {index}", f"{type(error).__name__}: {error}")
     named.__cause__ = error
     return named
+
+
+def image_tensor(index: int, image: Any) -> Tensor:
+    """Returns a (C, H, W) tensor of the image's own dtype."""
+    if isinstance(image, Tensor):
+        tensor = image.as_subclass(Tensor)
+        return tensor if tensor.ndim == 3 else tensor[None]
+    if not isinstance(image, np.ndarray | Image.Image):
+        raise UsageError(f"sample {index}: {type(image).__name__} is not an image")
+    pixels = np.asarray(image)
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+
+
+@dataclass(frozen=True, slots=True)
+class Collatable:
+    """What to do to items, so that torch's `default_collate` makes batches of them.
+
+    Args:
+        apply: What to do to them first.
+        with_index: Whether to add the index that an item is keyed by, as its last element.
+    """
+
+    apply: Apply
+    with_index: bool = False
+
+    def __call__(self, items: Sequence[Any], indices: Sequence[int], epoch: int) -> list[Any]:
+        """Returns the items with their images as tensors (C, H, W)."""
+        done = self.apply(items, indices, epoch)
+        return [self._one(item, index) for item, index in zip(done, indices, strict=True)]
+
+    def _one(self, item: Any, index: int) -> Any:
+        if isinstance(item, Mapping):
+            out = dict(item)
+            if "image" in out:
+                out["image"] = image_tensor(index, out["image"])
+            return out | {"index": index} if self.with_index else out
+        if not isinstance(item, tuple | list):
+            image = image_tensor(index, item)
+            return (image, index) if self.with_index else image
+        parts = [image_tensor(index, item[0]), *item[1:]]
+        return (*parts, index) if self.with_index else tuple(parts)

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -27,11 +26,12 @@ from augpipe.data.dataset import (
     check_epoch,
     check_map_style,
     distinct_keys,
+    image_tensor,
     load,
     positions,
 )
 from augpipe.data.threads import Stopped, ordered
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.rng import Draws
 
 Finish = Callable[..., tuple[Tensor, Any]]
@@ -70,6 +70,8 @@ class Loader:
         sampler: Gives the epoch's indices, and has a length; its `set_epoch` is called, if it
             has one. A resumed epoch needs the same indices from it again.
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
+
+    Attributes:
         finish: What to do to each batch on its device: takes images, targets, `index` (what
             each sample is keyed by) and `epoch`.
 
@@ -93,7 +95,6 @@ class Loader:
         on_error: Literal["raise", "skip"] = "raise",
         sampler: Iterable[int] | None = None,
         split: str | None = None,
-        finish: Finish | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise UsageError(f"batch_size {batch_size} (1 or more), workers {workers} (0 or more)")
@@ -110,7 +111,7 @@ class Loader:
         self.batch_size = batch_size
         self.skipped: list[DataError] = []
         self._apply = apply
-        self._finish = finish
+        self.finish: Finish | None = None
         self._seed = seed
         self._workers = workers
         self._device = _usable(device)
@@ -215,8 +216,8 @@ class Loader:
                     images = images.to(self._device)
                     if isinstance(targets, Tensor):
                         targets = targets.to(self._device)
-                    if self._finish is not None:
-                        images, targets = self._finish(images, targets, index=index, epoch=epoch)
+                    if self.finish is not None:
+                        images, targets = self.finish(images, targets, index=index, epoch=epoch)
                     yield images, targets
         if self.skipped and not yielded:
             raise DataError("no sample could be loaded; the first", str(self.skipped[0]))
@@ -259,14 +260,15 @@ def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
                 f"sample {index} is no (image, target) but {type(item).__name__}: pipe.loader "
                 "takes pairs only; use pipe.dataset and a DataLoader"
             )
-        images.append(_image_tensor(index, item[0]))
+        images.append(image_tensor(index, item[0]))
         targets.append(item[1])
         if images[-1].shape != images[0].shape:
             raise DataError(
                 f"sample {index}",
                 f"the image is {_size(images[-1])}, that of sample {samples[0][0]} is "
-                f"{_size(images[0])}: a batch needs one size, so end the recipe's geometry with "
-                "resize, random_resized_crop or center_crop (and one number of channels)",
+                f"{_size(images[0])}: a batch needs one size, so end the geometry under "
+                "'sample:' with resize, random_resized_crop or center_crop (and one number of "
+                "channels)",
             )
     batch = torch.stack(images)
     if not all(isinstance(each, _NUMERIC) for each in targets):
@@ -275,18 +277,6 @@ def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
         return batch, default_collate(targets)
     except (RuntimeError, TypeError):  # different shapes, or no numbers in them
         return batch, targets
-
-
-def _image_tensor(index: int, image: Any) -> Tensor:
-    """Returns a (C, H, W) tensor of the image's own dtype."""
-    if isinstance(image, Tensor):
-        tensor = image.as_subclass(Tensor)
-        return tensor if tensor.ndim == 3 else tensor[None]
-    if not isinstance(image, np.ndarray | Image.Image):
-        raise UsageError(f"sample {index}: {type(image).__name__} is not an image")
-    pixels = np.asarray(image)
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -299,8 +289,8 @@ def _usable(device: str | torch.device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-        first = (str(error).strip().splitlines() or ["not available"])[0]
-        raise UsageError(f"device {str(device)!r} cannot be used: {first}") from error
+        words = first_sentence(error)
+        raise UsageError(f"device {str(device)!r} cannot be used: {words}") from error
     return found
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from augpipe.errors import DataError
 from augpipe.kinds.convert import box_layout, from_xyxy, rows_of, table, table_like, to_xyxy
+from augpipe.kinds.images import image_batch
 from augpipe.targets import Batch, Boxes, Keypoints, Points, finish, outline
 from augpipe.types import Floats, Ints
 
@@ -26,7 +27,6 @@ _ROLES = {
     "bboxes": "boxes",
     "keypoints": "keypoints",
 }
-_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _Form = Callable[[Batch, Sequence[tuple[Floats, Ints]]], Any]
 
 
@@ -61,21 +61,24 @@ class Opened:
 def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
     """Takes a batch apart.
 
-    - `images`: a tensor (B, C, H, W), uint8 or floats in 0..1.
+    - `images`: a tensor (B, C, H, W), uint8 or floats in 0..1; or a list of (C, H, W) of one size.
     - `targets`: None; a tensor of classes (B,), of one-hot, soft or multi-label rows (B, K), or
-      of masks (B, H, W); a dict; or a list of B dicts, as detection models take them.
+      of masks (B, H, W); a dict; or a list of B dicts, as detection models take them. Anything
+      else passes through, unless images are mixed.
     - In a dict: `label` or `labels` as above; `mask` (B, H, W); `masks` (B, N, H, W), or a list
-      of (N, H, W), one an object where there are boxes; `boxes` or `bboxes`, a list of (N, 4),
-      x0, y0, x1, y1 in pixels; `keypoints`, a list of (N, 2), (N, 3) or (N, K, 2 or 3) pixel
-      positions. In a list of dicts the same, one image's in each.
+      of (N, H, W), one an object where there are as many boxes; `boxes` or `bboxes`, a list of
+      (N, 4) or a tensor (B, N, 4), x0, y0, x1, y1 in pixels; `keypoints`,
+      a list of (N, 2), (N, 3) or (N, K, 2 or 3) pixel positions. In a list of dicts the same,
+      one image's in each.
     - What has a row a box goes with the boxes: `labels`, `scores`, `area`, `iscrowd`, `ids`,
-      `difficult` and every key that begins with `box_`; anything else passes through.
+      `difficult` and every key that begins with `box_`; `area` is not computed anew. Tensors
+      (B, N, ...) come back as lists where images keep different boxes.
     - Where ops mix images, `box_weights` is added: the share of each box that is seen.
 
     Raises:
         DataError: If something cannot be used, by its place.
     """
-    checked = _checked(images)
+    checked = image_batch(images)
     reader = _Reader(Batch(checked), mixes)
     if isinstance(targets, list | tuple) and all(isinstance(each, Mapping) for each in targets):
         reader.same_count("targets", targets)
@@ -93,37 +96,15 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
         return Opened(reader.batch, rows)
     if isinstance(targets, Mapping):
         return Opened(reader.batch, reader.columns(targets))
-    if targets is None:
-        return Opened(reader.batch, lambda batch, finished: None)
     if isinstance(targets, Tensor):
         role = "mask" if targets.ndim == 3 else "masks" if targets.ndim == 4 else "labels"
         return Opened(reader.batch, reader.column(role, targets, "targets", None))
+    if targets is None or not mixes:
+        return Opened(reader.batch, lambda batch, finished: targets)
     raise DataError(
-        "targets", f"{type(targets).__name__} is no tensor, no dict and no list of dicts"
+        "targets",
+        f"{type(targets).__name__} cannot be mixed: give a tensor, a dict or a list of dicts",
     )
-
-
-def _checked(images: Any) -> Tensor:
-    """Returns the images of a batch.
-
-    Raises:
-        DataError: They are no batch of images.
-    """
-    if isinstance(images, list | tuple):
-        sizes = sorted({tuple(getattr(each, "shape", ())) for each in images})
-        ragged = f", and these differ: {', '.join(map(str, sizes))}" if len(sizes) > 1 else ""
-        raise DataError(
-            "images", f"a batch is one tensor (B, C, H, W), of images of one size{ragged}"
-        )
-    if not isinstance(images, Tensor) or images.ndim != 4:
-        have = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
-        raise DataError("images", f"expected a tensor (B, C, H, W), got {have}")
-    if images.is_nested or images.dtype not in _DTYPES:
-        what = "a nested tensor" if images.is_nested else str(images.dtype)
-        raise DataError("images", f"expected uint8, or floats in 0..1, got {what}")
-    if not all(images.shape[1:]):
-        raise DataError("images", f"empty images: shape {tuple(images.shape)}")
-    return images.as_subclass(Tensor)
 
 
 @dataclass(slots=True)
@@ -143,6 +124,8 @@ class _Reader:
         if len(owners) > 1:
             raise DataError(owners[1], "a second set of boxes beside the first")
         owner = owners[0] if owners else None
+        if owner and isinstance(targets[owner], Tensor):
+            return self.unstacked(targets, owner)
         order = sorted(targets, key=lambda key: key != owner)  # others may hang on the boxes
         forms = {
             key: self.column(self.role(key, targets[key], owner), targets[key], key, owner)
@@ -160,6 +143,30 @@ class _Reader:
             return rebuilt | out
 
         return form
+
+    def unstacked(self, targets: Mapping[str, Any], owner: str) -> Callable[..., dict[str, Any]]:
+        """Reads targets whose boxes are one tensor (B, N, 4), and what has a row a box too."""
+        shape = targets[owner].shape
+        if len(shape) != 3 or shape[2] != 4:
+            raise DataError(owner, f"boxes of shape {tuple(shape)}: expected (B, N, 4)")
+
+        def tied(key: str, value: Any) -> bool:
+            many = isinstance(value, Tensor) and value.shape[:2] == shape[:2]
+            soft = _ROLES.get(key) == "labels" and many and value.dtype.is_floating_point
+            known = key in (owner, "masks", "keypoints", *_FIELDS) or key.startswith("box_")
+            return many and known and not soft
+
+        keys = [key for key, value in targets.items() if tied(key, value)]
+        apart = {k: list(v) if k in keys else v for k, v in targets.items()}
+        form = self.columns(apart)
+
+        def stacked(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> dict[str, Any]:
+            out = form(batch, finished)
+            if len({len(kept) for _, kept in finished}) == 1:
+                out |= {key: torch.stack(out[key]) for key in keys}
+            return out
+
+        return stacked
 
     def role(self, key: str, value: Any, owner: str | None) -> str:
         """Says what a value is for."""
@@ -188,29 +195,33 @@ class _Reader:
 
     def labels(self, value: Any, where: str) -> _Form:
         lists = isinstance(value, list | tuple)
-        if lists:  # one a dict
-            value = self.stacked([torch.as_tensor(each) for each in value], where)
-        if not isinstance(value, Tensor) or value.ndim not in (1, 2):
-            have = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise DataError(where, f"expected classes (B,) or rows (B, K), got {have}")
-        if self.batch.labels is not None:
-            raise DataError(where, "a second set of class labels beside the first")
-        self.same_count(where, value)
-        whole = not value.dtype.is_floating_point
-        if whole == (value.ndim == 2) and not (whole and value.dtype != torch.bool):
+        try:
+            own = self.stacked([torch.as_tensor(each) for each in value], where) if lists else value
+        except (TypeError, ValueError, RuntimeError):  # names, for instance
+            own = value
+        if not (isinstance(own, Tensor) and _is_labels(own)):
+            if not self.mixes:
+                return lambda batch, finished: value
+            have = (
+                f"{own.dtype} {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
+            )
             raise DataError(
                 where,
-                f"{value.dtype} of shape {tuple(value.shape)}: classes are whole numbers "
-                "(B,), soft and multi-label rows are floats (B, K)",
+                f"{have} cannot be mixed: classes are whole numbers (B,), soft and multi-label "
+                "rows are floats or booleans (B, K)",
             )
-        rows = self.beside(value, where)
+        if self.batch.labels is not None:
+            raise DataError(where, "a second set of class labels beside the first")
+        self.same_count(where, own)
+        rows, dtype = self.beside(own, where), own.dtype
         self.batch.labels = rows.to(torch.int64) if rows.ndim == 1 else rows.to(torch.float32)
-        dtype = value.dtype
 
         def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            if not self.mixes:
+                return value
             labels = batch.labels
             assert labels is not None
-            out = labels.to(dtype) if labels.ndim == value.ndim and not self.mixes else labels
+            out = labels.to(dtype) if dtype.is_floating_point else labels
             return list(out) if lists else out
 
         return form
@@ -239,8 +250,14 @@ class _Reader:
         return torch.stack(list(value)) if value else self.batch.images.new_zeros(0)
 
     def masks(self, value: Any, where: str, owner: str | None) -> _Form:
-        if isinstance(value, Tensor) and value.ndim == 4 and self.one_a_box(value):
-            return self.of_boxes(value, where)
+        if isinstance(value, Tensor) and value.ndim == 4 and owner and self.as_many(value):
+            apart = self.masks(list(value), where, owner)
+
+            def stacked(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+                out = apart(batch, finished)
+                return torch.stack(out) if len({len(each) for each in out}) == 1 else out
+
+            return stacked
         if not isinstance(value, list | tuple):
             self.add_masks(value, where)
             return lambda batch, finished: batch.masks[where]
@@ -274,20 +291,9 @@ class _Reader:
 
         return form
 
-    def one_a_box(self, masks: Tensor) -> bool:
-        """Tells whether every image has as many boxes as a tensor has masks for each."""
-        boxes = self.batch.boxes
-        return bool(boxes) and all(len(each.outlines) == masks.shape[1] for each in boxes or ())
-
-    def of_boxes(self, masks: Tensor, where: str) -> _Form:
-        """Reads masks (B, N, H, W), one a box: a list again where images keep different ones."""
-        apart = self.masks(list(masks), where, "boxes")
-
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-            out = apart(batch, finished)
-            return torch.stack(out) if len({len(each) for each in out}) == 1 else out
-
-        return form
+    def as_many(self, masks: Tensor) -> bool:
+        """Tells whether every image has as many boxes as it has masks."""
+        return all(len(each.outlines) == masks.shape[1] for each in self.batch.boxes or ())
 
     def add_masks(self, masks: Any, where: str) -> None:
         images = self.batch.images
@@ -365,6 +371,14 @@ class _Reader:
             return _as(value, out)
 
         return form
+
+
+def _is_labels(value: Tensor) -> bool:
+    """Tells whether a tensor holds classes (B,), or rows (B, K) of shares or of booleans."""
+    whole = not value.dtype.is_floating_point and not value.dtype.is_complex
+    return (value.ndim == 1 and whole and value.dtype != torch.bool) or (
+        value.ndim == 2 and (not whole or value.dtype == torch.bool)
+    )
 
 
 def _gathered(value: Sequence[Any], batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:

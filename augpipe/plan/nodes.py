@@ -73,6 +73,10 @@ class Node:
     lattice: bool = False
     reasons: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """Names its ops."""
+        return " + ".join(dict.fromkeys(step.key for step in self.steps))
+
 
 def steps(ops: Sequence[Op], counter: Counter[str]) -> tuple[Step, ...]:
     """Lays ops out as steps; a combinator's ops stand once a slot, gated.
@@ -130,6 +134,13 @@ def segments(nodes: Sequence[Node]) -> tuple[tuple[tuple[Node, ...], Node | None
 def realise(
     nodes: Sequence[Node], draws: Draws, frame: Frame, sparse: bool = False
 ) -> list[Meaning]:
+    """Returns what each node means for n images; see `realised`."""
+    return [meaning for _, meaning in realised(nodes, draws, frame, sparse)]
+
+
+def realised(
+    nodes: Sequence[Node], draws: Draws, frame: Frame, sparse: bool = False
+) -> list[tuple[Node, Meaning]]:
     """Draws every op's parameters for n images and composes each node's meaning.
 
     Where the draws keep a trace, it gets for each op the parameters of the walk in which it
@@ -146,7 +157,7 @@ def realise(
         DataError: An op acts on an image that it cannot take.
     """
     chosen: dict[str, Bools] = {}
-    out: list[Meaning] = []
+    out: list[tuple[Node, Meaning]] = []
     for each in nodes:
         whole: Meaning | None = None
         for step in each.steps:
@@ -166,7 +177,7 @@ def realise(
             continue
         if isinstance(whole, Warp) and whole.sampling != each.sampling:
             whole = replace(whole, sampling=each.sampling)
-        out.append(whole)
+        out.append((each, whole))
     return out
 
 

@@ -31,6 +31,10 @@ def build_preview(
 ) -> tuple[Preview, tuple[DataError, ...]]:
     """Runs a recipe on a few images.
 
+    Where the recipe mixes images, those of one epoch are the batch that is mixed; where they
+    leave the sample section with different sizes, the batch section is not shown. Kornia's ops
+    get batches of one. Whatever else the batch section has is done to each image by itself.
+
     Args:
         recipe: What to do.
         listing: The images to choose from.
@@ -55,8 +59,9 @@ def build_preview(
         last = f"{2**32 - variants} with {plural(variants, 'variant')}"
         raise UsageError(f"epoch is {epoch}: it goes from 0 to {last}")
     known = annotations or Annotations()
-    alone, left_out = recipe.one_by_one()
-    seen = alone.model_copy(update={"sample": tuple(op for op in alone.sample if not op.last)})
+    alone, needy = recipe.one_by_one()
+    seen = _unended(recipe if needy else alone)
+    mixing = [s.key for n in Pipeline(seen).batch_nodes if n.kind is Mix for s in n.steps]
     stories: list[Story] = []
     errors: list[DataError] = []
     for index, source in _spread(listing, known, samples):
@@ -66,6 +71,8 @@ def build_preview(
             story = tell(
                 seen, source, index, variants=variants, epoch=epoch, annotations=annotations
             )
+            if needy and not mixing:
+                (story,) = _finish(seen, source, [story], epoch)
         except DataError as error:
             errors.append(error)
         except AugpipeError:

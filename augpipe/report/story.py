@@ -10,6 +10,7 @@ import numpy as np
 from augpipe.data.decode import decode
 from augpipe.data.folder import Source
 from augpipe.errors import AugpipeError, DataError
+from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import Step, steps
 from augpipe.recipe import Recipe
@@ -49,12 +50,14 @@ class Story:
         index: Its index there: the key of its draws.
         variants: The original and what the recipe makes of it, epoch after epoch.
         steps: The first variant, built up one op at a time.
+        label: Its class, where it has one.
     """
 
     name: str
     index: int
     variants: tuple[Picture, ...]
     steps: tuple[Picture, ...]
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Preview:
         names: The names of the classes of boxes and masks.
         plan: The recipe's plan in words.
         recipe: The recipe as YAML.
+        missing: What of the recipe is not shown, and why: those of the facts.
     """
 
     title: str
@@ -76,6 +80,7 @@ class Preview:
     names: dict[int, str]
     plan: str
     recipe: str
+    missing: tuple[str, ...] = ()
 
 
 def tell(
@@ -87,7 +92,7 @@ def tell(
     epoch: int = 0,
     annotations: Annotations | None = None,
 ) -> Story:
-    """Makes the pictures of one image.
+    """Makes the pictures of one image, by the sample section.
 
     Args:
         recipe: What to do, without an op that ends in numbers.
@@ -115,14 +120,14 @@ def tell(
         if source.relative in str(error) or str(source.path) in str(error):
             raise
         raise DataError(source.path, str(error)) from error
-    return Story(source.relative, index, (original, *epochs), tuple(built))
+    return Story(source.relative, index, (original, *epochs), tuple(built), source.label)
 
 
 def _made(pipe: Pipeline, start: Picture, index: int, epoch: int, title: str) -> Picture:
     """Runs a pipeline on a picture and what belongs to it."""
     if start.marks is None:
         image = pipe(start.image, index=index, epoch=epoch)
-        return Picture(title, _resized(start.image, image), image)
+        return Picture(title, resized(start.image, image), image)
     item = {
         "image": start.image,
         "boxes": start.marks.boxes,
@@ -134,7 +139,7 @@ def _made(pipe: Pipeline, start: Picture, index: int, epoch: int, title: str) ->
     out = pipe(item, index=index, epoch=epoch)
     labels = tuple(int(label) for label in out["labels"])
     marks = Marks(out["boxes"], labels, out["keypoints"], out.get("mask"))
-    return Picture(title, _resized(start.image, out["image"]), out["image"], marks)
+    return Picture(title, resized(start.image, out["image"]), out["image"], marks)
 
 
 def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Picture]:
@@ -152,28 +157,41 @@ def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Pi
         prefix = Pipeline(recipe.model_copy(update={"sample": recipe.sample[: i + 1]}))
         made = _made(prefix, original, index, epoch, f"{i + 1}  {op.name()}")
         if np.array_equal(made.image, before.image):
-            chance = f" (p {op.p:g})" if op.p < 1 else ""
-            made = replace(made, notes=(f"no change{chance}",), idle=True)
+            made = no_change(made, op)
         else:
-            drawn = [_drawn(step, trace, named=bool(step.gates)) for step in acting]
-            notes = (*(note for note in drawn if note), *_resized(before.image, made.image))
+            drawn = [drawn_words(step, trace, named=bool(step.gates)) for step in acting]
+            notes = (*(note for note in drawn if note), *resized(before.image, made.image))
             made = replace(made, notes=notes)
         out.append(made)
         before = made
     return out
 
 
-def _drawn(step: Step, trace: Trace, named: bool) -> str:
-    """Words the numbers that were drawn for a step: "angle -7.3", "box 34 12 200 180"."""
-    one = {name: values[0] for name, values in trace.get(step.key, {}).items()}
+def no_change(picture: Picture, op: Op) -> Picture:
+    """Returns the picture that an op left as it was, saying so."""
+    chance = f" (p {op.p:g})" if op.p < 1 else ""
+    return replace(picture, notes=(f"no change{chance}",), idle=True)
+
+
+def drawn_words(step: Step, trace: Trace, named: bool, row: int = 0) -> str:
+    """Words the numbers that were drawn for a step: "angle -7.3", "box 34 12 200 180".
+
+    Args:
+        step: The step.
+        trace: What was drawn.
+        named: Whether the step's name stands before them.
+        row: Of which image.
+    """
+    one = {name: values[row] for name, values in trace.get(step.key, {}).items()}
     if (told := step.op.tell(one)) is not None:
         return told
     numbers = [
-        f"{name.replace('_', ' ')} {' '.join(map(_number, values[0].flat))}"
-        for name, values in trace.get(step.key, {}).items()
-        if values.dtype.kind in "if"
-        and 0 < values[0].size <= _MOST_NUMBERS
-        and (values.ndim > 1 or values[0] != 0)
+        f"{name.replace('_', ' ')} {' '.join(map(_number, value.flat))}"
+        for name, value in one.items()
+        if value.dtype.kind in "if"
+        and 0 < value.size <= _MOST_NUMBERS
+        and (value.ndim > 0 or value != 0)
+        and name != "partner"  # an index, which says little
     ]
     words = ", ".join(numbers)
     return f"{step.op.name()}: {words}".removesuffix(": ") if named else words
@@ -183,7 +201,7 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _resized(before: Array, after: Array) -> tuple[str, ...]:
+def resized(before: Array, after: Array) -> tuple[str, ...]:
     """Words the size where it is another than before."""
     return () if before.shape[:2] == after.shape[:2] else (_size(after),)
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.datasets import ImageFolder
 
 import augpipe
 from augpipe.batch import BatchSection
@@ -257,13 +259,32 @@ def test_boxes_of_torchvision_keep_their_format() -> None:
         ),
         (torch.zeros(3, 8, 8), r"\(B, C, H, W\), got shape \(3, 8, 8\)"),
         (np.zeros((2, 3, 8, 8)), "expected a tensor"),
+        ((torch.zeros(2, 3, 8, 8), torch.zeros(2)), r"write pipe.batch\(images, targets\)"),
+        ({"image": torch.zeros(2, 3, 8, 8)}, "batch.pop"),
+        (torch.zeros(2, 30, 40, 3), "channels come second"),
+        (torch.zeros(2, 3, 0, 8), "empty images"),
+        (torch.zeros(2, 0, 8, 8), "empty images"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "got torch.int64"),
         (torch.full((2, 3, 8, 8), 1.5), "must lie in 0..1, here are 1.5 to 1.5"),
         (torch.full((2, 3, 8, 8), -0.5), "must lie in 0..1"),
-        (torch.full((2, 3, 8, 8), torch.nan), "must lie in 0..1"),
+        (torch.full((2, 3, 8, 8), torch.nan), "here is NaN"),
         (torch.zeros(2, 2, 8, 8), r"color_jitter#0: needs grey or RGB; the image has 2 channels"),
     ],
-    ids=["ragged", "no batch", "array", "int64", "above", "below", "nan", "channels"],
+    ids=[
+        "ragged",
+        "no batch",
+        "array",
+        "pair",
+        "dict",
+        "last",
+        "rows",
+        "channel",
+        "int64",
+        "above",
+        "below",
+        "nan",
+        "channels",
+    ],
 )
 def test_images_that_are_none(images: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -275,22 +296,106 @@ def test_images_that_are_none(images: Any, message: str) -> None:
     [
         (torch.zeros(5, dtype=torch.int64), "targets: has 5 items for 6 images"),
         (torch.zeros(6, 3, 3), r"targets: masks of \(6, 1, 3, 3\) for images of \(6, 3, 48, 64\)"),
-        ("cat", "targets: str is no tensor"),
         ({"boxes": [[[0, 0, 1, 1]]]}, "boxes: has 1 items"),
         ({"boxes": [[[5, 0, 1, 1]]] * 6}, r"boxes\[0\]\[0\]: x1 < x0"),
         ({"masks": [torch.zeros(1, 4, 4)] * 6}, r"masks\[0\]: expected masks \(N, 48, 64\)"),
         ([{"boxes": []}] * 5 + [{}], r"targets\[5\]: needs the keys"),
-        (torch.zeros(6, dtype=torch.float32), "classes are whole numbers"),
     ],
-    ids=["count", "mask size", "string", "boxes", "box order", "masks", "keys", "float classes"],
+    ids=["count", "mask size", "boxes", "box order", "masks", "keys"],
 )
 def test_targets_that_are_none(given: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         section(*WORK)(photos(), given, index=range(6))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("cat", "targets: str cannot be mixed"),
+        (torch.zeros(6), r"targets: torch.float32 \(6,\) cannot be mixed"),
+        ({"label": ["a"] * 6}, "label: list cannot be mixed"),
+        (torch.zeros(6, 1), "rows of 1 numbers for 4 classes"),
+        (torch.full((6,), 4), "classes are 0 to 3, here are 4 to 4"),
+        (torch.full((6,), -1), "-1 stands for no class"),
+        (torch.full((6, 4), 1.5), "shares from 0 to 1"),
+    ],
+    ids=["string", "floats", "names", "width", "above", "none", "shares"],
+)
+def test_labels_that_cannot_be_mixed(given: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        section("mixup", classes=4)(photos(), given, index=range(6))
+
+
+def test_what_is_not_mixed_passes_through() -> None:
+    """Whatever a DataLoader makes of targets: the recipe has no say over it."""
+    flip = section("horizontal_flip")
+    for given in ("cat", torch.zeros(6), ["a"] * 6, (torch.zeros(6), 3), torch.zeros(6, 2) > 0):
+        assert flip(photos(), given, index=range(6))[1] is given
+    rows = {"label": torch.zeros(6), "name": ["a"] * 6}
+    assert flip(photos(), rows, index=range(6))[1] == rows
+
+
+def test_booleans_are_multi_label_rows() -> None:
+    rows = torch.eye(6, dtype=torch.bool)
+    _, out = section("mixup")(photos(), rows, index=range(6))
+    assert out.dtype == torch.float32 and torch.allclose(out.sum(1), torch.ones(6))
+
+
+def test_a_list_of_images_of_one_size_is_a_batch() -> None:
+    want = section(*WORK)(photos(), index=range(6))
+    assert torch.equal(section(*WORK)(list(photos()), index=range(6)), want)
+
+
+def test_tensors_of_boxes_keep_what_hangs_on_them() -> None:
+    """As default_collate makes them where images have equally many boxes."""
+    boxes = torch.tensor([[[2.0, 2, 20, 20], [40, 20, 60, 44]]] * 6)
+    given = {"boxes": boxes, "labels": torch.arange(12).view(6, 2), "area": torch.ones(6, 2),
+             "masks": torch.ones(6, 2, 48, 64, dtype=torch.uint8)}  # fmt: skip
+    apart = {key: list(value) for key, value in given.items()}
+    for item in ({"center_crop": [40, 30]}, {"center_crop": [40, 40]}):
+        _, out = section(item)(photos(), given, index=range(6))
+        _, want = section(item)(photos(), apart, index=range(6))
+        for key, value in want.items():
+            assert all(map(torch.equal, out[key], value)), key
+        assert len(out["boxes"][0]) == len(out["labels"][0]) == len(out["masks"][0])
+    cut = section({"cutmix": {"mode": "element"}})
+    _, out = cut(photos(), {k: given[k] for k in ("boxes", "labels", "masks")}, index=range(6))
+    assert [*map(len, out["boxes"])] == [*map(len, out["labels"])] == [*map(len, out["masks"])]
+
+
+def test_no_images_have_the_size_and_the_dtype_of_some() -> None:
+    resize = section({"resize": [8, 10]}, {"normalize": "imagenet"})
+    some, none = (resize(photos()[:n], index=range(n)) for n in (1, 0))
+    assert none.shape == (0, *some.shape[1:]) and none.dtype == some.dtype
+    floats = resize((photos() / 255.0).half()[:0], index=[])
+    assert floats.dtype == torch.float16
+
+
+def test_no_row_is_lost_where_an_op_cuts_the_gradient() -> None:
+    """Chunks of several images each, of which some carry a gradient and some do not."""
+    images = torch.rand(8, 3, 300, 300, generator=torch.Generator().manual_seed(1))
+    cuts = section({"equalize": {"p": 0.5}})
+    want = cuts(images, index=range(8))
+    out = cuts(images.clone().requires_grad_(), index=range(8))
+    assert torch.equal(out, want) and out.requires_grad
+
+
+def test_nothing_handed_out_shares_memory() -> None:
+    for images in (photos(), photos(64, 200, 200)):
+        for items in ([], [{"horizontal_flip": {"p": 0}}], [{"mixup": {"p": 0}}]):
+            out = section(*items)(images, index=range(len(images)))
+            before = images.clone()
+            out.fill_(7)
+            assert torch.equal(images, before)
+
+
 def test_an_index_is_refused_as_in_a_pipeline() -> None:
-    for index, message in (([-1] * 6, "an index is from 0"), ([0] * 5, "5 indices for 6")):
+    for index, message in (
+        ([-1] * 6, "an index is from 0"),
+        ([0] * 5, "5 indices for 6"),
+        (3, "one whole number for each"),
+        ([0.5] * 6, "one whole number for each"),
+    ):
         with pytest.raises(UsageError, match=message):
             section(*WORK)(photos(), index=index)
     with pytest.raises(UsageError, match="an epoch is from 0"):
@@ -298,14 +403,19 @@ def test_an_index_is_refused_as_in_a_pipeline() -> None:
 
 
 def test_images_that_would_leave_with_different_sizes() -> None:
-    with pytest.raises(DataError, match=r"different sizes, .*resize first"):
-        section({"rotate90": {"times": [0, 3]}})(photos(), index=range(6))
+    with pytest.raises(DataError, match=r"^horizontal_flip#0 \+ rotate90#0: .*resize first"):
+        section("horizontal_flip", {"rotate90": {"times": [0, 3]}})(photos(), index=range(6))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="device 'cuda' cannot be used"):
         section(*WORK).to("cuda")
+
+
+def test_errors_name_the_op() -> None:
+    with pytest.raises(DataError, match=r"^normalize#0: the image has 1 channel, "):
+        section("equalize", {"normalize": "imagenet"})(photos()[:, :1], index=range(6))
 
 
 def test_the_loader_does_the_batch_section() -> None:
@@ -319,6 +429,31 @@ def test_the_loader_does_the_batch_section() -> None:
     for (a, x), (b, y) in zip(*pairs, strict=True):
         assert torch.equal(x, y) and (a - b).abs().max() <= 1.01 / 255
     assert late.batch.classes == 10
+
+
+def test_a_plain_data_loader_and_the_index() -> None:
+    """ImageFolder, default_collate, then the batch section keyed by what the items say."""
+    recipe = {"version": 1, "seed": 3, "sample": ["brightness"], "batch": ["horizontal_flip"]}
+    pipe = augpipe.load(recipe)
+    base = ImageFolder(SAMPLES / "garments")
+    loader = DataLoader(pipe.dataset(base, with_index=True), batch_size=40)
+    plain = pipe.loader(SAMPLES / "garments", batch_size=40, shuffle=False)
+    for (x, y, index), (images, targets) in zip(loader, plain, strict=True):
+        assert torch.equal(pipe.batch(x, y, index=index)[0], images)
+        assert torch.equal(y, targets)
+    assert pipe.batch.classes == 10
+
+
+def test_each_loader_has_the_classes_of_its_own_dataset() -> None:
+    class Few(list[Any]):
+        classes = ("a", "b", "c")
+
+    few = Few([(photos(1)[0], k % 3) for k in range(6)])
+    pipe = augpipe.load({"version": 1, "batch": ["mixup"]})
+    first, second = pipe.loader(few), pipe.loader(SAMPLES / "garments")
+    assert next(iter(first))[1].shape[1] == 3 and next(iter(second))[1].shape[1] == 10
+    with pytest.raises(UsageError, match="classes: 2, the dataset has 3"):
+        augpipe.load({"version": 1, "batch": ["mixup"], "classes": 2}).loader(few)
 
 
 @pytest.mark.gpu

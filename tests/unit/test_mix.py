@@ -19,6 +19,7 @@ import augpipe
 from augpipe.errors import DataError
 from augpipe.ir import Cloud, Mix
 from augpipe.mixing import mix
+from augpipe.ops import catalogue
 from augpipe.ops import mix as ops
 from augpipe.rng import Trace, normal_field
 from augpipe.targets import Batch
@@ -500,3 +501,9 @@ def test_never_looks_back_from_the_device(op: Any) -> None:
             if pastes:  # boxes alone ask for nothing
                 alone = replace(fake, masks={}, instances={}, boxes=given.boxes)
                 mix(means(op, range(5)), alone)
+
+
+def test_every_op_that_mixes_is_counted() -> None:
+    """A new one joins LAID or THIN, whose label weights are counted in pixels."""
+    known = {type(op) for op in [*LAID, *THIN]}
+    assert known == {cls for cls in catalogue().values() if cls.kind is Mix}

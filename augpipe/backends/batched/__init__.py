@@ -14,6 +14,7 @@ from torch import Tensor
 from augpipe.backends.batched import blend, color, filter, flow, histogram, noise, warp
 from augpipe.backends.batched.pieces import Piece, Shape, run, send
 from augpipe.backends.batched.reading import comparable
+from augpipe.errors import DataError
 from augpipe.ir import (
     Alone,
     Blend,
@@ -78,12 +79,26 @@ def shape_after(meaning: Alone, shape: Shape) -> Shape:
     return replace(shape, height=height, width=width)
 
 
-def lower_all(meanings: Sequence[Alone], shape: Shape) -> list[list[Piece]]:
-    """Makes a sequence of meanings ready."""
+def lower_all(
+    meanings: Sequence[Alone], shape: Shape, names: Sequence[str] = ()
+) -> list[list[Piece]]:
+    """Makes a sequence of meanings ready.
+
+    Args:
+        meanings: Of n images.
+        shape: What is known of the images.
+        names: What errors call each meaning.
+
+    Raises:
+        DataError: The images would leave with different sizes, or cannot be done at all.
+    """
     programs: list[list[Piece]] = []
-    for meaning in meanings:
-        programs += lower(meaning, shape)
-        shape = shape_after(meaning, shape)
+    for k, meaning in enumerate(meanings):
+        try:
+            programs += lower(meaning, shape)
+            shape = shape_after(meaning, shape)
+        except DataError as error:
+            raise DataError(names[k] if names else error.where, error.reason) from error
     return programs
 
 
@@ -98,6 +113,7 @@ def render_all(
     masks: Mapping[str, Tensor],
     enter: Callable[[Tensor], Tensor],
     leave: Callable[[Tensor], Tensor],
+    names: Sequence[str] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Does meanings to a batch and to its masks, all parameters sent in one copy.
 
@@ -107,10 +123,11 @@ def render_all(
         masks: By name, each (n, m, H, W) of any dtype.
         enter: Takes rows of the batch to uint8 or float32 levels.
         leave: Takes what becomes of them to what is handed out.
+        names: What errors call each meaning.
     """
     moves = [meaning for meaning in meanings if isinstance(meaning, Warp | Flow)]
     whole = {name: comparable(each) for name, each in masks.items()}
-    programs = [lower_all(meanings, Shape.of(images))]
+    programs = [lower_all(meanings, Shape.of(images), names)]
     programs += [_lower_masks(moves, Shape.of(each)) for each in whole.values()]
     sent = iter(send([program for group in programs for program in group], images.device))
     own, *others = [[next(sent) for _ in group] for group in programs]

@@ -38,7 +38,8 @@ def one_size(sizes: Ints) -> tuple[int, int]:
     if len(other):
         one, two = (" × ".join(map(str, sizes[k].tolist())) for k in (0, other[0]))
         raise DataError(
-            "batch", f"its images would leave with different sizes, {one} and {two}: resize first"
+            "batch",
+            f"the images would leave with different sizes, {one} and {two}: resize first",
         )
     return height, width
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from augpipe import mixing
 from augpipe.backends import batched
+from augpipe.backends.batched.pieces import layout as layout_of
 from augpipe.data.workers import CallCounter
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
@@ -69,22 +69,13 @@ class BatchSection(nn.Module):
         """Names the ops."""
         return ", ".join(op.name() for op in self.recipe.batch)
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Moves the module, as torch's own.
-
-        Raises:
-            UsageError: The device is not there.
-        """
-        try:
-            return super().to(*args, **kwargs)
-        except (RuntimeError, AssertionError) as error:
-            given = [*args, *kwargs.values()]
-            words = first_sentence(error)
-            raise UsageError(f"device {str(given[0])!r} cannot be used: {words}") from error
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the module; refuses a device that is not there."""
         before = self._device
-        out: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        try:
+            out: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"the device cannot be used: {first_sentence(error)}") from error
         self._moved = self._moved or self._device != before
         return out
 
@@ -121,6 +112,8 @@ class BatchSection(nn.Module):
         Raises:
             DataError: The batch or its targets cannot be used, or an op cannot take them.
         """
+        if not hasattr(epoch, "__index__") or not 0 <= epoch < 2**32:
+            raise UsageError(f"epoch {epoch!r}: an epoch is from 0 to 2**32 - 1")
         if self._moved:
             device = self._device
             images, targets = _moved(images, device), _moved(targets, device)
@@ -138,12 +131,13 @@ class BatchSection(nn.Module):
                 keys = keys_of(index, count)
             except TypeError:
                 raise UsageError("index: needs one whole number for each image") from None
-        if not 0 <= operator.index(epoch) < 2**32:
-            raise UsageError(f"epoch {epoch}: an epoch is from 0 to 2**32 - 1")
         self._check(batch)
         batch.images = batch.images if self.nodes else batch.images.clone()
         if self.nodes:
-            batch = self._run(batch, Draws(seed, keys, epoch).together(self._layout))
+            draws = Draws(seed, keys, epoch).together(self._layout)
+            # Pixels are computed in float32, whatever precision a training step runs in.
+            with torch.autocast(batch.images.device.type, enabled=False):
+                batch = self._run(batch, draws)
         if not count and self.nodes:  # an image that is there shows the size and the dtype
             one = batch.images.new_zeros((1, *opened.batch.images.shape[1:]))
             batch.images = self(one, index=[0])[:0]
@@ -277,7 +271,9 @@ def _foreign(meaning: Foreign, key: str, batch: Batch) -> Batch:
     rows: Ints = np.flatnonzero(meaning.on)
     if not len(rows):
         return batch
-    return meaning.transform.on_batch(batch, rows, meaning.key[rows], key)
+    done: Batch = meaning.transform.on_batch(batch, rows, meaning.key[rows], key)
+    done.images = done.images.contiguous(memory_format=layout_of(batch.images))
+    return done
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -117,7 +117,8 @@ def _check(logits: Tensor, target: Tensor) -> None:
     if target.device.type != "cpu" or not target.numel():
         return
     if whole:
-        known = target[target != _IGNORED]
+        known = target.long()
+        known = known[known != _IGNORED]
         if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < classes:
             low, high = int(known.min()), int(known.max())
             raise DataError("target", f"classes are 0 to {classes - 1}, here are {low} to {high}")

@@ -26,7 +26,8 @@ def import_(
 
     Takes what albumentations' A.save writes, a timm string such as rand-m9-mstd0.5-inc1, and
     what a torchvision Compose prints. What became of each line is told on stderr: exact,
-    changed, foreign (the library itself does it) or dropped. Exit code 1: something was dropped.
+    changed, foreign (the library itself does it) or dropped. Exit code 1: something was dropped;
+    if that was all, no recipe is written.
     """
     from augpipe.data.encode import write_atomic
     from augpipe.importers import import_recipe
@@ -37,12 +38,16 @@ def import_(
         raise UsageError(f"{out}: is already there; --force replaces it")
     text, name = _read(source)
     imported = import_recipe(text, name, str(out) if out else "recipe.yaml")
-    if out is None:
+    nothing = imported.empty and not imported.complete
+    if out is None and not nothing:
         print(imported.recipe_yaml, end="")
-    else:
+    elif out is not None and not nothing:
         write_atomic(out, imported.recipe_yaml.encode())
     for note in imported.notes:
         print(printable(str(note)), file=sys.stderr)
+    if nothing:
+        unwritten = f"{out} is not written" if out else "there is no recipe"
+        print(f"nothing was carried over: {printable(unwritten)}", file=sys.stderr)
     raise typer.Exit(int(not imported.complete))
 
 
@@ -52,10 +57,12 @@ def _read(source: str) -> tuple[str, str]:
     Raises:
         UsageError: There is no such file, or it is not text.
     """
-    from augpipe.importers import looks_known
+    from augpipe.importers import KNOWN, looks_known
 
     if source == "-":
         return _decode(sys.stdin.buffer.read(_BYTES + 1), "standard input"), "standard input"
+    if not source.strip():
+        raise UsageError(f"the argument is empty; {KNOWN}")
     path = Path(source)
     try:
         if path.is_dir():
@@ -70,12 +77,18 @@ def _read(source: str) -> tuple[str, str]:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise UsageError(f"{source[:80]!r}: cannot be read: {why}") from None
     if looks_known(source):
-        return source, "the text"
+        return source, _beginning(source)
     from augpipe.errors import did_you_mean
 
     near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, near)
     raise UsageError(f"there is no file {source}{f' ({hint})' if hint else ''}")
+
+
+def _beginning(text: str) -> str:
+    """Returns what to call a text: itself where it is short, else how it begins."""
+    first, *more = text.strip().splitlines()
+    return f"{first[:40]}..." if more or len(first) > 60 else first
 
 
 def _decode(data: bytes, name: str) -> str:

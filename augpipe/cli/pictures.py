@@ -38,6 +38,7 @@ def preview(
     """Draw a contact sheet: variants, and one of them op by op.
 
     Variant k of an image is what training sees in epoch k and what expand writes as copy k.
+    Where the recipe mixes images, the images shown are the batch.
     """
     check_order(recipe_path, path, "RECIPE PATH")
     _check_out(out)
@@ -69,6 +70,8 @@ def preview(
         print(printable(f"left out {error}"), file=sys.stderr)
     images = plural(len(preview.stories), "image")
     print(f"{out}: {images} of {len(listing.sources)}, {plural(variants, 'variant')} each")
+    for line in preview.missing:
+        print(printable(line))
     raise typer.Exit(int(bool(errors)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -25,6 +26,8 @@ MANIFEST = "manifest.jsonl"
 ERRORS = "errors.jsonl"
 OWN_FILES = (JOB, MANIFEST, ERRORS)
 """The files in an output folder that are no images."""
+
+_NEVER = 1_000_000  # columns, to which YAML is not wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +185,13 @@ def for_files(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """
     alone, others = recipe.one_by_one()
     if others:
+        # All of the batch section that expand can do stands after the sample section.
+        kept = [op.item() for op in alone.sample[len(recipe.sample) :]]
+        flow = yaml.safe_dump(kept, default_flow_style=True, width=_NEVER, sort_keys=False)
+        setting = shlex.quote(f"batch={flow.strip()}")
         raise UsageError(
             f"expand makes images one by one, and the recipe's batch section has "
-            f"{', '.join(others)}, which need a batch: leave them out"
+            f"{', '.join(others)}, which need a batch: leave them out with --set {setting}"
         )
     left_out = tuple(op.name() for op in alone.sample if op.last)
     sample = tuple(op for op in alone.sample if not op.last)

@@ -32,6 +32,10 @@ class Many:
     points: Sequence[Points] = ()
 
 
+_COUNTS = {"num_ops", "chain_depth", "mixture_width", "num_steps", "iterations"}
+_MOST = 100  # of what is done one after another
+
+
 class Unfit(ValueError):  # noqa: N818 - reads as a verdict, not as a failure of ours
     """An image, or what belongs to it, that a transform cannot take."""
 
@@ -84,6 +88,9 @@ class Adapter(ABC):
         Raises:
             ArgumentRefused: The library does not take the arguments, or warns of them.
         """
+        for name in _COUNTS & set(self.arguments):
+            if isinstance(self.arguments[name], int) and self.arguments[name] > _MOST:
+                raise ArgumentRefused(f"is at most {_MOST}: it would take for ever", name)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:

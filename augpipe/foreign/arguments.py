@@ -66,7 +66,7 @@ class Plain(Form):
             case "number":
                 fits = not flag and isinstance(value, (int, float)) and math.isfinite(value)
             case "integer":
-                fits = not flag and isinstance(value, int)
+                fits = not flag and isinstance(value, int) and abs(value) < 2**31
             case "flag":
                 fits = flag
             case "text":
@@ -305,8 +305,13 @@ def _enum(kind: type[enum.Enum]) -> Form:
         tuple(
             (str(member.value if isinstance(member.value, str) else name).lower(), member)
             for name, member in kind.__members__.items()
+            if (kind.__name__, name) not in _PIL_ONLY
         )
     )
+
+
+# torchvision takes these of PIL images alone, which it is never given here.
+_PIL_ONLY = {("InterpolationMode", name) for name in ("BOX", "HAMMING", "LANCZOS")}
 
 
 def _literal(values: tuple[Any, ...], names: Mapping[str, Any] | None) -> Form:

@@ -120,7 +120,9 @@ class Torchvision(Adapter):
 
     def _call(self, given: dict[str, Any], unit: bool, seed: int) -> Any:
         try:
-            with Seeded(seed), torch.no_grad():
+            # Whatever precision a training step runs in, pixels are computed in float32.
+            device = given["image"].device.type if "image" in given else "cpu"
+            with Seeded(seed), torch.no_grad(), torch.autocast(device, enabled=False):
                 return self.instance(unit)(given)
         except MemoryError:
             raise
@@ -131,14 +133,16 @@ class Torchvision(Adapter):
 def _carried(mask: Any) -> Any:
     """Returns a mask (H, W, C) in a dtype that torch can warp."""
     exact = mask.dtype in (np.uint8, np.float32, np.float64)
-    return np.ascontiguousarray(mask if exact else mask.astype(np.float32))
+    wide = np.float64 if mask.dtype.itemsize > 2 else np.float32
+    return np.ascontiguousarray(mask if exact else mask.astype(wide))
 
 
 def _carrier(mask: Tensor) -> Tensor:
     """Returns a mask in a dtype that torch can warp."""
     if mask.dtype == torch.uint8 or mask.dtype in (torch.float32, torch.float64):
         return mask
-    return mask.to(torch.uint8 if mask.dtype == torch.bool else torch.float32)
+    wide = torch.float64 if mask.dtype.itemsize > 2 else torch.float32
+    return mask.to(torch.uint8 if mask.dtype == torch.bool else wide)
 
 
 def _boxes_out(boxes: Sequence[Outlines], out: Tensor, size: tuple[int, int]) -> list[Outlines]:

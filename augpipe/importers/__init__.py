@@ -27,11 +27,13 @@ class Imported:
         library: Whose it was: "albumentations", "timm" or "torchvision".
         recipe_yaml: The recipe; it passes `augpipe check`.
         notes: What became of each thing, in the order of the source.
+        empty: Whether the recipe does nothing: it has no op and no rule for boxes.
     """
 
     library: str
     recipe_yaml: str
     notes: tuple[Note, ...]
+    empty: bool = False
 
     @property
     def complete(self) -> bool:
@@ -57,10 +59,12 @@ def import_recipe(text: str, source: str = "the text", target: str = "recipe.yam
         raise UsageError(f"{source}: has more than a million characters; {KNOWN}")
     draft = _read(text, source)
     recipe = draft.build()
-    head = f"# augpipe explain {target}\n# imported from {draft.library}\n"
+    library = draft.origin or draft.library
+    head = f"# augpipe explain {target}\n# imported from {library}\n"
     if len(head) + len(recipe) > LIMIT:
         raise UsageError(f"{source}: its recipe would have more than a million characters")
-    return Imported(draft.library, head + recipe, tuple(draft.notes))
+    empty = not (draft.sample or draft.batch or draft.fields)
+    return Imported(library, head + recipe, tuple(draft.notes), empty)
 
 
 def looks_known(text: str) -> bool:

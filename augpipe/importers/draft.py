@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal
 
+import yaml
+
 from augpipe.errors import RecipeError, UsageError
+from augpipe.foreign import facts
 from augpipe.importers.args import Item, Native, tidy
 from augpipe.importers.levels import Levels
 from augpipe.ops import find
+from augpipe.ops.base import Listed, Op
 from augpipe.recipe import VERSION, load
 
 Verdict = Literal["exact", "changed", "foreign", "dropped"]
@@ -41,14 +46,23 @@ class Note:
         return f"{self.where}: {self.verdict}: {self.text}"
 
 
-def refusal(item: Item, section: str = "sample") -> str:
-    """Returns why a recipe cannot hold this op, or ""."""
+def refusal(item: Item) -> str:
+    """Returns why a recipe cannot hold this op, in the section where it may stand, or ""."""
     try:
-        load({"version": VERSION, section: [item]})
+        load({"version": VERSION, "batch" if mixes(item) else "sample": [item]})
     except RecipeError as error:
         first = error.problems[0]
         return f"{first.message}{f' ({first.hint})' if first.hint else ''}"
     return ""
+
+
+def mixes(item: Item) -> bool:
+    """Tells whether an op, or one inside it, stands in `batch` only."""
+    ((name, parameters),) = item.items()
+    cls = find(name)
+    return (cls is not None and "sample" not in cls.sections) or any(
+        mixes(each) for each in parameters.get("ops", ())
+    )
 
 
 @dataclass
@@ -62,6 +76,8 @@ class Draft:
         batch: Those on the batch.
         fields: Other keys of the recipe.
         levels: What numbers mean at this point of the source.
+        origin: Whose the source is, where it is not the library's whose ops it names.
+        complete: Whether all that is saved beside a constructor's arguments follows from them.
         depth: How many compositions this point stands in.
     """
 
@@ -71,6 +87,8 @@ class Draft:
     batch: list[Item] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
     levels: Levels = field(default_factory=Levels)
+    complete: bool = False
+    origin: str = ""
     depth: int = 0
 
     def say(self, where: str, verdict: Verdict, text: str) -> None:
@@ -111,7 +129,7 @@ class Draft:
         if native is not None:
             refused = [words for each in native.items if (words := refusal(each))]
             if not refused:
-                into = " + ".join(next(iter(each)) for each in native.items)
+                into = _into(native.items)
                 changes = f": {'; '.join(native.changes)}" if native.changes else ""
                 self.say(where, "changed" if changes else "exact", f"{name} -> {into}{changes}")
                 return native.items
@@ -129,7 +147,6 @@ class Draft:
             return []
         # The recipe's p is whether the op acts; a p of its parts has another name there.
         named = {"own_p" if k == "p" and "own_p" in cls.model_fields else k: k for k in given}
-        # What was printed or saved beyond the constructor's arguments follows from them.
         kept = {k: given[own] for k, own in named.items() if k in cls.model_fields}
         # A null says "none given", but where something else would be given.
         default = {k: field.default for k, field in cls.model_fields.items()}
@@ -142,7 +159,10 @@ class Draft:
                 self.say(where, "dropped", f"{name}{why}: {words}")
                 return []
         lost = [own for k, own in named.items() if k not in kept and given[own] is not None]
-        left = f"; not arguments of it: {', '.join(lost)}" if lost else ""
+        left = ""
+        if lost and not self.complete:
+            version = facts().versions[self.library]
+            left = f"; left out, no argument of it in version {version}: {', '.join(lost)}"
         self.say(where, "foreign", f"{name} -> {full}{why}{left}")
         return [item]
 
@@ -162,12 +182,32 @@ class Draft:
         if end is not None and (words := refusal(end)):
             self.say("at the end", "dropped", f"{next(iter(end))}: {words}; levels leave as 0..1")
             end = {"to_float": {}}
-        section = self.batch if self.batch else self.sample
-        content: dict[str, Any] = {"version": VERSION, **self.fields}
         if end is not None:
-            section.append(end)
-        content |= {"sample": self.sample, "batch": self.batch}
-        return load(content).dump()
+            (self.batch or self.sample).append(end)
+        given = {"sample": self.sample, "batch": self.batch}
+        recipe = load({"version": VERSION, **self.fields, **given})
+        content = {"version": VERSION, "seed": recipe.seed, **self.fields}
+        for name, ops in (("sample", recipe.sample), ("batch", recipe.batch)):
+            if ops:
+                content[name] = [_written(*each) for each in zip(given[name], ops, strict=True)]
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def _written(given: Item, op: Op) -> str | Item:
+    """Returns an op as a recipe has it: with all that was given, our defaults or not."""
+    ((name, parameters),) = given.items()
+    whole = op.item(defaults=True)
+    fields = whole[name] if isinstance(whole, dict) else {}
+    kept = {key: value for key, value in fields.items() if key in parameters}
+    if isinstance(op, Listed):
+        kept["ops"] = [_written(*each) for each in zip(parameters["ops"], op.ops, strict=True)]
+    return {name: kept} if kept else name
+
+
+def _into(items: Sequence[Item]) -> str:
+    """Words the ops that a transform becomes."""
+    runs = [(name, len(list(run))) for name, run in groupby(next(iter(each)) for each in items)]
+    return " + ".join(f"{count} x {name}" if count > 1 else name for name, count in runs)
 
 
 def _whole(value: Any) -> Any:

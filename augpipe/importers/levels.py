@@ -45,8 +45,13 @@ class Levels:
         self.std = tidy(*(s * n for s, n in zip(old[1], _wide(std, size), strict=True)))
         self.unit = True
 
-    def grey(self, value: Any) -> Any:
-        """Returns a value of the source as grey levels.
+    def grey(self, value: Any, *, cut: bool = False, bounded: bool = True) -> Any:
+        """Returns a value of the source as grey levels, one or one a channel.
+
+        Args:
+            value: A number or a list of them.
+            cut: Whether what is below 0 or above 255 becomes that.
+            bounded: Whether it is refused otherwise.
 
         Raises:
             Unlike: It is not a number or a list of them, or not a grey level.
@@ -58,7 +63,9 @@ class Levels:
             size = max(len(many), len(self.mean))
             parts = zip(*(_wide(each, size) for each in (many, self.mean, self.std)), strict=True)
             many = tidy(*(255.0 * (v * s + m) for v, m, s in parts))
-        if not all(0 <= each <= 255 for each in many):
+        if cut:
+            many = [min(max(each, 0), 255) for each in many]
+        if bounded and not all(0 <= each <= 255 for each in many):
             raise Unlike(f"fill={value} is outside the grey levels")
         return many[0] if len(set(many)) == 1 else many
 

@@ -36,21 +36,39 @@ def import_timm(text: str, source: str) -> Draft:
     Raises:
         UsageError: A section that timm does not know either.
     """
-    first, *sections = text.strip().split("-")
-    draft, where = Draft("timm"), f"{source}: {first}"
+    draft, text = Draft("timm"), text.strip()
+    name = text.partition("-")[0]
+    draft.sample = layers(text, source, name if source == text else text, draft)
+    return draft
+
+
+def layers(text: str, where: str, name: str, draft: Draft, *how: str) -> list[Item]:
+    """Returns the ops that a string becomes.
+
+    Args:
+        text: The string.
+        where: Where it stands, for notes.
+        name: What to call it in them.
+        draft: Where to note.
+        how: Differences that are known already.
+
+    Raises:
+        UsageError: A section that timm does not know either.
+    """
+    first, *sections = text.split("-")
     match first:
         case "rand":
-            _rand(_read(sections, "m n p mstd mmax inc t", source), where, draft)
+            given = _read(sections, "m n p mstd mmax inc t", where)
+            return _rand(given, where, name, draft, *how)
         case "augmix":
-            _augmix(_read(sections, "m w d a b mstd", source), where, draft)
+            return _augmix(_read(sections, "m w d a b mstd", where), where, name, draft, *how)
         case "3a":
-            _read(sections, "mstd", source)
-            _three(draft, where, first, 5.0, increasing=False, rand=False)
-            if sections:
-                draft.say(f"{source}: {'-'.join(sections)}", "dropped", "strengths are fixed")
-        case _:
-            _auto(first, _read(sections, "mstd", source), where, draft)
-    return draft
+            if _read(sections, "mstd", where):
+                how = (*how, "mstd is not carried over")
+            mapped = _three(5.0, *how, increasing=False, rand=False)
+            return draft.place(where, name, mapped, "", {})
+    given = _read(sections, "mstd", where)
+    return _auto(first, given, where, name, draft, *how)
 
 
 def _read(sections: list[str], keys: str, source: str) -> dict[str, Any]:
@@ -74,21 +92,22 @@ def _read(sections: list[str], keys: str, source: str) -> dict[str, Any]:
     return out
 
 
-def _rand(given: dict[str, Any], where: str, draft: Draft) -> None:
+def _rand(given: dict[str, Any], where: str, name: str, draft: Draft, *told: str) -> list[Item]:
     """Writes RandAugment: one op a layer, since in timm each layer acts with its own p."""
     magnitude, most = given.get("m", 10.0), given.get("mmax", 10.0)
     layers, p, deviation = int(given.get("n", 2)), given.get("p", 0.5), given.get("mstd", 0.0)
     if not 1 <= layers <= _LAYERS:
-        draft.say(where, "dropped", f"rand: {layers} layers; from 1 to {_LAYERS} can be done")
-        return
+        text = f"{name}: {layers} layers; from 1 to {_LAYERS} can be done"
+        draft.say(where, "dropped", text)
+        return []
     if (ops := given.get("t")) == "3a" and not deviation:
-        _three(draft, where, "rand, t3a", magnitude, increasing=True, rand=True, p=p)
-        draft.sample *= layers
-        return
+        three = _three(magnitude, *told, increasing=True, rand=True, p=p)
+        return draft.place(where, name, Native(three.items * layers, three.changes), "", {})
     if ops:
-        text = f"the set of transforms '{ops}': the usual ones act instead, evenly drawn"
-        draft.say(f"{where}-t{ops}", "dropped", text)
+        text = f"t{ops}, the set of transforms '{ops}': the usual ones act instead, evenly drawn"
+        draft.say(where, "dropped", text)
     how = [
+        *told,
         "14 transforms with the identity; timm's 15 have invert and solarize_add instead",
         "posterize keeps 8 to 4 bits, in timm 4 to 0",
         *_HOW,
@@ -113,12 +132,13 @@ def _rand(given: dict[str, Any], where: str, draft: Draft) -> None:
         "p": p,
     }
     items: list[Item] = [{"rand_augment": dict(layer)} for _ in range(layers)]
-    draft.sample += draft.place(where, "rand", Native(items, tuple(how)), "", {})
+    return draft.place(where, name, Native(items, tuple(how)), "", {})
 
 
-def _augmix(given: dict[str, Any], where: str, draft: Draft) -> None:
+def _augmix(given: dict[str, Any], where: str, name: str, draft: Draft, *told: str) -> list[Item]:
     severity, depth = given.get("m", 3.0), int(given.get("d", -1))
     how = ["magnitudes are whole bins 0 to m - 1 of 9, in timm uniform in 0..m of 10", *_HOW]
+    how += told
     how.append("posterize keeps 4 bits to 0, as in timm, but rounds them to the nearest")
     if given.get("b"):
         how.append("b1's blending one after another is not done")
@@ -134,38 +154,29 @@ def _augmix(given: dict[str, Any], where: str, draft: Draft) -> None:
         "fill": _FILL,
     }
     mapped = Native([{"augmix": native}], tuple(how))
-    draft.sample += draft.place(where, "augmix", mapped, "", {})
+    return draft.place(where, name, mapped, "", {})
 
 
-def _auto(name: str, given: dict[str, Any], where: str, draft: Draft) -> None:
-    if name in ("v0", "v0r"):
+def _auto(
+    table: str, given: dict[str, Any], where: str, name: str, draft: Draft, *told: str
+) -> list[Item]:
+    if table in ("v0", "v0r"):
         text = f"{name}: its table (EfficientNet's) is not one of auto_augment's policies"
         draft.say(where, "dropped", text)
-        return
+        return []
     how = ["strengths grow with the bin over 9; in timm over 10, and factors run from 0.1 to 1.9"]
     if "mstd" in given:
         how.append(f"mstd {given['mstd']:g} is not carried over")
-    mapped = Native([{"auto_augment": {"policy": "imagenet", "fill": _FILL}}], (*how, *_HOW))
-    draft.sample += draft.place(where, name, mapped, "", {})
+    native: Item = {"auto_augment": {"policy": "imagenet", "fill": _FILL}}
+    return draft.place(where, name, Native([native], (*told, *how, *_HOW)), "", {})
 
 
-def _three(
-    draft: Draft,
-    where: str,
-    name: str,
-    magnitude: float,
-    *,
-    increasing: bool,
-    rand: bool,
-    p: float = 1.0,
-) -> None:
-    """Writes 3-Augment (arXiv 2204.07118) as timm has it: solarize, grey or blur.
+def _three(magnitude: float, *told: str, increasing: bool, rand: bool, p: float = 1.0) -> Native:
+    """Returns 3-Augment (arXiv 2204.07118) as timm has it: solarize, grey or blur.
 
     Args:
-        draft: Where to write.
-        where: Where it stands.
-        name: What to call it.
         magnitude: Of solarize; of all three with `rand`.
+        told: Differences that are known already.
         increasing: Whether solarize grows stronger with the magnitude.
         rand: Whether grey and blur follow the magnitude too.
         p: How often it acts.
@@ -181,5 +192,4 @@ def _three(
         {"gaussian_blur": {"sigma": tidy(*sigma)}},
     ]
     how = "a true Gaussian, where Pillow's is made of boxes"
-    mapped = Native([{"one_of": {"ops": ops, "p": p}}], (how,))
-    draft.sample += draft.place(where, name, mapped, "", {})
+    return Native([{"one_of": {"ops": ops, "p": p}}], (*told, how))

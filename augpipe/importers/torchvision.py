@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from augpipe.importers.args import MISFITS, Args, Item, Unlike, misfit
-from augpipe.importers.draft import Draft, Verdict, sequence, with_p
+from augpipe.importers.args import MISFITS, Args, Item, Unlike, is_number, misfit, tidy
+from augpipe.importers.draft import Draft, Verdict, mixes, sequence, with_p
 from augpipe.importers.reprs import Call, Reader, Unnamed
+from augpipe.importers.timm import layers
+from augpipe.importers.timm_reprs import CROPS, SHOWN, is_policy, is_timms, policy
 from augpipe.importers.torchvision_ops import NATIVE
-from augpipe.ops import find
 
 _CONTAINERS = ("Compose", "Sequential", "ModuleList")
 
@@ -26,14 +27,29 @@ def import_torchvision(text: str, source: str) -> Draft:
     """
     root = Reader(text, source).read()
     draft = Draft("torchvision")
-    draft.sample = _item(root, draft, source)
+    items = _item(root, draft, source)
+    # What follows an op that mixes the images of a batch follows it in the batch.
+    first = next((k for k, item in enumerate(items) if mixes(item)), len(items))
+    draft.sample, draft.batch = items[:first], items[first:]
+    lone = [next(iter(item)) for item in items if not mixes(item)]
+    drawn = [name for name in dict.fromkeys(lone) if name not in _ALIKE]
+    if draft.batch and drawn:
+        text = "beside what mixes: drawn for each image, there once for the whole batch"
+        draft.say(source, "changed", f"{', '.join(drawn)} {text}")
     return draft
+
+
+_ALIKE = ("resize", "center_crop", "pad", "gaussian_noise")
+"""What is drawn for no image, or for each in a batch too."""
 
 
 def _item(value: Any, draft: Draft, source: str) -> list[Item]:
     """Returns the items that one line of the repr becomes."""
     match value:
         case Call():
+            where = f"{source}:{value.line}"
+        case Unnamed(text=text) if (shown := SHOWN.match(text)) is not None:
+            value = Call(shown.group(1), value.line)
             where = f"{source}:{value.line}"
         case Unnamed():
             draft.say(f"{source}:{value.line}", "dropped", f"{value.text} does not say what it is")
@@ -47,19 +63,23 @@ def _item(value: Any, draft: Draft, source: str) -> list[Item]:
         with draft.inside() as at:
             branches = [_item(child, draft, source) for child in _children(value)]
         return _compose(value, where, draft, branches, at)
-    if value.plain and value.name not in ("Lambda", "ToPILImage"):
+    if is_timms(value):
+        draft.origin = "timm"
+    if is_policy(value):
+        return _timms(value, where, draft)
+    if value.plain and value.name not in ("Lambda", "ToPILImage", *CROPS):
         text = f"{value.name}: an argument without its name; give what print(transform) shows"
         draft.say(where, "dropped", text)
         return []
     args = Args(_named(value))
+    if value.name in CROPS and value.plain:
+        args = Args({**args.values, "interpolation": "random"})
     if value.name in _ENDS:
         _ENDS[value.name](args, where, draft)
         return []
     if (words := _SILENT.get(value.name)) is not None:
         draft.say(where, *words)
         return []
-    if value.name in ("MixUp", "CutMix"):
-        return _mix(value.name, args, where, draft)
     native, why = None, ""
     try:
         if value.name in NATIVE:
@@ -69,17 +89,51 @@ def _item(value: Any, draft: Draft, source: str) -> list[Item]:
                 raise Unlike(f"{unsaid} has no native counterpart")
     except MISFITS as error:
         native, why = None, misfit(error)
-    late, given = draft.levels.centred, dict(args.values)
-    try:
-        if given.get("fill") is not None:
-            given["fill"] = draft.levels.grey(given["fill"])
-    except MISFITS:
-        pass  # as it stands: the library's own op refuses it or knows it
+    if native is None and is_timms(value):
+        own = f"{value.name} is timm's own, and no op does it"
+        draft.say(where, "dropped", f"{own}{f': {why}' if why else ''}")
+        return []
+    given = _foreign(value.name, args.values, draft)
+    fills = given.get("value")
+    if isinstance(fills, list) and all(map(is_number, fills)) and fills:
+        given["value"] = tidy(sum(fills) / len(fills))[0]  # the library's own takes one number
     out = draft.place(where, value.name, native, why, given)
-    if late and out and value.name != "RandomErasing":
+    if isinstance(fills, list) and any("torchvision.RandomErasing" in item for item in out):
+        text = f"{value.name} fills with {given['value']:g} in all channels, there with {fills}"
+        draft.say(where, "changed", text)
+    # These commute with Normalize: a blend, a cut, and a rectangle whose value is known.
+    commutes = all(next(iter(item)) in _COMMUTES for item in out)
+    if draft.levels.centred and not commutes:
         text = f"{value.name} follows Normalize; here it acts before it, on 0..255"
         draft.say(where, "changed", text)
     return out
+
+
+_COMMUTES = ("mixup", "cutmix", "random_erasing")
+
+
+def _foreign(name: str, values: Mapping[str, Any], draft: Draft) -> dict[str, Any]:
+    """Returns arguments as the library's own op takes them, its levels from 0 to 255."""
+    given = {key: value for key, value in values.items() if key != "inplace"}
+    if name == "RandomErasing":
+        given.setdefault("value", "random")  # the one that v2 does not print
+    for key in ("fill", "value"):
+        try:
+            if given.get(key) is not None:
+                given[key] = draft.levels.grey(given[key], cut=key == "value")
+        except MISFITS:
+            pass  # as it stands: the library's own op refuses it or knows it
+    return given
+
+
+def _timms(call: Call, where: str, draft: Draft) -> list[Item]:
+    """Returns the items of one of timm's policies."""
+    try:
+        text, how = policy(call)
+    except MISFITS as error:
+        draft.say(where, "dropped", f"timm's {call.name}: {misfit(error)}")
+        return []
+    return layers(text, where, f"timm's {call.name}, {text}", draft, *how)
 
 
 def _children(call: Call) -> list[Any]:
@@ -131,22 +185,25 @@ def _compose(
         draft.say(where, "dropped", f"{call.name}: nothing in it was carried over")
         return []
     args = Args(_named(call))
+    # A composition with a mix in it decides for each image, there once for the batch.
+    mixed = ["decided for each image, there once for the batch"] * any(map(mixes, items))
     try:
         match call.name:
             case "RandomApply":
                 p = args.number("p", 0.5)
                 how = [] if "p" in call.named else ["its repr does not tell p; 0.5 is assumed"]
                 item = with_p(sequence(items), p)
-                return draft.compose(where, at, call.name, item, *how)
+                return draft.compose(where, at, call.name, item, *how, *mixed)
             case "RandomChoice":
                 given = call.named.get("p", call.named.get("probabilities"))
                 item = {"one_of": {"ops": [sequence(branch) for branch in branches]}}
                 if given is not None and len(set(given)) > 1:
                     item["one_of"]["weights"] = [float(each) for each in given]
-                return draft.compose(where, at, call.name, item)
+                return draft.compose(where, at, call.name, item, *mixed)
             case _:
                 ops = [sequence(branch) for branch in branches]
-                return draft.compose(where, at, call.name, {"shuffle": {"ops": ops}})
+                item = {"shuffle": {"ops": ops}}
+                return draft.compose(where, at, call.name, item, *mixed)
     except MISFITS as error:
         draft.say(where, "dropped", f"{call.name}: {misfit(error)}")
         return []
@@ -199,17 +256,21 @@ def _to_pil(args: Args, where: str, draft: Draft) -> None:
 
 _ENDS: dict[str, Callable[[Args, str, Draft], None]] = {
     "ToTensor": _to_unit,
+    "MaybeToTensor": _to_unit,
     "ToDtype": _to_dtype,
     "ConvertImageDtype": _convert_dtype,
     "Normalize": _normalize,
     "ToPILImage": _to_pil,
 }
 
+_RAW = "levels stay 0..255; what timm's loader does after it, normalize above all, is not here"
 _SILENT: dict[str, tuple[Verdict, str]] = {
     "Identity": ("exact", "Identity: nothing to do"),
     "PILToTensor": ("exact", "PILToTensor: the kind of image that comes in goes out"),
     "ToImage": ("exact", "ToImage: the kind of image that comes in goes out"),
     "ToPureTensor": ("exact", "ToPureTensor: the kind of image that comes in goes out"),
+    "MaybePILToTensor": ("exact", f"MaybePILToTensor: {_RAW}"),
+    "ToNumpy": ("exact", f"ToNumpy: {_RAW}"),
     "RGB": ("changed", "RGB: files are decoded to RGB; a grey array stays grey"),
     "ClampBoundingBoxes": ("exact", "ClampBoundingBoxes: boxes are clipped after each geometry"),
     "ConvertBoundingBoxFormat": (
@@ -220,16 +281,3 @@ _SILENT: dict[str, tuple[Verdict, str]] = {
     "FiveCrop": ("dropped", "FiveCrop: it makes several images of one"),
     "TenCrop": ("dropped", "TenCrop: it makes several images of one"),
 }
-
-
-def _mix(name: str, args: Args, where: str, draft: Draft) -> list[Item]:
-    op = name.lower()
-    if find(op) is None:
-        draft.say(where, "dropped", f"{name}: there is no op '{op}'")
-        return []
-    item: Item = {op: {"alpha": args.take("alpha", 1.0)}}
-    draft.batch.append(item)
-    if (classes := args.take("num_classes")) is not None:
-        draft.fields["classes"] = classes
-    draft.say(where, "exact", f"{name} -> {op}, in batch:")
-    return []

@@ -187,6 +187,8 @@ def _jpeg(args: Args, draft: Draft) -> Native:
 
 
 def _erasing(args: Args, draft: Draft) -> Native:
+    if "mode" in args.values:
+        return _timms_erasing(args, draft)
     args.skip("inplace")
     value, how = args.take("value"), []
     native = {"scale": args.numbers("scale", (0.02, 0.33)), "ratio": args.numbers("ratio", ())}
@@ -194,10 +196,58 @@ def _erasing(args: Args, draft: Draft) -> Native:
         fill: Any = "noise"
         how = ["noise is uniform in 0..255, there standard normal about the mean"]
     else:
-        fill = draft.levels.grey(value)
-        if draft.levels.centred:
-            how = ["it follows Normalize; here its value is the same as a grey level, before it"]
+        fill = draft.levels.grey(value, cut=True)
+        if fill != draft.levels.grey(value, bounded=False):
+            how = [f"value={value} is beyond black or white, and cut there"]
     return one("random_erasing", *how, **native, fill=fill, p=args.number("p", 0.5))
+
+
+def _timms_erasing(args: Args, draft: Draft) -> Native:
+    """Reads timm's RandomErasing, whose repr has `mode` and `count` and no more than p."""
+    how = ["its repr does not tell areas and ratios; timm's defaults are assumed"]
+    count = args.numbers("count", (1, 1))
+    if max(count) > 1:
+        how.append(f"one block; there {count[0]} to {count[1]} that share its area")
+    mode = args.take("mode")
+    fill: Any = "noise"
+    match mode:
+        case "const" | "":
+            fill = draft.levels.grey(0)
+        case "pixel":
+            how.append("noise is uniform in 0..255, there standard normal about the mean")
+        case "rand":
+            how.append("noise in each pixel, uniform in 0..255; there one random colour a block")
+        case _:
+            raise Unlike(f"mode={mode}")
+    native = {"scale": [0.02, 1 / 3], "ratio": [0.3, 1 / 0.3], "fill": fill}
+    return one("random_erasing", *how, **native, p=args.number("p", 0.5))
+
+
+def _cropped(args: Args, draft: Draft) -> Native:
+    """Reads timm's RandomResizedCropAndInterpolation, which works on PIL images."""
+    drawn = args.take("interpolation", "bilinear") == "random"
+    mode = {"interpolation": "bilinear"} if drawn else {}
+    native = _resized_crop(Args({**args.values, **mode}, args.read), draft)
+    how = ["bilinear, where timm draws bilinear or bicubic"] if drawn else []
+    return Native(native.items, (*native.changes, *how))
+
+
+def _center(args: Args, draft: Draft) -> Native:
+    """Reads timm's CenterCropOrPad."""
+    how = "its repr does not tell fill and padding_mode; the defaults are assumed"
+    return one("center_crop", how, size=_size(args), fill=draft.levels.grey(0))
+
+
+def _mix(name: str) -> Callable[[Args, Draft], Native]:
+    return lambda args, draft: _mixed(name, args, draft)
+
+
+def _mixed(name: str, args: Args, draft: Draft) -> Native:
+    if (classes := args.take("num_classes")) is not None:
+        if isinstance(classes, bool) or not isinstance(classes, int) or not 0 < classes < 10**7:
+            raise Unlike(f"num_classes={classes}")
+        draft.fields["classes"] = classes
+    return one(name, alpha=args.number("alpha", 1.0))
 
 
 def _fixed(args: Args, draft: Draft) -> dict[str, Any]:
@@ -261,6 +311,10 @@ NATIVE: dict[str, Callable[[Args, Draft], Native]] = {
     "GaussianNoise": _noise,
     "JPEG": _jpeg,
     "RandomErasing": _erasing,
+    "MixUp": _mix("mixup"),
+    "CutMix": _mix("cutmix"),
+    "RandomResizedCropAndInterpolation": _cropped,
+    "CenterCropOrPad": _center,
     "RandAugment": _rand,
     "TrivialAugmentWide": _trivial,
     "AutoAugment": _auto,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
         reader.same_count("targets", targets)
         keys = list(targets[0]) if targets else []
         for k, each in enumerate(targets):
-            if list(each) != keys:
+            if set(each) != set(keys):
                 raise DataError(f"targets[{k}]", f"needs the keys of targets[0]: {keys}")
         columns = {key: [each[key] for each in targets] for key in keys}
         form = reader.columns(columns)
@@ -189,9 +189,18 @@ class _Reader:
             case "keypoints":
                 return self.keypoints(value, where, owner)
             case "field":
-                self.same_count(where, value)
+                self.check_rows(value, where)
                 return lambda batch, finished: _gathered(value, batch, finished)
         return lambda batch, finished: value
+
+    def check_rows(self, value: Sequence[Any], where: str) -> None:
+        """Refuses what does not have a row a box."""
+        self.same_count(where, value)
+        for k, (each, boxes) in enumerate(zip(value, self.batch.boxes or (), strict=True)):
+            scalar = not isinstance(each, Sized) or getattr(each, "shape", None) == ()
+            have, count = 0 if scalar else len(each), len(boxes.outlines)
+            if have != count or scalar:
+                raise DataError(f"{where}[{k}]", f"has {have or 'no'} items for {count} boxes")
 
     def labels(self, value: Any, where: str) -> _Form:
         lists = isinstance(value, list | tuple)
@@ -262,13 +271,16 @@ class _Reader:
             self.add_masks(value, where)
             return lambda batch, finished: batch.masks[where]
         self.same_count(where, value)
-        counts = np.array([len(each) for each in value], np.int64)
-        most = int(counts.max(initial=0))
         size = self.batch.images.shape[2:]
         for k, each in enumerate(value):
             if not isinstance(each, Tensor) or each.ndim != 3 or each.shape[1:] != size:
                 raise DataError(f"{where}[{k}]", f"expected masks (N, {size[0]}, {size[1]})")
-        dtype = value[0].dtype if value else torch.uint8
+        counts = np.array([len(each) for each in value], np.int64)
+        most = int(counts.max(initial=0))
+        dtypes = {each.dtype for each in value if len(each)} or {torch.uint8}
+        if len(dtypes) > 1:
+            raise DataError(where, f"masks of different dtypes: {sorted(map(str, dtypes))}")
+        (dtype,) = dtypes
         padded = self.batch.images.new_zeros((len(value), most, *size), dtype=dtype)
         for k, each in enumerate(value):
             padded[k, : len(each)] = each
@@ -319,7 +331,10 @@ class _Reader:
         layouts = [box_layout(each, f"{where}[{k}]") for k, each in enumerate(value)]
         sets = []
         for k, (each, layout) in enumerate(zip(value, layouts, strict=True)):
-            rows = to_xyxy(table(each, f"{where}[{k}]").reshape(-1, 4), layout)
+            rows = table(each, f"{where}[{k}]")
+            if rows.size and (rows.ndim != 2 or rows.shape[1] != 4):
+                raise DataError(f"{where}[{k}]", f"boxes of shape {rows.shape}: expected (N, 4)")
+            rows = to_xyxy(rows.reshape(-1, 4), layout)
             sets.append(Boxes.of(outline(rows, f"{where}[{k}]"), k))
         self.batch.boxes = sets
 
@@ -336,7 +351,9 @@ class _Reader:
         tables = [table(each, f"{where}[{k}]") for k, each in enumerate(value)]
         like = next((each for each in tables if each.size), np.zeros((0, 2)))
         for k, each in enumerate(tables):
-            if each.size and (each.ndim < 2 or each.shape[1:] != like.shape[1:]):
+            if each.size and (
+                each.ndim < 2 or each.shape[1:] != like.shape[1:] or each.shape[-1] < 2
+            ):
                 raise DataError(
                     f"{where}[{k}]", f"keypoints of shape {each.shape} beside {like.shape}"
                 )

@@ -32,8 +32,9 @@ def image_batch(images: Any) -> Tensor:
         raise DataError(
             "images", f"shape {tuple(images.shape)}: channels come second, permute(0, 3, 1, 2)"
         )
-    if images.is_nested or images.dtype not in _DTYPES:
-        what = "a nested tensor" if images.is_nested else str(images.dtype)
+    strided = not images.is_nested and images.layout == torch.strided
+    if not strided or images.dtype not in _DTYPES:
+        what = str(images.dtype) if strided else f"a {images.layout} tensor"
         raise DataError("images", f"expected uint8, or floats in 0..1, got {what}")
     if not all(images.shape[1:]):
         raise DataError("images", f"empty images: shape {tuple(images.shape)}")

@@ -116,8 +116,8 @@ class Clahe(_Leveled):
 
     Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV, 1994.
     Colour goes through 8-bit CIE Lab, which itself costs about half a grey level; float
-    levels are rounded to whole ones first. Matches OpenCV's createCLAHE and albumentations'
-    CLAHE.
+    levels are rounded to whole ones first. Matches OpenCV's createCLAHE, and albumentations'
+    CLAHE but for its Lab, OpenCV's, which is up to two units off (up to 40 levels after it).
     """
 
     main: ClassVar[str] = "clip_limit"

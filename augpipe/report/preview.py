@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from augpipe.data.folder import Listing, Source
 from augpipe.errors import AugpipeError, DataError, UsageError, in_a_line
+from augpipe.ir import Mix
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import count, plural
 from augpipe.recipe import Recipe
@@ -33,7 +34,8 @@ def build_preview(
 
     Where the recipe mixes images, those of one epoch are the batch that is mixed; where they
     leave the sample section with different sizes, the batch section is not shown. Kornia's ops
-    get batches of one. Whatever else the batch section has is done to each image by itself.
+    get batches of one. For both, images are made RGB, as those of a folder are for training.
+    Native ops that mix nothing, alone in a batch section, follow the sample section.
 
     Args:
         recipe: What to do.
@@ -61,7 +63,8 @@ def build_preview(
     known = annotations or Annotations()
     alone, needy = recipe.one_by_one()
     seen = _unended(recipe if needy else alone)
-    mixing = [s.key for n in Pipeline(seen).batch_nodes if n.kind is Mix for s in n.steps]
+    nodes = Pipeline(seen).batch_nodes
+    mixing = [step.key for each in nodes if each.kind is Mix for step in each.steps]
     stories: list[Story] = []
     errors: list[DataError] = []
     for index, source in _spread(listing, known, samples):
@@ -69,10 +72,16 @@ def build_preview(
             break
         try:
             story = tell(
-                seen, source, index, variants=variants, epoch=epoch, annotations=annotations
+                seen,
+                source,
+                index,
+                variants=variants,
+                epoch=epoch,
+                annotations=annotations,
+                rgb=False,
             )
             if needy and not mixing:
-                (story,) = _finish(seen, source, [story], epoch)
+                story = _by_itself(seen, story, source, epoch)
         except DataError as error:
             errors.append(error)
         except AugpipeError:
@@ -83,22 +92,84 @@ def build_preview(
             stories.append(story)
     if not stories:
         raise errors[0]
-    facts = _facts(alone, seen, left_out)
+    missing: tuple[str, ...] = ()
+    if mixing:
+        try:
+            stories, missing = _mixed(seen, stories, epoch, listing.classes, mixing)
+        except DataError as error:
+            errors.append(DataError("the batch section", str(error)))
+            wants = annotations is None and any(key.startswith("copy_paste#") for key in mixing)
+            hint = " (preview takes --annotations)" * wants
+            missing = (f"Not shown: {_section(seen)}: {error}{hint}.",)
+    facts = (*_facts(recipe, bool(mixing) and not missing), *missing)
     plan = str(Pipeline(recipe).explain(stories[0].variants[0].image.shape[:2]))
     shown = {label for s in stories for p in s.variants if p.marks for label in p.marks.classes()}
     names = {label: name for label, name in known.names.items() if label in shown}
-    preview = Preview(title, facts, tuple(stories), names, plan, recipe.dump())
+    preview = Preview(title, facts, tuple(stories), names, plan, recipe.dump(), missing)
     return preview, tuple(errors)
 
 
-def _facts(recipe: Recipe, seen: Recipe, left_out: Sequence[str]) -> tuple[str, ...]:
-    ops, passes = count(Pipeline(recipe).nodes)
+def _unended(recipe: Recipe) -> Recipe:
+    """Returns a recipe without the ops that end in numbers."""
+    sections = {"sample": recipe.sample, "batch": recipe.batch}
+    kept = {name: tuple(op for op in ops if not op.last) for name, ops in sections.items()}
+    return recipe.model_copy(update=kept)
+
+
+def _by_itself(recipe: Recipe, story: Story, source: Source, epoch: int) -> Story:
+    """Does the batch section to an image as a batch of one.
+
+    Raises:
+        DataError: The batch section cannot take it.
+    """
+    from augpipe.report.together import finish
+
+    try:
+        (done,) = finish(recipe, [story], epoch)
+    except DataError as error:
+        raise DataError(source.path, str(error)) from error
+    return done
+
+
+def _mixed(
+    recipe: Recipe, stories: list[Story], epoch: int, classes: Sequence[str], mixing: Sequence[str]
+) -> tuple[list[Story], tuple[str, ...]]:
+    """Does the batch section to all images together; returns them, and what could not be shown.
+
+    Raises:
+        DataError: The batch section cannot take the images.
+    """
+    from augpipe.report.together import finish
+
+    for pictures in zip(*(story.variants[1:] for story in stories), strict=True):
+        shapes = sorted({picture.image.shape[:2] for picture in pictures})
+        if len(shapes) > 1:
+            sizes = ", ".join(" × ".join(map(str, shape)) for shape in shapes[:3])
+            more = ", ..." if len(shapes) > 3 else ""
+            return stories, (
+                f"Not shown: {_section(recipe)}: a batch needs images of one size, and the "
+                f"sample section leaves {sizes}{more}.",
+            )
+    done = list(finish(recipe, stories, epoch, classes))
+    if len(done) > 1:
+        return done, ()
+    names = ", ".join(dict.fromkeys(key.partition("#")[0] for key in mixing))
+    return done, (f"Not shown: {names}: one image alone has no partner to be mixed with.",)
+
+
+def _section(recipe: Recipe) -> str:
+    return f"the batch section ({', '.join(op.name() for op in recipe.batch)})"
+
+
+def _facts(recipe: Recipe, mixed: bool) -> tuple[str, ...]:
+    pipe = Pipeline(recipe)
+    ops, passes = count((*pipe.nodes, *pipe.batch_nodes))
     facts = [f"{plural(ops, 'op')} in {plural(passes, 'pass')}, seed {recipe.seed}"]
-    ends = [op.name() for op in recipe.sample if op not in seen.sample]
+    ends = [op.name() for op in (*recipe.sample, *recipe.batch) if op.last]
     if ends:
         facts.append(f"Shown before {', '.join(ends)}, which makes numbers of the picture.")
-    if left_out:
-        facts.append(f"Not shown: {', '.join(left_out)}, which need a batch.")
+    if mixed:
+        facts.append("The images shown are the batch that is mixed, epoch by epoch.")
     return tuple(facts)
 
 

@@ -7,25 +7,30 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augpipe.data.decode import decode
 from augpipe.data.folder import Listing, Source
 from augpipe.errors import AugpipeError, DataError, in_a_line
 from augpipe.pipeline import Pipeline, render
 from augpipe.plan.explain import kind_in_words, plural
-from augpipe.plan.nodes import realise
+from augpipe.plan.nodes import Node, realise
+from augpipe.report.story import read
 from augpipe.targets import Sample
 from augpipe.types import Array, Frame
+
+if TYPE_CHECKING:
+    from augpipe.batch import BatchSection
 
 _IMAGES = 32
 _PIXELS = 50_000_000  # about what is held decoded at once
 _ROUNDS = 3  # at least
+_STACK = "make a batch"
 _PACKAGES = ("augpipe", "numpy", "opencv-python-headless", "pillow")
 
 
@@ -40,6 +45,7 @@ class Speed:
         rounds: How many times.
         parts: What is done and its milliseconds an image (median of the rounds), in order.
         left_out: The images that could not be used.
+        unmeasured: What of the recipe was not measured and why, or "".
     """
 
     machine: tuple[str, ...]
@@ -48,6 +54,7 @@ class Speed:
     rounds: int
     parts: tuple[tuple[str, float], ...]
     left_out: tuple[DataError, ...] = ()
+    unmeasured: str = ""
 
     @property
     def total(self) -> float:
@@ -64,7 +71,8 @@ class Speed:
         rate = f"{1000.0 / self.total:,.0f} images/s in one thread"
         how = f"drawn together, median of {plural(self.rounds, 'round')}"
         head = (*self.machine, f"{sized}, {how}")
-        return "\n".join([*head, "", *lines, "", rate])
+        missing = [f"not measured: {self.unmeasured}"] * bool(self.unmeasured)
+        return "\n".join([*head, "", *lines, "", *missing, rate])
 
 
 @dataclass(slots=True)
@@ -82,11 +90,15 @@ class _Clock:
 
 
 def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
-    """Measures a recipe's sample section.
+    """Measures a recipe.
 
     A round decodes the images, draws and composes their parameters (together, as datasets and
     loaders do), and does each pass. Each image is tried alone, and left out if that fails;
     then there is a round to warm up, and then as many as fit into the time, but three at least.
+
+    The batch section is done on the CPU to the images alone, without targets, in batches of 32
+    or of what fits: what it draws and composes is counted with each pass. It is not measured
+    where the images that the sample section leaves are no batch, or cannot be taken.
 
     Args:
         pipe: What to measure.
@@ -96,28 +108,105 @@ def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
     Raises:
         DataError: If no image can be used.
     """
-    import cv2
-
     count = min(_IMAGES, len(listing.sources))
     chosen = [listing.sources[i * len(listing.sources) // count] for i in range(count)]
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
+    tail = _Tail.of(pipe)
+    with _one_thread(torch_too=bool(tail.passes)):
         paths, left_out = _usable(pipe, chosen)
         count = len(paths)
-        pixels = _round(pipe, paths, 0, _Clock())
+        pixels = _round(pipe, tail, paths, 0, _Clock())
         clocks: list[_Clock] = []
         end = time.perf_counter() + seconds
         while len(clocks) < _ROUNDS or time.perf_counter() < end:
             clocks.append(_Clock())
-            _round(pipe, paths, len(clocks), clocks[-1])
-    finally:
-        cv2.setNumThreads(threads)
+            _round(pipe, tail, paths, len(clocks), clocks[-1])
     parts = tuple(
         (name, statistics.median(clock.spent[name] for clock in clocks) * 1000.0 / count)
         for name in clocks[0].spent
+        if not (tail.unmeasured and name in (_STACK, *tail.passes))
     )
-    return Speed(_machine(), count, pixels / count, len(clocks), parts, left_out)
+    packages = (*_PACKAGES, *["torch"] * bool(tail.passes))
+    machine = _machine(packages)
+    return Speed(machine, count, pixels / count, len(clocks), parts, left_out, tail.unmeasured)
+
+
+@contextmanager
+def _one_thread(torch_too: bool) -> Iterator[None]:
+    """Keeps OpenCV, and torch where it is used, to one thread."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        if not torch_too:
+            yield
+            return
+        import torch
+
+        others = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(others)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+@dataclass(slots=True)
+class _Tail:
+    """The batch section, pass by pass.
+
+    Args:
+        ops: Its ops in words.
+        passes: By what it does, a module that does one pass alone.
+        unmeasured: Why it was not measured, once that is known.
+    """
+
+    ops: str
+    passes: dict[str, BatchSection]
+    unmeasured: str = ""
+
+    @classmethod
+    def of(cls, pipe: Pipeline) -> _Tail:
+        """Takes a batch section apart; torch is not loaded where there is none."""
+        passes = {}
+        for number, node in enumerate(pipe.batch_nodes, 1):
+            from augpipe.batch import BatchSection
+
+            passes[f"batch {_words(number, node)}"] = BatchSection(pipe.recipe, (node,))
+        return cls(", ".join(op.name() for op in pipe.recipe.batch), passes)
+
+    def run(self, batch: Sequence[tuple[int, Array]], epoch: int, clock: _Clock) -> None:
+        """Does every pass to images with their indices."""
+        if self.unmeasured or not self.passes:
+            return
+        sizes = sorted({image.shape[:2] for _, image in batch})
+        if len(sizes) > 1:
+            few = ", ".join(f"{height} × {width}" for height, width in sizes[:3])
+            more = ", ..." if len(sizes) > 3 else ""
+            self.refuse(f"the images differ in size: {few}{more}")
+            return
+        import torch
+
+        with clock.part(_STACK):
+            each = [np.array(image.transpose(2, 0, 1), order="C") for _, image in batch]
+            images = torch.stack([torch.from_numpy(image) for image in each])
+        keys = [index for index, _ in batch]
+        try:
+            for name, section in self.passes.items():
+                with clock.part(name):
+                    images = section(images, index=keys, epoch=epoch)
+        except DataError as error:
+            self.refuse(str(error))
+        except AugpipeError:
+            raise
+        except Exception as error:
+            self.refuse(in_a_line(error))
+
+    def refuse(self, why: str) -> None:
+        """Notes why the section cannot be measured."""
+        self.unmeasured = f"the batch section ({self.ops}): {why}"
 
 
 def _usable(pipe: Pipeline, sources: list[Source]) -> tuple[list[Path], tuple[DataError, ...]]:
@@ -126,7 +215,7 @@ def _usable(pipe: Pipeline, sources: list[Source]) -> tuple[list[Path], tuple[Da
     errors: list[DataError] = []
     for index, source in enumerate(sources):
         try:
-            pipe.run([Sample(decode(source.path))], np.array([index]))
+            pipe.run([Sample(_read(pipe, source.path))], np.array([index]))
         except DataError as error:
             named = error.where == str(source.path)
             errors.append(error if named else DataError(source.path, str(error)))
@@ -141,17 +230,28 @@ def _usable(pipe: Pipeline, sources: list[Source]) -> tuple[list[Path], tuple[Da
     return usable, tuple(errors)
 
 
-def _round(pipe: Pipeline, paths: list[Path], epoch: int, clock: _Clock) -> int:
+def _read(pipe: Pipeline, path: Path) -> Array:
+    """Decodes an image; where there are batches, as a folder's are for training."""
+    return read(path, rgb=bool(pipe.batch_nodes))
+
+
+def _round(pipe: Pipeline, tail: _Tail, paths: list[Path], epoch: int, clock: _Clock) -> int:
     """Runs the images once; returns how many pixels they have."""
     pixels, batch, held = 0, [], 0
+    left: list[tuple[int, Array]] = []
     for index, path in enumerate(paths):
         with clock.part("decode"):
-            image: Array = decode(path)
+            image: Array = _read(pipe, path)
         batch.append((index, image))
         held += image.shape[0] * image.shape[1]
-        if held > _PIXELS or index == len(paths) - 1:
-            _batch(pipe, batch, epoch, clock)
+        last = index == len(paths) - 1
+        if held > _PIXELS or last:
+            done = _batch(pipe, batch, epoch, clock)
             pixels, batch, held = pixels + held, [], 0
+            left += done if tail.passes else []
+        if left and (last or sum(each.shape[0] * each.shape[1] for _, each in left) > _PIXELS):
+            tail.run(left, epoch, clock)
+            left = []
     return pixels
 
 
@@ -160,8 +260,8 @@ def _batch(
     batch: list[tuple[int, Array]],
     epoch: int,
     clock: _Clock,
-) -> None:
-    """Runs images whose parameters are drawn together."""
+) -> list[tuple[int, Array]]:
+    """Runs images whose parameters are drawn together; returns them."""
     indices, images = np.array([index for index, _ in batch]), [image for _, image in batch]
     with clock.part("draw and compose"):
         draws = pipe.draws(indices, epoch)
@@ -169,12 +269,18 @@ def _batch(
         with clock.part("draw and compose"):
             sizes = np.array([image.shape[:2] for image in images], np.int64)
             meanings = realise((node,), draws, Frame(sizes))
-        ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
-        with clock.part(f"{number} {kind_in_words(node.kind)}: {ops}"):
+        with clock.part(_words(number, node)):
             images = [each.image for each in render(meanings, node, [Sample(i) for i in images])]
+    return list(zip(indices.tolist(), images, strict=True))
 
 
-def _machine() -> tuple[str, ...]:
+def _words(number: int, node: Node) -> str:
+    """Names a pass: "1 warp: rotate#0"."""
+    ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
+    return f"{number} {kind_in_words(node.kind)}: {ops}"
+
+
+def _machine(packages: Sequence[str]) -> tuple[str, ...]:
     """Returns the processor and the versions, one line each."""
     model = platform.processor() or platform.machine()
     try:
@@ -184,5 +290,5 @@ def _machine() -> tuple[str, ...]:
     except OSError:
         pass
     versions = [f"Python {platform.python_version()}"]
-    versions += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return f"{model}, {plural(os.cpu_count() or 1, 'core')}", ", ".join(versions)

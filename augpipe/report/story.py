@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -91,6 +92,7 @@ def tell(
     variants: int = 5,
     epoch: int = 0,
     annotations: Annotations | None = None,
+    rgb: bool = False,
 ) -> Story:
     """Makes the pictures of one image, by the sample section.
 
@@ -101,11 +103,12 @@ def tell(
         variants: How many epochs to show.
         epoch: The first of them.
         annotations: Where its boxes, mask and keypoints are looked up.
+        rgb: See `read`.
 
     Raises:
         AugpipeError: If the image cannot be read, or an op cannot act on it.
     """
-    image = decode(source.path)
+    image = read(source.path, rgb)
     height, width = image.shape[:2]
     marks = annotations.find(source.relative, (height, width)) if annotations else None
     original = Picture("original", (_size(image),), image, marks)
@@ -121,6 +124,20 @@ def tell(
             raise
         raise DataError(source.path, str(error)) from error
     return Story(source.relative, index, (original, *epochs), tuple(built), source.label)
+
+
+def read(path: Path, rgb: bool) -> Array:
+    """Decodes an image.
+
+    Args:
+        path: Where it is.
+        rgb: Whether to make it RGB, as the images of a folder are for training, so that they
+            can be one batch; else it keeps its channels.
+    """
+    image: Array = decode(path)
+    if not rgb:
+        return image
+    return np.ascontiguousarray(image[:, :, [0, 0, 0] if image.shape[2] == 1 else [0, 1, 2]])
 
 
 def _made(pipe: Pipeline, start: Picture, index: int, epoch: int, title: str) -> Picture:

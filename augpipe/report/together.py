@@ -78,7 +78,7 @@ class _Acts:
 
     def notes(self, row: int, names: Sequence[str]) -> tuple[str, ...]:
         """Words what was drawn for a row."""
-        acting = self.acting(row)
+        acting = {step.key: step for step in self.acting(row)}.values()  # a policy's share one
         drawn = [drawn_words(step, self.trace, bool(step.gates), row) for step in acting]
         others = [names[partner] for partner in self.partners[row]]
         return (*(each for each in drawn if each), *([f"with {', '.join(others)}"] * bool(others)))
@@ -105,8 +105,8 @@ class _Batch:
         ops = list(self.acts(lambda count: self.run(count)[0].image))
         out = []
         for row, (story, picture) in enumerate(zip(self.stories, made, strict=True)):
-            keys = dict.fromkeys(step.key for each in ops for step in each.acting(row))
-            names = dict.fromkeys(key.partition("#")[0] for key in keys)
+            acting = [step for each in ops for step in each.acting(row)]
+            names = dict.fromkeys(step.key.partition("#")[0] for step in acting)
             size = resized(story.variants[0].image, picture.image)
             out.append(replace(picture, notes=(*picture.notes, *names, *size)))
         return out
@@ -149,11 +149,11 @@ class _Batch:
             foreign = False
             for step, meaning in zip(own, meanings, strict=True):
                 frame, on = size_after(meaning, frame), trace.get(step.key, {}).get("on")
-                rows = np.ones(count, bool) if on is None else on
+                rows: Bools = np.ones(count, bool) if on is None else on
                 match meaning:
                     case Mix():
                         laid = meaning.opacity > 0
-                        rows = laid.any(axis=1)
+                        rows = np.asarray(laid.any(axis=1))
                         for row, layer in np.argwhere(laid).tolist():
                             partners[row].add(int(meaning.partner[row, layer]))
                     case Foreign():
@@ -178,11 +178,11 @@ class _Batch:
             epoch=self.epoch,
         )
         pixels = np.ascontiguousarray(images.numpy().transpose(0, 2, 3, 1))
-        shares = targets["label"].numpy() if "label" in targets else [None] * len(pixels)
+        labels = targets["label"].numpy() if "label" in targets else None
         return [
             Picture(
                 before.title,
-                () if shares[row] is None else (_shares(shares[row], self.classes),),
+                () if labels is None else (_shares(labels[row], self.classes),),
                 pixels[row],
                 None if before.marks is None and not mixes else _marks(targets, row, before.marks),
             )

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from augpipe.cli.main import main
+from augpipe.recipe import load as load_recipe
 from tests.harness import interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +181,18 @@ def test_preview_draws_annotations(run: Run, tmp_path: Path) -> None:
     assert "<li>" in out.read_text()
 
 
+def test_preview_says_what_it_does_not_show(run: Run, tmp_path: Path) -> None:
+    args = ("-o", tmp_path / "a.png", "--variants", 1)
+    mixed = ("preview", "configs/garments_mixed.yaml", GARMENTS, *args)
+    assert run(*mixed)[1].endswith(": 3 images of 240, 1 variant each\n")
+    line = "Not shown: mixup, cutmix, fmix: one image alone has no partner to be mixed with.\n"
+    assert run(*mixed, "--samples", 1)[1].endswith(line)
+    code, out, err = run("preview", "configs/detection_batch.yaml", "samples/photos", *args)
+    assert code == 1
+    assert out.splitlines()[1].startswith("Not shown: the batch section (copy_paste, mosaic, ")
+    assert err.startswith("left out the batch section: copy_paste#0: ")
+
+
 def test_preview_refuses_before_any_work(run: Run, tmp_path: Path) -> None:
     def refused(out: Path | str) -> str:
         return run.refused("preview", QUICK, GARMENTS, "-o", out)
@@ -233,6 +247,16 @@ def test_bench_names_machine_and_passes(run: Run) -> None:
     assert out.splitlines()[-1].endswith("images/s in one thread")
 
 
+def test_bench_measures_the_batch_section_or_says_why_not(run: Run) -> None:
+    args = ("samples/photos", "--seconds", 0.1)
+    code, out, _ = run("bench", "configs/imagenet_batch.yaml", *args)
+    assert code == 0
+    assert " mix: mixup_or_cutmix#0 " in out
+    code, out, _ = run("bench", "configs/detection_batch.yaml", *args)
+    assert code == 0
+    assert out.splitlines()[-2].startswith("not measured: the batch section (copy_paste, mosaic, ")
+
+
 # ---------------------------------------------------------------- bad input, any command
 
 
@@ -282,6 +306,21 @@ def test_expand_and_verify(run: Run, images: Path, tmp_path: Path) -> None:
     assert run("verify", out)[0] == 0
     next(out.rglob("*.png")).unlink()
     assert run("verify", out)[0] == 1
+
+
+@pytest.mark.parametrize("recipe", ["imagenet_batch", "garments_mixed", "detection_batch"])
+def test_expand_names_the_setting_that_leaves_out_what_needs_a_batch(
+    run: Run, images: Path, tmp_path: Path, recipe: str
+) -> None:
+    args = ("expand", f"configs/{recipe}.yaml", images, tmp_path / "out")
+    before, setting = run.refused(*args).split(", which need a batch: leave them out with ")
+    assert run(*args, *shlex.split(setting))[0] == 0
+    record = json.loads((tmp_path / "out" / "job.json").read_text())["recipe"]
+    left_out = before.rpartition(" has ")[2].split(", ")
+    kept = [op.name() for op in load_recipe(f"configs/{recipe}.yaml").batch]
+    assert [op.name() for op in load_recipe(yaml.safe_load(record)).batch] == [
+        name for name in kept if name not in left_out
+    ]
 
 
 def test_expand_skips_what_it_cannot_read_and_exits_1(

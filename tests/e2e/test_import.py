@@ -86,7 +86,7 @@ def test_the_text_itself_and_standard_input(run: Run, monkeypatch: pytest.Monkey
     code, out, err = run("rand-m9-mstd0.5-inc1")
     assert code == 0
     assert "magnitude_std: 0.5" in out
-    assert err.startswith("the text: rand: changed: ")
+    assert err.startswith("rand-m9-mstd0.5-inc1: changed: rand -> 2 x rand_augment: ")
     assert run("Compose(\n    RandomHorizontalFlip(p=0.3)\n)")[0] == 0
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"3a\n")))
     assert "solarize" in run("-")[1]
@@ -96,7 +96,27 @@ def test_what_was_dropped_is_in_the_exit_code(run: Run) -> None:
     code, out, err = run("Compose(Lambda() RandomHorizontalFlip(p=0.5))")
     assert code == 1
     assert "horizontal_flip" in out
-    assert "the text:1: dropped: Lambda" in err
+    assert "Compose(Lambda() RandomHorizontalFlip(p=0.5)):1: dropped: Lambda" in err
+    err = run("Compose(\n    Lambda()\n    RandomHorizontalFlip(p=0.5)\n)")[2]
+    assert err.startswith("Compose(...:2: dropped: Lambda")
+
+
+def test_a_recipe_that_would_do_nothing_is_not_written(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.yaml"
+    code, printed, err = run("v0", "-o", out)
+    assert (code, printed) == (1, "")
+    assert err.splitlines()[-1] == f"nothing was carried over: {out} is not written"
+    assert not out.exists()
+    out.write_text("kept")
+    assert run("v0", "-o", out, "--force")[0] == 1
+    assert out.read_text() == "kept"
+    code, printed, err = run("v0")
+    assert (code, printed) == (1, "")
+    assert err.endswith("nothing was carried over: there is no recipe\n")
+    # What does nothing by itself is a recipe that does nothing.
+    code, printed, _ = run("Compose(Identity())")
+    assert code == 0
+    assert "version: 1" in printed
 
 
 def test_files_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
@@ -117,4 +137,6 @@ def test_files_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
     assert ":1:16: not valid JSON" in run.refused(file("cut.json", b'{"transform": {'))
     assert "this '(' is never closed" in run.refused(file("cut.txt", b"Compose(\n Pad("))
     assert "cannot be read" in run.refused("x" * 5000)
+    assert run.refused("").startswith("the argument is empty; known: ")
+    assert run.refused("  ").startswith("the argument is empty; known: ")
     assert "there is no file" in run.refused("x\0y")

@@ -142,6 +142,13 @@ def test_the_input_is_not_written_to() -> None:
         assert torch.equal(images, before)
 
 
+def test_mixed_precision_does_not_change_pixels() -> None:
+    batch = section({"elastic": {"amplitude": [0.05, 0.05]}}, *WORK[1:])
+    want = batch(photos(), index=range(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(batch(photos(), index=range(6)), want)
+
+
 def test_gradients_flow_through_geometry_and_colour() -> None:
     images = (photos() / 255.0).requires_grad_()
     section(*WORK)(images, index=range(6)).mean().backward()
@@ -298,10 +305,19 @@ def test_images_that_are_none(images: Any, message: str) -> None:
         (torch.zeros(6, 3, 3), r"targets: masks of \(6, 1, 3, 3\) for images of \(6, 3, 48, 64\)"),
         ({"boxes": [[[0, 0, 1, 1]]]}, "boxes: has 1 items"),
         ({"boxes": [[[5, 0, 1, 1]]] * 6}, r"boxes\[0\]\[0\]: x1 < x0"),
+        ({"boxes": [torch.zeros(2, 5)] * 6}, r"boxes\[0\]: boxes of shape \(2, 5\)"),
+        ({"boxes": [[[0, 0, 1, 1]]] * 6, "labels": [[1, 2]] * 6}, "has 2 items for 1 boxes"),
+        ({"boxes": [[[0, 0, 1, 1]]] * 6, "scores": [1.0] * 6}, "has no items for 1 boxes"),
+        ({"keypoints": [[[0.0]]] * 6}, r"keypoints\[0\]: keypoints of shape \(1, 1\)"),
+        ({"mask": [np.zeros((48, 64))] * 6}, r"mask\[0\]: ndarray: expected tensors"),
+        (
+            {"masks": [torch.zeros(1, 48, 64), *[torch.zeros(1, 48, 64).byte()] * 5]},
+            "masks of different dtypes",
+        ),
         ({"masks": [torch.zeros(1, 4, 4)] * 6}, r"masks\[0\]: expected masks \(N, 48, 64\)"),
         ([{"boxes": []}] * 5 + [{}], r"targets\[5\]: needs the keys"),
     ],
-    ids=["count", "mask size", "boxes", "box order", "masks", "keys"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_targets_that_are_none(given: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -400,6 +416,8 @@ def test_an_index_is_refused_as_in_a_pipeline() -> None:
             section(*WORK)(photos(), index=index)
     with pytest.raises(UsageError, match="an epoch is from 0"):
         section(*WORK)(photos(), index=range(6), epoch=-1)
+    with pytest.raises(UsageError, match=r"epoch 1.0: an epoch is"):
+        section(*WORK)(photos(), index=range(6), epoch=1.0)  # type: ignore[arg-type]
 
 
 def test_images_that_would_leave_with_different_sizes() -> None:
@@ -409,8 +427,10 @@ def test_images_that_would_leave_with_different_sizes() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(UsageError, match="device 'cuda' cannot be used"):
+    with pytest.raises(UsageError, match="the device cannot be used: "):
         section(*WORK).to("cuda")
+    with pytest.raises(UsageError, match="the device cannot be used: "):
+        section(*WORK).cuda()
 
 
 def test_errors_name_the_op() -> None:

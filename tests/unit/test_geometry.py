@@ -324,3 +324,14 @@ def test_degenerate_images(item: Any, shape: tuple[int, ...]) -> None:
         assert np.mean(abs(fast.astype(int) - exact) > 1) <= ties
         masks = [b.render_mask(meaning, 0, image[:, :, :1]) for b in (opencv, reference)]
         assert np.mean(np.not_equal(*masks)) < 1e-3
+
+
+@pytest.mark.parametrize("item", [{"rotate": [20, 20]}, "elastic", {"resize": 30}], ids=str)
+@pytest.mark.parametrize("channels", [2, 6])
+def test_each_channel_is_read_as_it_is_alone(item: object, channels: int) -> None:
+    """But for a rounding of resize's, which sums in other units for other channel counts."""
+    image = np.concatenate([photo()] * 2, axis=2)[:, :, :channels]
+    whole = run(item, image).astype(np.int64)
+    for k in range(channels):
+        alone = run(item, image[:, :, k : k + 1])
+        assert abs(whole[:, :, k : k + 1] - alone).max() <= ("resize" in str(item))

@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+import augpipe
 from augpipe.importers import import_recipe
 from tests.imported import content, difference, names, photo, run, sample, verdicts
 
@@ -130,6 +131,7 @@ def test_an_erasing_after_normalize_fills_with_the_mean() -> None:
     end = [v1.ToTensor(), v1.Normalize(*IMAGENET), v1.RandomErasing(value=0)]
     (erasing, _) = sample(import_recipe(repr(compose(v1, *end))))
     assert erasing["random_erasing"]["fill"] == [round(255 * each, 3) for each in IMAGENET[0]]
+    assert verdicts(import_recipe(repr(compose(v1, *end)))) == ["exact"] * 3
     (erasing, _) = sample(
         import_recipe(repr(compose(v1, v1.ToTensor(), v1.RandomErasing(value=1))))
     )
@@ -139,13 +141,63 @@ def test_an_erasing_after_normalize_fills_with_the_mean() -> None:
         assert sample(import_recipe(repr(noisy)))[0]["random_erasing"]["fill"] == "noise"
 
 
+ERASING = "RandomErasing(p=1.0, scale=(0.3, 0.3), ratio=(0.3, 300.0), value={}, inplace=False)"
+NORMALIZE = "Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])"
+
+
+def test_an_erasing_that_is_left_to_torchvision_says_what_changes(image: np.ndarray) -> None:
+    imported = import_recipe(f"Compose({NORMALIZE} {ERASING.format([0.0])})")
+    erasing = sample(imported)[0]["torchvision.RandomErasing"]
+    assert abs(erasing["value"] - 255 * np.mean(IMAGENET[0])) < 1e-9
+    assert verdicts(imported) == ["exact", "foreign", "changed", "changed"]
+    assert "fills with 114.495 in all channels, there with [123.675" in imported.notes[2].text
+    assert "follows Normalize" in imported.notes[3].text
+    grey = run(imported, image)[..., 0]
+    # The library takes whole levels of bytes: half a level of 255 x 0.229.
+    assert (abs(grey - (114.495 / 255 - 0.485) / 0.229) < 0.01).mean() > 0.25
+    plain = import_recipe(f"Compose({ERASING.format(3)})")
+    assert verdicts(plain) == ["foreign"]
+    assert sample(plain)[0]["torchvision.RandomErasing"]["value"] == 3
+    # v2 does not print "random", which no number is.
+    assert not import_recipe(ERASING.replace("value={}, ", "")).complete
+
+
+def test_an_erasing_beyond_white_is_cut_and_told() -> None:
+    theirs = [v1.ToTensor(), v1.Normalize(*IMAGENET), v1.RandomErasing(value=5)]
+    imported = import_recipe(repr(compose(v1, *theirs)))
+    assert sample(imported)[0]["random_erasing"]["fill"] == 255
+    assert "beyond black or white" in imported.notes[-1].text
+
+
 RANGES: list[tuple[Any, dict[str, Any]]] = [
     (v1.RandomHorizontalFlip(0.3), {"horizontal_flip": {"p": 0.3}}),
     (
         v2.RandomResizedCrop((5, 6), scale=(0.2, 0.9), ratio=(0.5, 2.0)),
-        {"random_resized_crop": {"size": [5, 6], "scale": [0.2, 0.9], "ratio": [0.5, 2.0]}},
+        {
+            "random_resized_crop": {
+                "size": [5, 6],
+                "scale": [0.2, 0.9],
+                "ratio": [0.5, 2.0],
+                "interpolation": "bilinear",
+            }
+        },
     ),
-    (v1.RandomResizedCrop(9), {"random_resized_crop": {"size": [9, 9]}}),
+    (
+        v1.RandomResizedCrop(9),
+        {
+            "random_resized_crop": {
+                "size": [9, 9],
+                "scale": [0.08, 1.0],
+                "ratio": [0.75, 4 / 3],
+                "interpolation": "bilinear",
+            }
+        },
+    ),
+    # All of these are our defaults, and stand there all the same.
+    (
+        v1.RandomRotation(15),
+        {"rotate": {"degrees": [-15.0, 15.0], "interpolation": "nearest", "fill": 0.0}},
+    ),
     (
         v2.RandomAffine((-4, 9), (0.3, 0.2), (0.8, 1.1), (-3, 5, -2, 1), fill=3),
         {
@@ -169,7 +221,10 @@ RANGES: list[tuple[Any, dict[str, Any]]] = [
     (v2.GaussianNoise(sigma=0.2), {"gaussian_noise": {"sigma": [51.0, 51.0]}}),
     (v2.JPEG((50, 70)), {"jpeg_compression": {"quality": [50, 70]}}),
     (v2.RandomChannelPermutation(), "channel_shuffle"),
-    (v2.RandomPerspective(0.3, p=0.2), {"perspective": {"distortion": 0.3, "p": 0.2}}),
+    (
+        v2.RandomPerspective(0.3, p=0.2),
+        {"perspective": {"distortion": 0.3, "p": 0.2, "fill": 0.0, "interpolation": "bilinear"}},
+    ),
     (
         v2.RandAugment(3, 7, 21),
         {
@@ -178,17 +233,31 @@ RANGES: list[tuple[Any, dict[str, Any]]] = [
                 "magnitude": 7.0,
                 "num_magnitude_bins": 21,
                 "interpolation": "nearest",
+                "fill": 0.0,
             }
         },
     ),
-    (v1.TrivialAugmentWide(), {"trivial_augment": {"interpolation": "nearest"}}),
+    (
+        v1.TrivialAugmentWide(),
+        {"trivial_augment": {"num_magnitude_bins": 31, "interpolation": "nearest"}},
+    ),
     (
         v1.AutoAugment(v1.AutoAugmentPolicy.CIFAR10),
         {"auto_augment": {"policy": "cifar10", "interpolation": "nearest"}},
     ),
     (
         v2.AugMix(4, 2, 3, all_ops=False),
-        {"augmix": {"severity": 4, "width": 2, "depth": [3, 3], "all_ops": False}},
+        {
+            "augmix": {
+                "severity": 4,
+                "width": 2,
+                "depth": [3, 3],
+                "alpha": 1.0,
+                "all_ops": False,
+                "interpolation": "bilinear",
+                "fill": 0.0,
+            }
+        },
     ),
 ]
 
@@ -231,7 +300,8 @@ def test_compositions_nest(module: Any) -> None:
 
 def test_a_branch_that_does_nothing_keeps_its_share() -> None:
     (choice,) = sample(import_recipe("Compose(RandomChoice(Identity() Pad(padding=3)))"))
-    assert choice["one_of"]["ops"] == [{"horizontal_flip": {"p": 0.0}}, {"pad": {"padding": 3}}]
+    pad = {"pad": {"padding": 3, "border": "constant", "fill": 0.0}}
+    assert choice["one_of"]["ops"] == [{"horizontal_flip": {"p": 0.0}}, pad]
 
 
 def test_every_line_is_told_in_its_order() -> None:
@@ -250,6 +320,66 @@ def test_mixing_stands_in_the_batch() -> None:
     imported = import_recipe(repr(compose(v2, v2.ToImage(), v2.MixUp(alpha=0.3, num_classes=10))))
     assert content(imported)["batch"] == [{"mixup": {"alpha": 0.3}}]
     assert content(imported)["classes"] == 10
+    assert verdicts(imported) == ["exact", "exact"]
+    assert not import_recipe("MixUp(alpha=1.0, num_classes=x)").complete
+
+
+def test_what_follows_a_mix_follows_it_in_the_batch() -> None:
+    theirs = compose(
+        v2,
+        v2.Resize((9, 9)),
+        v2.MixUp(alpha=0.3, num_classes=10),
+        v2.GaussianNoise(sigma=0.2),
+        v2.Compose([v2.RandomHorizontalFlip(0.5), v2.GaussianBlur(3)]),
+        v2.CutMix(num_classes=10),
+        v2.Normalize(*IMAGENET),
+    )
+    imported = import_recipe(repr(theirs), "f")
+    assert names(imported) == ["resize"]
+    assert [next(iter(op)) for op in content(imported)["batch"]] == [
+        "mixup",
+        "gaussian_noise",
+        "horizontal_flip",
+        "torchvision.GaussianBlur",
+        "cutmix",
+        "normalize",
+    ]
+    # Ours draw for each image in a batch too.
+    last = imported.notes[-1]
+    assert (last.where, last.verdict) == ("f", "changed")
+    assert last.text.startswith("horizontal_flip, torchvision.GaussianBlur beside what mixes")
+    assert augpipe.load(content(imported))
+
+
+def test_noise_after_a_mix_is_not_mixed_away() -> None:
+    images = torch.full((64, 3, 16, 16), 128, dtype=torch.uint8)
+    theirs = compose(v2, v2.MixUp(alpha=100.0, num_classes=2), v2.GaussianNoise(sigma=0.1))
+    pipe = augpipe.load(content(import_recipe(repr(theirs))))
+    ours, _ = pipe.batch(images, torch.zeros(64, dtype=torch.long), index=range(64))
+    want, _ = theirs(images, torch.zeros(64, dtype=torch.long))
+    # Mixed with lam near 1/2 it would be 0.7 of it; 49,152 draws give it to 0.4 %.
+    assert abs(ours.float().std() / want.float().std() - 1) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (v2.RandomChoice([v2.MixUp(num_classes=3), v2.CutMix(num_classes=3)]), "one_of"),
+        (v2.RandomApply([v2.MixUp(num_classes=3)]), "mixup"),
+        (v2.RandomOrder([v2.MixUp(num_classes=3), v2.Pad(1)]), "shuffle"),
+    ],
+    ids=["choice", "apply", "order"],
+)
+def test_a_composition_of_mixes_stands_in_the_batch(theirs: Any, ours: str) -> None:
+    imported = import_recipe(repr(compose(v2, theirs)))
+    (op,) = content(imported)["batch"]
+    assert next(iter(op)) == ours
+    assert "sample" not in content(imported)
+    assert "there once for the batch" in imported.notes[0].text
+    assert imported.notes[0].verdict == "changed"
+    images = torch.zeros((4, 3, 8, 8), dtype=torch.uint8)
+    _, soft = augpipe.load(content(imported)).batch(images, torch.arange(4) % 3, index=range(4))
+    assert soft.shape == (4, 3)
 
 
 def test_a_sequential_is_read_too() -> None:

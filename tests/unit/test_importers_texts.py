@@ -47,15 +47,15 @@ def test_timm_rand_is_parsed_as_timm_does(text: str) -> None:
         ours = layer["rand_augment"]
         assert ours["p"] == theirs.ops[0].prob
         assert ours["num_ops"] == 1
-        assert ours.get("magnitude_std", 0.0) == theirs.ops[0].magnitude_std
+        assert ours["magnitude_std"] == theirs.ops[0].magnitude_std
         magnitude = min(theirs.ops[0].magnitude, theirs.ops[0].magnitude_max or 10, 10)
-        assert ours.get("magnitude", 9.0) == magnitude
+        assert ours["magnitude"] == magnitude
 
 
 @pytest.mark.parametrize("magnitude", [1, 5, 9, 10])
 def test_timm_magnitudes_mean_what_they_mean_in_timm(magnitude: int) -> None:
     ours = sample(import_recipe(f"rand-m{magnitude}-inc1"))[0]["rand_augment"]
-    level = ours.get("magnitude", 9.0) / (ours["num_magnitude_bins"] - 1)
+    level = ours["magnitude"] / (ours["num_magnitude_bins"] - 1)
     hparams = {"translate_pct": 0.45}
 
     def own(name: str) -> float:
@@ -88,12 +88,17 @@ def test_timm_augmix_and_autoaugment() -> None:
     assert ours["augmix"]["severity"] == theirs.ops[0].magnitude
     (ours,) = sample(import_recipe("original-mstd0.5\n"))
     assert "auto_augment" in ours
-    assert not import_recipe("v0").complete
+    nothing = import_recipe("v0")
+    assert nothing.empty
+    assert not nothing.complete
 
 
 def test_timm_three_augment() -> None:
     (ours,) = sample(import_recipe("3a"))
-    assert ours["one_of"]["ops"][1:] == [{"saturation": {"factor": [0.0, 0.0]}}, "gaussian_blur"]
+    assert ours["one_of"]["ops"][1:] == [
+        {"saturation": {"factor": [0.0, 0.0]}},
+        {"gaussian_blur": {"sigma": [0.1, 2.0]}},
+    ]
     assert timm.LEVEL_TO_ARG["Solarize"](5, {}) == (128,)  # the default of our solarize
     layers = sample(import_recipe("rand-m7-n3-t3a"))
     assert len(layers) == 3

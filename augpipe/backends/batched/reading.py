@@ -66,5 +66,12 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 def comparable(masks: Tensor) -> Tensor:
     """Returns masks as a dtype that torch can gather and compare."""
-    narrow = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
-    return masks.to(narrow.get(masks.dtype, masks.dtype))
+    return masks.to(_COMPARABLE.get(masks.dtype, masks.dtype))
+
+
+_COMPARABLE = {
+    torch.bool: torch.uint8,
+    torch.uint16: torch.int32,
+    torch.uint32: torch.int64,
+    torch.uint64: torch.int64,  # the same bits: what is moved whole comes back as it was
+}

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from augpipe.backends.opencv import lab
 from augpipe.backends.tables import curve_step, normal_scale
 from augpipe.ir import Color, Curve, Histogram, Normalize
 from augpipe.types import Array, Floats
@@ -163,9 +164,9 @@ def _clahe(image: Array, clip_limit: float, tiles: int) -> Array:
     clahe = cv2.createCLAHE(clip_limit, (tiles, tiles))
     if image.shape[2] == 1:
         return clahe.apply(image).reshape(image.shape)
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    lab[:, :, 0] = clahe.apply(np.ascontiguousarray(lab[:, :, 0]))
-    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+    whole = lab.to_lab(image)
+    whole[:, :, 0] = clahe.apply(np.ascontiguousarray(whole[:, :, 0]))
+    return lab.from_lab(whole)
 
 
 def normalize(meaning: Normalize, image: Array) -> Array:

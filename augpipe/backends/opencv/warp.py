@@ -348,11 +348,13 @@ def _flow(
     flag, border = _FLAGS[interpolation], _BORDERS[meaning.sampling.border]
     values = np.broadcast_to(np.asarray(fill, np.float64), image.shape[2:]).tolist()
 
-    def sample(first: int) -> Array:
-        part = np.ascontiguousarray(image[:, :, first : first + 4])
-        fills = values[first : first + 4]
+    def sample(first: int, stop: int) -> Array:
+        if stop - first == 2:  # see on_channels
+            return np.concatenate([sample(k, k + 1) for k in (first, first + 1)], axis=2)
+        part, fills = np.ascontiguousarray(image[:, :, first:stop]), values[first:stop]
         out = cv2.remap(part, x, y, flag, borderMode=border, borderValue=fills)
         return out if out.ndim == 3 else out[:, :, None]
 
-    parts = [sample(k) for k in range(0, image.shape[2], 4)]
+    channels = image.shape[2]
+    parts = [sample(k, min(k + 4, channels)) for k in range(0, channels, 4)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)

@@ -19,7 +19,8 @@ class OneOf(Weighted):
     """Does exactly one of its ops, drawn in proportion to `weights`.
 
     Matches torchvision's RandomChoice; albumentations' OneOf takes the ops' own p for
-    weights instead.
+    weights instead. Of ops that mix, each image draws its own; those listed later find partners
+    that an earlier one has mixed already (`mixup_or_cutmix` mixes whole images only).
     """
 
     def choose(self, draw: Draws) -> Bools:

@@ -1,10 +1,15 @@
 """Mixing: other images of the batch laid over each image, with their labels, masks and boxes.
 
-The images of a batch are put into a random cyclic order, a function of the set of their
-indices alone, and each image's partner is the next one; a batch's order changes nothing. An
-image without a partner (a batch of one; the last of an odd batch in mode "pair") stays as it
-is. `p` is decided for each image by itself, in every mode. What becomes of labels, masks and
-boxes is told in augpipe/mixing.py.
+Partners: the images of a batch are put into a random cyclic order, a function of the set of
+their indices alone, and each image's partner is the next one; the order of the batch changes
+nothing. An image without a partner (a batch of one; the last of an odd batch in mode "pair")
+stays as it is. `p` is decided for each image by itself, in every mode.
+
+Targets: classes become float rows (B, K) that sum to 1, weighted by exact areas and opacities;
+multi-label rows stay in 0..1. Masks are laid over one another like the images; where opacities
+lie between 0 and 1, float masks are averaged and whole-numbered ones take the stronger image's
+class. Boxes and keypoints of all images are kept where they are seen; `box_weights` says which
+share of each box that is, times its opacity.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import textwrap
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from augpipe.errors import UsageError
 from augpipe.foreign import LIBRARIES, facts
+from augpipe.ir import Mix
 from augpipe.ops import catalogue, find, why_not
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.plan.explain import kind_in_words
@@ -53,7 +55,13 @@ def describe_op(name: str, width: int = 100) -> str:
         field, declared = cls.model_fields[parameter], cls.declared()[parameter]
         default = "(required)" if field.is_required() else _yaml(_plain(field.default))
         rows.append((parameter, default, declared.allowed(), field.description or ""))
-    lines = [f"{name}  ({_kind(cls)})", "", _body(cls), "", "Parameters", ""]
+    lines = [f"{name}  ({_kind(cls)})", "", _body(cls), ""]
+    if cls.kind is Mix:  # what all of them have in common stands in their module
+        lines += [
+            inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "").partition("\n\n")[2],
+            "",
+        ]
+    lines += ["Parameters", ""]
     for parameter, default, allowed, description in rows:
         lines.append(f"  {parameter}: {default}")
         lines.append(

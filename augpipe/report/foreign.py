@@ -32,7 +32,8 @@ def list_library(library: str, width: int = 100, reasons: bool = False) -> str:
     for limit in LIMITS:
         names = [own for own, each in limits.items() if limit in each]
         if names or limit == "not deterministic":
-            lines.append(_filled(f"{limit}: {', '.join(names) or 'none'}", "    ", width))
+            words = limit.replace("row by row", "slower, one image at a time")
+            lines.append(_filled(f"{words}: {', '.join(names) or 'none'}", "    ", width))
     if not reasons:
         lines.append(f"    left out: {len(left_out)} (augpipe ops {library} says which and why)")
         return "\n".join(lines)

@@ -78,7 +78,7 @@ def build_preview(
                 variants=variants,
                 epoch=epoch,
                 annotations=annotations,
-                rgb=False,
+                rgb=bool(needy),
             )
             if needy and not mixing:
                 story = _by_itself(seen, story, source, epoch)

@@ -33,8 +33,8 @@ def import_albumentations(text: str, source: str) -> Draft:
     if isinstance(content, dict) and "transform" in content:
         root, path = content["transform"], "transform"
         version = content.get("__version__")
-        draft.complete = version == VERSION
-        if not draft.complete:
+        draft.follows = version == VERSION
+        if not draft.follows:
             words = f"saved by albumentations {version}; read as {VERSION}, which names some"
             draft.say(f"{source}: __version__", "changed", f"{words} arguments differently")
     if not isinstance(root, dict) or _CLASS not in root:

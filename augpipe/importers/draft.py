@@ -77,7 +77,7 @@ class Draft:
         fields: Other keys of the recipe.
         levels: What numbers mean at this point of the source.
         origin: Whose the source is, where it is not the library's whose ops it names.
-        complete: Whether all that is saved beside a constructor's arguments follows from them.
+        follows: Whether all that is saved beside a constructor's arguments follows from them.
         depth: How many compositions this point stands in.
     """
 
@@ -87,7 +87,7 @@ class Draft:
     batch: list[Item] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)
     levels: Levels = field(default_factory=Levels)
-    complete: bool = False
+    follows: bool = False
     origin: str = ""
     depth: int = 0
 
@@ -160,7 +160,7 @@ class Draft:
                 return []
         lost = [own for k, own in named.items() if k not in kept and given[own] is not None]
         left = ""
-        if lost and not self.complete:
+        if lost and not self.follows:
             version = facts().versions[self.library]
             left = f"; left out, no argument of it in version {version}: {', '.join(lost)}"
         self.say(where, "foreign", f"{name} -> {full}{why}{left}")

@@ -243,11 +243,12 @@ def _mix(name: str) -> Callable[[Args, Draft], Native]:
 
 
 def _mixed(name: str, args: Args, draft: Draft) -> Native:
+    native = one(name, alpha=args.number("alpha", 1.0))
     if (classes := args.take("num_classes")) is not None:
         if isinstance(classes, bool) or not isinstance(classes, int) or not 0 < classes < 10**7:
             raise Unlike(f"num_classes={classes}")
         draft.fields["classes"] = classes
-    return one(name, alpha=args.number("alpha", 1.0))
+    return native
 
 
 def _fixed(args: Args, draft: Draft) -> dict[str, Any]:

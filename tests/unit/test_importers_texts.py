@@ -213,6 +213,15 @@ PRINTED = """Compose(
     RandomErasing(p=0.5, scale=(0.02, 0.33), ratio=(0.3, 3.3), value=0, inplace=False)
     AugMix(severity=3, mixture_width=3, chain_depth=-1, alpha=1.0, fill=None)
 )"""
+TIMMS = f"""Compose(
+    RandomResizedCropAndInterpolation(size=(9, 9), interpolation=bilinear bicubic)
+    {timm.rand_augment_transform("rand-m9-mstd0.5-mmax9", {})}
+    {timm.augment_and_mix_transform("augmix-m5", {})}
+    {timm.auto_augment_transform("original", {})}
+    MaybeToTensor()
+    RandomErasing(p=0.25, mode=pixel, count=(1, 1))
+    MixUp(alpha=1.0, num_classes=3)
+)"""
 ODD_WORDS = st.sampled_from(["None", "-1", "x", "[]", "(1,)", "1e999", "{1: 2}", "Pad()", ""])
 ODD = st.sampled_from([None, True, -1, 0, 2, 1e999, "x", [], [1], {}, {"x": 1}, [[]], 10**30])
 
@@ -241,18 +250,15 @@ def test_odd_values_in_what_was_saved_never_break(data: st.DataObject) -> None:
 
 
 @settings(max_examples=150)
-@given(st.data())
-def test_odd_values_in_what_was_printed_never_break(data: st.DataObject) -> None:
-    spots = [found.span(1) for found in re.finditer(r"=([^,\n()]+|\([^)]*\))", PRINTED)]
+@given(st.sampled_from([PRINTED, TIMMS]), st.data())
+def test_odd_values_in_what_was_printed_never_break(text: str, data: st.DataObject) -> None:
+    spots = [found.span(1) for found in re.finditer(r"=([^,\n()]+|\([^)]*\))", text)]
     start, end = data.draw(st.sampled_from(spots))
-    odd = data.draw(
-        st.sampled_from(["None", "-1", "x", "[]", "(1,)", "1e999", "{1: 2}", "Pad()", ""])
-    )
-    usable_or_refused(PRINTED[:start] + odd + PRINTED[end:])
+    usable_or_refused(text[:start] + data.draw(ODD_WORDS) + text[end:])
 
 
 @settings(max_examples=150)
-@given(st.sampled_from([PRINTED, json.dumps(SAVED), yaml.safe_dump(SAVED)]), st.data())
+@given(st.sampled_from([PRINTED, TIMMS, json.dumps(SAVED), yaml.safe_dump(SAVED)]), st.data())
 def test_lost_and_doubled_text_never_breaks(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 30)))

@@ -9,6 +9,7 @@ from augpipe.errors import Place, Problem, RecipeError, UsageError
 from augpipe.importers.albumentations_ops import NATIVE
 from augpipe.importers.args import MISFITS, Args, Item, Native, Unlike, misfit, tidy
 from augpipe.importers.draft import NOTHING, Draft, Verdict, sequence, with_p
+from augpipe.spec import shorten
 
 VERSION = "2.0.8"
 _CLASS = "__class_fullname__"
@@ -53,6 +54,8 @@ def _parse(text: str, source: str) -> Any:
             place = Place(source, error.lineno, error.colno)
             message = f"not valid JSON: {error.msg[:1].lower()}{error.msg[1:]}"
             raise RecipeError([Problem(place, "", message)]) from None
+        except ValueError:  # a number of more digits than Python reads
+            raise UsageError(f"{source}: a number in it is too long") from None
         except RecursionError:
             raise UsageError(f"{source}: nested too deeply") from None
     import yaml
@@ -205,6 +208,12 @@ class _Reader:
         if not isinstance(nodes, list) or not nodes:
             self.draft.say(where, "dropped", f"{name}: it holds nothing")
             return []
+        numbers = [node.get("p", 1.0), *(e.get("p", 1.0) for e in nodes if isinstance(e, dict))]
+        odd = [each for each in numbers if not isinstance(each, int | float)]
+        odd += [each for each in (node.get("n", 1),) if not isinstance(each, int)]
+        if odd:
+            self.draft.say(where, "dropped", f"{name}: {shorten(odd[0])} is not a number it takes")
+            return []
         p, changes = _share(node), []
         if name in ("OneOf", "OneOrOther"):
             ops = self.children(node, path, self.forced)
@@ -217,7 +226,7 @@ class _Reader:
         elif name in ("SomeOf", "RandomOrder"):
             ops = self.children(node, path, self.branch)
             count = node.get("n", 1)
-            count = min(count, len(ops)) if isinstance(count, int) else 1
+            count = min(count, len(ops))
             if name == "RandomOrder" and count == len(ops):
                 item = {"shuffle": {"ops": ops}}
             else:

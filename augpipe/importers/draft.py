@@ -99,7 +99,7 @@ class Draft:
         """
         if len(self.notes) >= _MOST:
             raise UsageError(f"{where}: more than {_MOST} transforms")
-        self.notes.append(Note(where, verdict, text))
+        self.notes.append(Note(_cut(where), verdict, _cut(text)))
 
     @contextmanager
     def inside(self) -> Iterator[int]:
@@ -231,3 +231,8 @@ def with_p(item: Item, p: float) -> Item:
     assert cls is not None  # items are checked when they are made
     own = parameters.get("p", cls.model_fields["p"].default)
     return {name: {**parameters, "p": tidy(own * p)[0]}}
+
+
+def _cut(text: str, limit: int = 400) -> str:
+    """Shortens what a note quotes: a source may hold anything."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

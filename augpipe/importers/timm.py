@@ -9,6 +9,7 @@ from typing import Any
 from augpipe.errors import UsageError, did_you_mean
 from augpipe.importers.args import Item, Native, tidy
 from augpipe.importers.draft import Draft
+from augpipe.spec import shorten
 
 _FIRST = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a")
 _FORM = re.compile(rf"({'|'.join(_FIRST)})(-\S*)?")
@@ -85,9 +86,11 @@ def _read(sections: list[str], keys: str, source: str) -> dict[str, Any]:
             continue
         found = re.fullmatch(r"([a-z]+)(-?\d{1,9}(?:\.\d{0,9})?)", section)
         if found is None or found.group(1) not in known:
-            key = re.sub(r"[\d.]+$", "", section)
+            key, shown = re.sub(r"[\d.-]+$", "", section), shorten(section)
+            if key in known:
+                raise UsageError(f"{source}: section {shown}: '{key}' needs a number of its own")
             hint = did_you_mean(key, known) or f"known: {', '.join(known)}, each with a number"
-            raise UsageError(f"{source}: section '{section}' is not one of timm's ({hint})")
+            raise UsageError(f"{source}: section {shown} is not one of timm's ({hint})")
         out[found.group(1)] = float(found.group(2))
     return out
 

@@ -197,9 +197,7 @@ class BatchSection(nn.Module):
     def _run(self, batch: Batch, draws: Draws) -> Batch:
         dtype = batch.images.dtype
 
-        def enter(part: Tensor) -> Tensor:
-            return part if dtype == torch.uint8 else part.float() * 255.0
-
+        gain = 1.0 if dtype == torch.uint8 else 255.0
         last = len(self._segments) - 1
         for k, (nodes, special) in enumerate(self._segments):
             drawn = realised(nodes, draws, _frame(batch.images), sparse=True)
@@ -210,8 +208,7 @@ class BatchSection(nn.Module):
                     return part
                 return (part if leaves else part / 255.0).to(dtype)
 
-            first = k == 0
-            _do(drawn, batch, enter if first else _same, leave if k == last else _same)
+            _do(drawn, batch, 1.0 if k else gain, leave if k == last else _same)
             if special is not None:
                 for meaning in realise((special,), draws, _frame(batch.images), sparse=True):
                     batch = self._special(meaning, special, batch)
@@ -240,7 +237,7 @@ def _frame(images: Tensor) -> Frame:
 def _do(
     drawn: Sequence[tuple[Node, Meaning]],
     batch: Batch,
-    enter: Callable[[Tensor], Tensor],
+    gain: float,
     leave: Callable[[Tensor], Tensor],
 ) -> None:
     """Does meanings to a batch and to all that belongs to it, in place; one upload serves all."""
@@ -253,7 +250,7 @@ def _do(
             moves.append(meaning)
     names = [str(node) for node, _ in drawn]
     batch.images, batch.masks = batched.render_all(
-        alone, batch.images, batch.masks, enter, leave, names
+        alone, batch.images, batch.masks, gain, leave, names
     )
     for meaning in moves:
         for row, each in enumerate(batch.boxes or ()):

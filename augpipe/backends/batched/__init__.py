@@ -111,8 +111,8 @@ def render_all(
     meanings: Sequence[Alone],
     images: Tensor,
     masks: Mapping[str, Tensor],
-    enter: Callable[[Tensor], Tensor],
-    leave: Callable[[Tensor], Tensor],
+    gain: float = 1.0,
+    leave: Callable[[Tensor], Tensor] = lambda part: part,
     names: Sequence[str] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Does meanings to a batch and to its masks, all parameters sent in one copy.
@@ -121,7 +121,7 @@ def render_all(
         meanings: Of n images.
         images: (n, C, H, W).
         masks: By name, each (n, m, H, W) of any dtype.
-        enter: Takes rows of the batch to uint8 or float32 levels.
+        gain: What takes the images to grey levels.
         leave: Takes what becomes of them to what is handed out.
         names: What errors call each meaning.
     """
@@ -135,7 +135,7 @@ def render_all(
         name: run(each, mask).to(masks[name].dtype)
         for each, (name, mask) in zip(others, whole.items(), strict=True)
     }
-    return run(own, images, enter, leave), moved
+    return run(own, images, gain, leave), moved
 
 
 def _lower_masks(moves: Sequence[Warp | Flow], shape: Shape) -> list[list[Piece]]:

@@ -58,12 +58,14 @@ class Own:
         shared: The piece's arrays for all images, on the images' device.
         at: Where the images stand among the piece's rows, to index what the host kept.
         inner: What the piece is made of, sent.
+        gain: What takes the images to grey levels, where the piece is `linear`: else they are.
     """
 
     arrays: tuple[Tensor, ...]
     shared: tuple[Tensor, ...]
     at: slice
     inner: Sequence[Sequence[Sequence[Sent]]] = ()
+    gain: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Piece:
         arrays: What the function needs of each row, each (m, ...).
         shared: What it needs once for all rows.
         colours: Whether alpha, a fourth channel, stays out of it.
+        linear: Whether it takes images in any unit, and scales what it makes by `Own.gain`: of
+            a large image that is cut to a small one, the small one is scaled.
         inner: Programs of pieces that the function does to rows of the batch, by `apply`.
     """
 
@@ -86,6 +90,7 @@ class Piece:
     arrays: tuple[Array, ...] = ()
     shared: tuple[Array, ...] = ()
     colours: bool = False
+    linear: bool = False
     inner: Sequence[Sequence[Sequence[Piece]]] = ()
 
 
@@ -153,6 +158,8 @@ def parcel(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
     """Sends arrays to a device in one copy that nothing waits for."""
     if device.type == "cpu":
         return [torch.from_numpy(each) for each in arrays]
+    if not arrays:
+        return []
     ends = np.cumsum([0, *(-(-each.nbytes // _ALIGNED) * _ALIGNED for each in arrays)]).tolist()
     whole = np.empty(ends[-1], np.uint8)
     for each, start in zip(arrays, ends, strict=False):
@@ -185,30 +192,44 @@ def chunks(shape: Shape, device: torch.device) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, shape.count)
 
 
-def apply(sent: Sequence[Sent], images: Tensor, start: int, stop: int) -> Tensor:
-    """Does one meaning to rows start..stop of a batch; `images` are those rows."""
+def apply(sent: Sequence[Sent], images: Tensor, start: int, stop: int, gain: float = 1.0) -> Tensor:
+    """Does one meaning to rows start..stop of a batch.
+
+    Args:
+        sent: The meaning's pieces.
+        images: Those rows.
+        start: The first of them.
+        stop: The row after the last.
+        gain: What takes the images to grey levels.
+    """
     out: Tensor | None = None
     for each in sent:
         rows = each.piece.rows
         low, high = np.searchsorted(rows, (start, stop)).tolist()
         if low == high:
             continue
+        rest = gain if each.piece.linear else 1.0
         arrays = tuple(a[low:high] for a in each.arrays)
-        own = Own(arrays, each.shared, slice(low, high), each.inner)
+        own = Own(arrays, each.shared, slice(low, high), each.inner, rest)
         if high - low == stop - start:
-            return _done(each.piece, images, own)
+            return _done(each.piece, _scaled(images, gain / rest), own)
         index = each.index[low:high] - start
-        part = _done(each.piece, images.index_select(0, index), own)
+        part = _scaled(images.index_select(0, index), gain / rest)
+        part = _done(each.piece, part, own)
         if out is None:
-            out = _beside(images, part)
+            out = _beside(images, part, gain)
         out = out.index_copy(0, index, part.to(out.dtype))
-    return images if out is None else out
+    return _scaled(images, gain) if out is None else out
 
 
-def _beside(images: Tensor, part: Tensor) -> Tensor:
+def _scaled(images: Tensor, gain: float) -> Tensor:
+    return images if gain == 1.0 else images * gain
+
+
+def _beside(images: Tensor, part: Tensor, gain: float) -> Tensor:
     """Returns room for a whole chunk of which `part` is some rows."""
     if part.shape[1:] == images.shape[1:]:
-        return images.to(part.dtype)
+        return _scaled(images, gain).to(part.dtype)
     return part.new_empty((len(images), *part.shape[1:]))
 
 
@@ -222,15 +243,15 @@ def _done(piece: Piece, images: Tensor, own: Own) -> Tensor:
 def run(
     sent: Sequence[Sequence[Sent]],
     images: Tensor,
-    enter: Callable[[Tensor], Tensor] = lambda part: part,
+    gain: float = 1.0,
     leave: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> Tensor:
     """Does meanings one after another to a batch (B, C, H, W), a chunk at a time.
 
     Args:
         sent: The meanings' pieces.
-        images: The batch; it is not written to.
-        enter: Takes rows of the batch to uint8 or float32 levels.
+        images: The batch, which is not written to: uint8, or floats of any width.
+        gain: What takes the images to grey levels.
         leave: Takes what becomes of them to what is handed out.
     """
     shape = Shape.of(images)
@@ -239,10 +260,10 @@ def run(
     parts: list[Tensor] = []
     for start, stop in chunks(shape, images.device):
         given = images[start:stop]
-        part = enter(given)
-        for each in sent:
-            part = apply(each, part, start, stop)
-        part = leave(part)
+        part = given if gain == 1.0 else given.float()
+        for k, each in enumerate(sent):
+            part = apply(each, part, start, stop, 1.0 if k else gain)
+        part = leave(part if sent else _scaled(part, gain))
         if stop - start == shape.count:
             # Nothing that is handed out shares memory with what came in.
             part = part.clone() if part is given else part
@@ -257,7 +278,9 @@ def run(
         whole[start:stop] = part
     if whole is not None:
         return whole
-    return torch.cat(parts) if parts else leave(enter(images.clone()))
+    if not parts:
+        return leave(images.clone())
+    return torch.cat(parts).contiguous(memory_format=layout(images))
 
 
 def layout(images: Tensor) -> torch.memory_format:

@@ -75,3 +75,16 @@ _COMPARABLE = {
     torch.uint32: torch.int64,
     torch.uint64: torch.int64,  # the same bits: what is moved whole comes back as it was
 }
+
+
+def halves(values: Floats, exact: bool) -> tuple[Floats, ...]:
+    """Returns arrays that travel as float32: two of them where all of float64 must arrive."""
+    coarse = values.astype(np.float32)
+    return (coarse, values - coarse) if exact else (coarse,)
+
+
+def joined(coarse: Tensor, fine: Tensor | None = None) -> Tensor:
+    """Returns what `halves` took apart; float32 where the device has no float64."""
+    if fine is None or coarse.device.type == "mps":
+        return coarse
+    return coarse.double() + fine.double()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from augpipe.backends.batched import sample
 from augpipe.backends.batched.pieces import Own, Piece, Shape
-from augpipe.backends.batched.reading import Reading, product, reading, whole
+from augpipe.backends.batched.reading import Reading, halves, joined, product, reading, whole
 from augpipe.backends.tables import binding, cell_weights, fold
 from augpipe.errors import DataError
 from augpipe.ir import Warp, frame_lines, keeps_axes
@@ -102,17 +102,23 @@ def _lines(
     return out
 
 
-def _bounds(lines: Floats) -> tuple[Array, ...]:
-    """Returns the half-planes as a piece's arrays: none where none is needed."""
+def _bounds(lines: Floats, how: Reading) -> tuple[Array, ...]:
+    """Returns the half-planes as a piece's arrays: none where none is needed.
+
+    Whether a pixel is seen whole or not at all is a matter of float64, see `halves`.
+    """
     most = int(np.isfinite(lines[..., 0]).sum(axis=1).max(initial=0))
-    return (np.where(np.isfinite(lines), lines, _ALWAYS)[:, :most],) if most else ()
+    if not most:
+        return ()
+    used = np.where(np.isfinite(lines), lines, _ALWAYS)[:, :most]
+    return halves(used, how.hard)
 
 
 def _covered(out: Tensor, lines: Sequence[Tensor], fill: Tensor, how: Reading) -> Tensor:
     """Lays the fill over what the half-planes leave out, if there are any."""
     if not lines:
         return out
-    seen = sample.coverage(lines[0], out.shape[2], out.shape[3], how.hard)
+    seen = sample.coverage(joined(*lines), out.shape[2], out.shape[3], how.hard)
     return sample.cover(out, seen, fill, how.hard)
 
 
@@ -154,9 +160,11 @@ def _taken(
 
     def do(images: Tensor, own: Own) -> Tensor:
         x, y, *edges = own.arrays
-        return _covered(sample.take(images, y, x), edges, own.shared[0], how)
+        out = sample.take(images, y, x)
+        out = out if own.gain == 1.0 else out * own.gain
+        return _covered(out, edges, own.shared[0], how)
 
-    return Piece(rows, do, (x, y, *_bounds(lines)), (how.fill,))
+    return Piece(rows, do, (x, y, *_bounds(lines, how)), (how.fill,), linear=True)
 
 
 def _general(
@@ -226,18 +234,13 @@ def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, ho
 
         return quick, (grid, low, high)
 
-    # Which pixel is nearest is a matter of float64: it travels as two float32.
-    coarse = matrix.astype(np.float32)
-    fine = matrix - coarse if how.interpolation == "nearest" else np.zeros((len(matrix), 0))
-
     def read(images: Tensor, arrays: Sequence[Tensor]) -> Tensor:
-        matrix, fine, box = arrays
-        if fine.numel() and images.device.type != "mps":  # which has no float64
-            matrix = matrix.double() + fine.double()
-        at = sample.positions(matrix, height, width)
+        box, *halves = arrays
+        at = sample.positions(joined(*halves), height, width)
         return sample.read(images, at, box, how.interpolation, how.reflect)
 
-    return read, (coarse, fine, box)
+    # Which pixel is nearest is a matter of float64.
+    return read, (box, *halves(matrix, how.interpolation == "nearest"))
 
 
 def _piece(
@@ -263,11 +266,13 @@ def _piece(
             source = before(source, own)
         needed, edges = own.arrays[skip : skip + count], own.arrays[skip + count :]
         out = read(source, needed)
+        out = out if own.gain == 1.0 else out * own.gain
         if how.interpolation == "bicubic" and not how.mask:
             out = out.clamp(0.0, 255.0)
         return whole(_covered(out, edges, own.shared[0], how), images.dtype)
 
-    return Piece(rows, do, (*arrays, *own_arrays, *_bounds(lines)), (how.fill,))
+    arrays = (*arrays, *own_arrays, *_bounds(lines, how))
+    return Piece(rows, do, arrays, (how.fill,), linear=True)
 
 
 def _read(

@@ -131,13 +131,13 @@ class BatchSection(nn.Module):
                 keys = keys_of(index, count)
             except TypeError:
                 raise UsageError("index: needs one whole number for each image") from None
-        self._check(batch)
+        look = self._check(batch)
         batch.images = batch.images if self.nodes else batch.images.clone()
         if self.nodes:
             draws = Draws(seed, keys, epoch).together(self._layout)
             # Pixels are computed in float32, whatever precision a training step runs in.
             with torch.autocast(batch.images.device.type, enabled=False):
-                batch = self._run(batch, draws)
+                batch = self._run(batch, draws, look)
         if not count and self.nodes:  # an image that is there shows the size and the dtype
             one = batch.images.new_zeros((1, *opened.batch.images.shape[1:]))
             batch.images = self(one, index=[0])[:0]
@@ -146,8 +146,8 @@ class BatchSection(nn.Module):
         rules = self.recipe.boxes
         return batch.images, opened.targets(batch, rules.min_area, rules.min_visibility)
 
-    def _check(self, batch: Batch) -> None:
-        """Refuses what no op could make sense of.
+    def _check(self, batch: Batch) -> Callable[[Tensor], None]:
+        """Refuses what no op could make sense of, and returns what looks at the images.
 
         Values are looked at in every batch on the CPU; on another device in the first one
         only, since the answer takes a wait for the device.
@@ -161,22 +161,10 @@ class BatchSection(nn.Module):
         device = batch.images.device
         seen = (device, batch.labels is not None)
         if device.type != "cpu" and seen in self._looked_at:
-            return
+            return _pass
         self._looked_at.add(seen)
-        if batch.images.dtype != torch.uint8 and batch.images.numel():
-            # In the order they lie in memory, or aminmax copies them first.
-            lying = batch.images.detach().permute(0, 2, 3, 1)
-            flat = lying if lying.is_contiguous() else batch.images.detach()
-            low, high = (each.item() for each in flat.aminmax())
-            if math.isnan(low + high):
-                raise DataError("images", "floats must lie in 0..1, here is NaN")
-            if not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
-                raise DataError(
-                    "images",
-                    f"floats must lie in 0..1, here are {low:.4g} to {high:.4g}: "
-                    "let the recipe's normalize come last, and give levels / 255 or uint8",
-                )
         self._check_labels(batch.labels)
+        return _pass if batch.images.dtype == torch.uint8 else _check_floats
 
     def _check_labels(self, labels: Tensor | None) -> None:
         """Refuses classes that are not there, where labels are mixed."""
@@ -194,7 +182,7 @@ class BatchSection(nn.Module):
         if labels.ndim == 2 and not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
             raise DataError("labels", f"rows hold shares from 0 to 1, here are {low} to {high}")
 
-    def _run(self, batch: Batch, draws: Draws) -> Batch:
+    def _run(self, batch: Batch, draws: Draws, look: Callable[[Tensor], None]) -> Batch:
         dtype = batch.images.dtype
 
         gain = 1.0 if dtype == torch.uint8 else 255.0
@@ -208,7 +196,8 @@ class BatchSection(nn.Module):
                     return part
                 return (part if leaves else part / 255.0).to(dtype)
 
-            _do(drawn, batch, 1.0 if k else gain, leave if k == last else _same)
+            end = leave if k == last else _same
+            _do(drawn, batch, 1.0 if k else gain, end, _pass if k else look)
             if special is not None:
                 for meaning in realise((special,), draws, _frame(batch.images), sparse=True):
                     batch = self._special(meaning, special, batch)
@@ -229,6 +218,28 @@ def _same(part: Tensor) -> Tensor:
     return part
 
 
+def _pass(part: Tensor) -> None:
+    """Looks at nothing."""
+
+
+def _check_floats(part: Tensor) -> None:
+    """Refuses images that do not lie in 0..1."""
+    if not part.numel():
+        return
+    # In the order they lie in memory, or aminmax copies them first.
+    lying = part.detach().permute(0, 2, 3, 1)
+    flat = lying if lying.is_contiguous() else part.detach()
+    low, high = (each.item() for each in flat.aminmax())
+    if math.isnan(low + high):
+        raise DataError("images", "floats must lie in 0..1, here is NaN")
+    if not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
+        raise DataError(
+            "images",
+            f"floats must lie in 0..1, here are {low:.4g} to {high:.4g}: "
+            "let the recipe's normalize come last, and give levels / 255 or uint8",
+        )
+
+
 def _frame(images: Tensor) -> Frame:
     sizes = np.array([images.shape[2:]], np.int64)
     return Frame(np.broadcast_to(sizes, (len(images), 2)))
@@ -239,6 +250,7 @@ def _do(
     batch: Batch,
     gain: float,
     leave: Callable[[Tensor], Tensor],
+    look: Callable[[Tensor], None],
 ) -> None:
     """Does meanings to a batch and to all that belongs to it, in place; one upload serves all."""
     alone: list[Alone] = []
@@ -250,7 +262,7 @@ def _do(
             moves.append(meaning)
     names = [str(node) for node, _ in drawn]
     batch.images, batch.masks = batched.render_all(
-        alone, batch.images, batch.masks, gain, leave, names
+        alone, batch.images, batch.masks, gain, leave, look, names
     )
     for meaning in moves:
         for row, each in enumerate(batch.boxes or ()):

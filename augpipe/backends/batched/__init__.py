@@ -113,6 +113,7 @@ def render_all(
     masks: Mapping[str, Tensor],
     gain: float = 1.0,
     leave: Callable[[Tensor], Tensor] = lambda part: part,
+    look: Callable[[Tensor], None] = lambda part: None,
     names: Sequence[str] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Does meanings to a batch and to its masks, all parameters sent in one copy.
@@ -123,6 +124,7 @@ def render_all(
         masks: By name, each (n, m, H, W) of any dtype.
         gain: What takes the images to grey levels.
         leave: Takes what becomes of them to what is handed out.
+        look: May refuse rows of the batch.
         names: What errors call each meaning.
     """
     moves = [meaning for meaning in meanings if isinstance(meaning, Warp | Flow)]
@@ -135,7 +137,7 @@ def render_all(
         name: run(each, mask).to(masks[name].dtype)
         for each, (name, mask) in zip(others, whole.items(), strict=True)
     }
-    return run(own, images, gain, leave), moved
+    return run(own, images, gain, leave, look), moved
 
 
 def _lower_masks(moves: Sequence[Warp | Flow], shape: Shape) -> list[list[Piece]]:

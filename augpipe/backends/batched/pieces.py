@@ -20,7 +20,7 @@ from augpipe.types import Array, Ints
 
 Do = Callable[[Tensor, "Own"], Tensor]
 
-_CHUNK = 1 << 20  # bytes of levels as float32: on the CPU, what a few passes keep in the cache
+_CHUNK = 1 << 21  # bytes of levels as float32: on the CPU, what a few passes keep in the cache
 _ALIGNED = 16  # bytes: every array of a parcel may be viewed as any type
 
 
@@ -245,6 +245,7 @@ def run(
     images: Tensor,
     gain: float = 1.0,
     leave: Callable[[Tensor], Tensor] = lambda part: part,
+    look: Callable[[Tensor], None] = lambda part: None,
 ) -> Tensor:
     """Does meanings one after another to a batch (B, C, H, W), a chunk at a time.
 
@@ -253,6 +254,7 @@ def run(
         images: The batch, which is not written to: uint8, or floats of any width.
         gain: What takes the images to grey levels.
         leave: Takes what becomes of them to what is handed out.
+        look: May refuse rows of the batch, just before they are read: they are in the cache then.
     """
     shape = Shape.of(images)
     traced = images.requires_grad and torch.is_grad_enabled()
@@ -260,6 +262,7 @@ def run(
     parts: list[Tensor] = []
     for start, stop in chunks(shape, images.device):
         given = images[start:stop]
+        look(given)
         part = given if gain == 1.0 else given.float()
         for k, each in enumerate(sent):
             part = apply(each, part, start, stop, 1.0 if k else gain)

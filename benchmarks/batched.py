@@ -4,10 +4,10 @@
 
 The same recipes (random resized crop to 224 x 224, flip, colour jitter, normalize; the strong
 one also affine, gamma, posterize, solarize, erasing), on the same float batch, rounds of the
-two alternating in one run; medians in milliseconds an image, and their ratios. Kornia's intermediate
-results of 64 images ask the system for fresh memory again and again: it is measured as it is
-called, and also in parts of 8 images, which spare it that. Beside them the batch as uint8, which
-Kornia does not take, and in channels_last memory.
+two alternating in one run; medians in milliseconds an image, and their ratios. Kornia's
+intermediate results of 64 images ask the system for fresh memory again and again: it is measured
+as it is called, and also in parts of 8 images, which spare it that. Beside them the batch as
+uint8, which Kornia does not take, and in channels_last memory.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from augpipe.backends import batched, reference
 from augpipe.ir import Flow, Meaning, Mix, Warp
+from augpipe.pipeline import load
 from tests.cases import CASES, Case
 from tests.harness import build, grey, meanings, photo
 
@@ -80,6 +81,75 @@ def test_never_looks_back_from_the_device(case: Case) -> None:
             given = torch.empty(ROWS, 3, 96, 96, dtype=dtype, device="cuda")
             out = batched.render(whole, given)
             assert out.device.type == "cuda" and out.shape == real.shape
+
+
+SHRUNK: dict[str, tuple[tuple[int, int], list[Any]]] = {
+    "odd sizes": ((61, 83), [{"resize": [20, 22]}]),
+    "odd sizes by four and more": ((61, 83), [{"resize": [13, 9]}]),
+    "one axis": ((61, 83), [{"resize": [50, 20]}]),
+    "a crop anywhere": ((211, 173), [{"random_resized_crop": 16}]),
+    "crop, resize": ((99, 131), [{"random_crop": [61, 83]}, {"resize": [20, 22]}]),
+    "crop, flip, resize": ((99, 131), [{"random_crop": [61, 83]}, "vertical_flip", {"resize": 20}]),
+    "crop, exact area": (
+        (99, 131),
+        [{"random_crop": [61, 83]}, {"resize": {"size": [20, 22], "antialias": "full"}}],
+    ),
+    "exact area of a crop": (
+        (211, 173),
+        [{"random_resized_crop": {"size": 16, "antialias": "full"}}],
+    ),
+    "crop, small and turned": (
+        (99, 131),
+        [{"random_crop": [61, 83]}, {"affine": {"degrees": [-40, 40], "scale": [0.3, 0.4]}}],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHRUNK)
+def test_what_shrinks_agrees_with_the_reference(name: str) -> None:
+    """On noise, where a pixel more, less or further shows; float32 positions: 1e-4 pixels."""
+    size, items = SHRUNK[name]
+    image = np.random.default_rng(3).integers(0, 256, (*size, 3)).astype(np.float32)
+    rows = 12
+    whole = meanings(build(*items), image.shape, range(rows))
+    assert len(whole) == 1, "the crop is no part of the warp"
+    (warp,) = whole
+    assert isinstance(warp, Warp)
+    if "crop" in name:
+        odd = warp.box[:, :2] % 2 == 1
+        assert odd.any(axis=0).all() and not odd.all()
+    out = batched.render(whole, stacked(image, rows)).permute(0, 2, 3, 1).numpy()
+    for row in range(rows):
+        want = reference.render(warp, row, image)
+        assert abs(out[row] - want).max() <= 0.05, f"row {row}"
+
+
+NEAREST: list[Any] = [
+    {"rotate": {"degrees": [-180, 180]}},
+    # Sine 0.8, cosine 0.6: every tenth position lies where pixels meet.
+    {"rotate": {"degrees": [np.degrees(np.arctan2(4, 3)).item()] * 2}},
+    {"affine": {"degrees": [-90, 90], "scale": [0.3, 2.0], "shear_x": [-30, 30]}},
+    {"perspective": {"distortion": 0.5}},
+]
+
+
+@pytest.mark.parametrize("border", ["edge", "reflect"])
+@pytest.mark.parametrize("item", NEAREST, ids=lambda item: next(iter(item)))
+def test_the_nearest_pixel_is_the_reference_s(item: Any, border: str) -> None:
+    """Everywhere: which one it is must not hang on the 24 bits of float32."""
+    ((name, given),) = item.items()
+    item = {name: {**given, "interpolation": "nearest", "border": border}}
+    count, size = 150, (37, 45)
+    image = np.random.default_rng(5).integers(0, 256, (*size, 1), np.uint8)
+    pipe = load({"version": 1, "seed": 7, "batch": [item]})
+    masks = stacked(image.astype(np.int64), count)[:, 0]
+    images, masks = pipe.batch(stacked(image, count), masks, index=range(count))
+    (warp,) = meanings(build(item), image.shape, range(count), seed=7)
+    assert isinstance(warp, Warp)
+    for row in range(count):
+        want = reference.render(warp, row, image)[:, :, 0]
+        assert np.array_equal(images[row, 0].numpy(), want), row
+        assert np.array_equal(masks[row].numpy(), want), row
 
 
 MOVES: list[Any] = [

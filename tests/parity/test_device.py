@@ -84,6 +84,28 @@ def test_it_moves_with_to() -> None:
     assert out.device.type == "cuda"
 
 
+@pytest.mark.parametrize("form", [list, tuple])
+def test_it_moves_targets_of_each_image(form: Any) -> None:
+    """A dict an image, as detection models take them; boxes are read on the CPU."""
+    recipe = load({"version": 1, "batch": ["horizontal_flip"]}).recipe
+    with FakeTensorMode():
+        there = prepared(recipe).to(CUDA)
+        rows = form(
+            {
+                "boxes": np.array([[2.0, 3.0, 6.0, 7.0]]),
+                "labels": torch.zeros(1, dtype=torch.int64),
+                "masks": torch.zeros(1, 8, 8, dtype=torch.uint8),
+                "mask": torch.zeros(8, 8, dtype=torch.uint8),
+            }
+            for _ in range(3)
+        )
+        images, targets = there(torch.empty(3, 3, 8, 8, dtype=torch.uint8), rows, index=range(3))
+    assert images.device.type == "cuda" and type(targets) is form
+    for row in targets:
+        assert isinstance(row["boxes"], np.ndarray)
+        assert {row[key].device.type for key in ("labels", "masks", "mask")} == {"cuda"}
+
+
 def test_a_wait_would_be_noticed() -> None:
     with FakeTensorMode(), pytest.raises(Exception, match="_local_scalar_dense"):
         torch.empty(3, device=CUDA).sum().item()

@@ -488,3 +488,60 @@ def test_cuda_gives_what_the_cpu_gives(dtype: torch.dtype) -> None:
     difference = (here.float() - there.cpu().float()).abs()
     assert difference.max() <= (1 if dtype == torch.uint8 else 0.03 / 255)
     assert difference.mean() <= (0.01 if dtype == torch.uint8 else 1e-5)
+
+
+def boxed() -> dict[str, Any]:
+    """Four boxes of 20 x 12 an image, all well within it."""
+    table = torch.tensor([[8.0, 6, 28, 18], [36, 6, 56, 18], [8, 28, 28, 40], [36, 28, 56, 40]])
+    return {"boxes": [table.clone() for _ in range(6)]}
+
+
+@pytest.mark.parametrize("rule", [{"min_visibility": 0.9}, {"min_area": 0.9 * 240}], ids=str)
+def test_mixing_drops_boxes_by_the_recipe_s_rules(rule: dict[str, float]) -> None:
+    """A box of which a corner is covered keeps its edges: only what mixes knows what is seen."""
+    cut = {"cutmix": {"mode": "element"}}
+    least, kept = 1.0, []
+    for rules in ({}, {"boxes": rule}):
+        batch, kept_here = section(cut, **rules), 0
+        for epoch in range(4):
+            _, out = batch(photos(), boxed(), index=range(6), epoch=epoch)
+            weights = torch.cat(out["box_weights"])
+            assert len(weights) == sum(map(len, out["boxes"]))
+            least, kept_here = float(weights.min()), kept_here + len(weights)
+            assert not rules or least >= 0.9 - 1e-6
+        kept.append(kept_here)
+    assert 0 < kept[1] < kept[0]
+
+
+@pytest.mark.parametrize("later", [{"rotate": [5, 5]}, {"elastic": {"p": 1}}], ids=str)
+def test_box_weights_outlive_what_moves_them(later: Any) -> None:
+    cut = {"cutmix": {"mode": "element"}}
+    _, before = section(cut)(photos(), boxed(), index=range(6))
+    _, after = section(cut, later)(photos(), boxed(), index=range(6))
+    assert min(map(min, before["box_weights"])) < 0.9
+    for one, other in zip(before["box_weights"], after["box_weights"], strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(before["boxes"][0], after["boxes"][0])
+
+
+def test_every_batch_on_the_cpu_is_looked_at() -> None:
+    batch, good = section("mixup", classes=6), photos() / 255.0
+    batch(good, torch.arange(6), index=range(6))
+    with pytest.raises(DataError, match=r"must lie in 0..1, here are 0 to 1.5"):
+        batch(good.clamp(max=0.9).index_fill(0, torch.tensor(2), 1.5) * (good > 0), torch.arange(6))
+    with pytest.raises(DataError, match="here is NaN"):
+        batch(torch.full_like(good, torch.nan), torch.arange(6))
+    with pytest.raises(DataError, match="classes are 0 to 5, here are 1 to 6"):
+        batch(good, torch.arange(6) + 1)
+    batch(good, torch.arange(6))
+
+
+def test_a_second_set_of_boxes_is_refused() -> None:
+    given = boxed()
+    for second in (given["boxes"], torch.stack(given["boxes"])):
+        for targets in ({**given, "bboxes": second}, {"bboxes": second, **given}):
+            with pytest.raises(DataError, match="a second set of boxes beside the first"):
+                section("horizontal_flip")(photos(), targets, index=range(6))
+    rows = [{"boxes": each, "bboxes": each} for each in given["boxes"]]
+    with pytest.raises(DataError, match="a second set of boxes beside the first"):
+        section("horizontal_flip")(photos(), rows, index=range(6))

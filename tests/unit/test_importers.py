@@ -343,6 +343,19 @@ def test_what_no_native_op_says_is_left_to_torchvision(name: str, image: np.ndar
         assert difference(run(imported, image), want).max() <= 1
 
 
+@pytest.mark.parametrize("module", [v1, v2], ids=["v1", "v2"])
+def test_a_threshold_after_to_tensor_is_in_grey_levels(module: Any, image: np.ndarray) -> None:
+    to_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    to_float = [v1.ToTensor()] if module is v1 else to_float
+    theirs = compose(module, *to_float, module.RandomSolarize(0.4, p=1))
+    imported = import_recipe(repr(theirs))
+    assert sample(imported)[0] == {"solarize": {"threshold": [102.0, 102.0], "p": 1.0}}
+    want = theirs(Image.fromarray(image)).permute(1, 2, 0).numpy()
+    # 102 / 255 is 0.4 in float32, or a bit less: levels there may stay on either side.
+    off = difference(run(imported, image), want)[image != 102]
+    assert off.max() < 1e-6
+
+
 def test_a_fill_after_to_tensor_is_in_grey_levels() -> None:
     pad = "Pad(padding=3, fill=0.4{})"
     text = f"Compose(ToTensor() {pad.format('')} {pad.format(', padding_mode=symmetric')})"

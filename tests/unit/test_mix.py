@@ -229,13 +229,13 @@ def placed(op: Any, images: Tensor, seed: int = 3) -> tuple[Mix, Tensor]:
     return meaning, mix(meaning, Batch(images)).images
 
 
-@pytest.mark.parametrize("scale", [0.25, 0.6, 1.0])
+@pytest.mark.parametrize("scale", [0.25, 0.6, 0.61, 0.77, 1.0])
 def test_resizemix_is_a_resized_image_in_place(scale: float) -> None:
     images = noise(3, 40, 60)
     meaning, out = placed(ops.Resizemix(scale=(scale, scale), mode="element"), images)
     for k in range(3):
         x0, y0, x1, y1 = meaning.box[k, 0].tolist()
-        assert (y1 - y0, x1 - x0) == (40 * scale, 60 * scale)
+        assert (y1 - y0, x1 - x0) == (round(40 * scale), round(60 * scale))
         partner = images[meaning.partner[k, 0], None].float()
         if scale == 0.25:  # a power of two: averages of blocks
             want = F.avg_pool2d(partner, 4)
@@ -253,6 +253,57 @@ def test_resizemix_lies_anywhere() -> None:
     x0, y0 = meaning.box[:, 0, 0], meaning.box[:, 0, 1]
     assert (x0.min(), x0.max(), y0.min(), y0.max()) == (0, 18, 0, 9)
     assert stats.chisquare(np.bincount(x0)).pvalue > 1e-3
+
+
+def unrelated(*columns: Any) -> bool:
+    """Whether no two of the columns (n,) are correlated, to five standard errors."""
+    related = np.corrcoef(np.stack(columns)) - np.eye(len(columns))
+    return bool(abs(related).max() < 5.0 / np.sqrt(len(columns[0])))
+
+
+def test_resizemix_draws_size_and_places_apart() -> None:
+    size = 1000
+    op = ops.Resizemix(scale=(0.1, 0.5), mode="element")
+    x0, y0, x1, y1 = means(op, range(5000), (size, size)).box[:, 0].T
+    assert unrelated(x1 - x0, x0 / (size - (x1 - x0)), y0 / (size - (y1 - y0)))
+
+
+def test_mosaic_draws_point_and_scales_apart() -> None:
+    """Above 1 the scales are those of the maps: every tile is covered anyhow."""
+    op = ops.Mosaic(scale=(1.0, 2.0), center=(0.0, 1.0))
+    meaning = means(op, range(5000), (1000, 1000))
+    x, y = meaning.box[:, 0, 2:].T
+    scales = 1.0 / meaning.matrix[:, :, 0, 0].T
+    assert ((scales >= 1.0 - 1e-9) & (scales <= 2.0)).all()
+    assert unrelated(x, y, *scales)
+
+
+def test_mosaic_puts_its_images_in_any_order() -> None:
+    trace: Trace = {}
+    n = 6000
+    meaning = means(ops.Mosaic(), range(n), trace=trace)
+    following = trace["mosaic#0"]["partner"]  # indices, here rows too
+    chain = [np.arange(n)]
+    for _ in range(3):
+        chain.append(following[chain[-1]])
+    orders = np.argmax(meaning.partner[:, :, None] == np.stack(chain, axis=1)[:, None], axis=2)
+    assert (np.sort(orders, axis=1) == np.arange(4)).all()
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 24 and stats.chisquare(counts).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("size", [(37, 53), (30, 100)])
+def test_mosaic_covers_its_tiles(size: tuple[int, int]) -> None:
+    """However small the scales, no tile shows what lies beyond its image."""
+    height, width = size
+    op = ops.Mosaic(scale=(0.01, 0.3), center=(0.05, 0.95))
+    meaning = means(op, range(200), size)
+    ends = np.ones((200, 4, 2, 3))
+    ends[..., 0, :2], ends[..., 1, :2] = meaning.box[..., :2], meaning.box[..., 2:]
+    at = np.einsum("ntij,ntkj->ntki", meaning.matrix, ends)[..., :2]
+    assert at.min() >= -1e-9 and (at <= np.array([width, height]) + 1e-9).all()
+    touched = (abs(at) < 1e-9) | (abs(at - [width, height]) < 1e-9)
+    assert touched.any(axis=2).all(), "no side of the image is where the point is"
 
 
 def test_mosaic_joins_corners() -> None:
@@ -281,10 +332,20 @@ def test_mosaic_shows_whole_images_when_it_may() -> None:
     assert (out[0, :, 20:, 30:].float() - want).abs().max() <= 0.51  # rounding
 
 
-@pytest.mark.parametrize("size", [(37, 53), (100, 80), (1, 9), (2, 2)])
-def test_fmix_takes_where_the_field_is_lowest(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "decay"),
+    [
+        ((37, 53), 3.0),
+        ((37, 53), 2.0),
+        ((37, 53), 4.5),
+        ((100, 80), 3.0),
+        ((1, 9), 3.0),
+        ((2, 2), 3.0),
+    ],
+)
+def test_fmix_takes_where_the_field_is_lowest(size: tuple[int, int], decay: float) -> None:
     height, width = size
-    op = ops.Fmix(mode="element")
+    op = ops.Fmix(mode="element", decay=decay)
     meaning = means(op, range(3), size)
     assert isinstance(meaning.region, Cloud)
     images = torch.arange(3, dtype=torch.uint8).view(-1, 1, 1, 1).expand(3, 1, *size)
@@ -292,7 +353,7 @@ def test_fmix_takes_where_the_field_is_lowest(size: tuple[int, int]) -> None:
     for k in range(3):
         taken = (out[k, 0] != k).numpy()
         assert taken.sum() == meaning.region.count[k]
-        field = cloud_field(int(meaning.region.key[k]), height, width, op.decay)
+        field = cloud_field(int(meaning.region.key[k]), height, width, decay)
         if taken.any() and not taken.all():
             # Sums of thousands of cosines in float64.
             assert field[taken].max() <= field[~taken].min() + 1e-9 * abs(field).max()

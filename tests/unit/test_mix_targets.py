@@ -43,6 +43,14 @@ def test_integer_masks_take_the_stronger_side(dtype: str) -> None:
         assert [int(each.flatten()[0]) for each in out] == want
 
 
+@pytest.mark.parametrize(("opacity", "taken"), [(0.5, 4), (np.nextafter(0.5, 1), 4), (0.501, 9)])
+def test_a_class_stays_where_both_sides_are_as_strong(opacity: float, taken: int) -> None:
+    """Opacities are compared in float32, as the pixels are mixed."""
+    masks = {"m": torch.tensor([4, 9]).view(2, 1, 1, 1).expand(2, 1, H, W)}
+    out = mix(rectangle((0, 0, W, H), opacity), Batch(noise(2), masks=masks)).masks["m"]
+    assert (out[0] == taken).all() and (out[1] == 9).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_float_masks_are_averaged(dtype: torch.dtype) -> None:
     values = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, H, W).to(dtype)
@@ -156,6 +164,20 @@ def test_weights_multiply() -> None:
     second = mix(rectangle((0, 0, W, H), 0.5), first)
     assert second.boxes is not None
     assert np.allclose(second.boxes[0].weight, [0.375, 0.375, 0.125, 0.125, 0.5, 0.5])
+
+
+def test_weights_of_what_the_partner_got_before_multiply() -> None:
+    """The partner holds boxes of both images already, thin ones: they come thinner still."""
+    turned = replace(rectangle((0, 0, W, H), 0.25), opacity=np.array([[0.0], [0.25]]))
+    first = mix(turned, batch(noise(2)))
+    assert first.boxes is not None
+    assert np.allclose(first.boxes[1].weight, [0.75, 0.75, 0.25, 0.25])
+    second = mix(rectangle((0, 0, W, H), 0.5), first)
+    assert second.boxes is not None
+    assert np.allclose(second.boxes[0].weight, [0.5, 0.5, 0.375, 0.375, 0.125, 0.125])
+    half = mix(rectangle((0, 0, 15, H)), first)  # of the boxes at x = 5 to 25 the left half
+    assert half.boxes is not None
+    assert np.allclose(half.boxes[0].weight, [0.5, 1.0, 0.5 * 0.75, 0.5 * 0.25])
 
 
 def test_points_are_seen_where_their_image_is() -> None:

@@ -252,6 +252,42 @@ def test_augmix_draws_chains() -> None:
     assert (magnitudes[~acts] == 0).all()
 
 
+def unrelated(*columns: Array) -> bool:
+    """Whether no two of the columns (n,) are correlated, to five standard errors."""
+    related = np.corrcoef(np.stack(columns)) - np.eye(len(columns))
+    return bool(abs(related).max() < 5.0 / np.sqrt(len(columns[0])))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_auto_augment_decides_over_its_two_rules_apart(name: Any) -> None:
+    own = Draws(12, np.arange(MANY), 3).at("policy#0")
+    pair = np.floor(own.uniforms("pair", 1)[:, 0] * 25).astype(int)
+    ops, _ = AutoAugment(policy=name).drawn(own)
+    acts = ops != AT["identity"]
+    chance = np.array([[p for _, p, _ in rules] for rules in TABLES[name]])[pair]
+    open_ = ((chance > 0) & (chance < 1)).all(axis=1)
+    off = ((acts - chance) / np.sqrt(np.maximum(chance * (1 - chance), 1e-9)))[open_]
+    # Of mean 0 and variance 1 whatever the pair is.
+    assert abs(off.prod(axis=1).mean()) < 5.0 / np.sqrt(open_.sum())
+    assert open_.mean() > 0.3
+
+
+def test_rand_augment_draws_each_place_its_own_magnitude_and_sign() -> None:
+    ops, magnitudes = draws(RandAugment(num_ops=3, magnitude=15, magnitude_std=3))
+    linear = [*(AT[name] for name in GEOMETRY), AT["brightness"], AT["color"], AT["contrast"]]
+    level = abs(magnitudes) / np.maximum(STANDARD.magnitudes(ops, np.ones(ops.shape)), 1e-9)
+    both = np.isin(ops, linear).all(axis=1)
+    assert both.sum() > 2000
+    assert unrelated(*level[both].T)
+    assert unrelated(*np.sign(magnitudes[both]).T)
+    assert unrelated(level[both, 0], np.sign(magnitudes[both, 0]))
+
+
+def test_augmix_draws_each_chain_its_own_depth() -> None:
+    ops, _ = draws(Augmix(width=4, depth=(1, 8)))
+    assert unrelated(*(ops != AT["identity"]).sum(axis=2).T)
+
+
 def test_augmix_leaves_out_what_it_is_told_to() -> None:
     assert set(draws(Augmix(geometry=False))[0].ravel()).isdisjoint(AT[n] for n in GEOMETRY)
     corrupting = {"brightness", "color", "contrast", "sharpness"}

@@ -92,7 +92,7 @@ def _left(levels: Tensor, images: Tensor, norm: list[Tensor]) -> Tensor:
     """Returns float levels as they leave a pass: normalized, or as what `images` are."""
     if norm:
         scale, shift = norm
-        return levels * scale + shift
+        return torch.addcmul(shift, levels, scale)
     return levels if images.dtype != torch.uint8 else levels.round().to(torch.uint8)
 
 

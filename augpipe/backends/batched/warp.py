@@ -188,8 +188,10 @@ def _general(
     if full:
         scale = moved[:, :2, :2]
         shrinks = abs(np.where(scale[..., 0] != 0, scale[..., 0], scale[..., 1])) > 1.0 + _SNAP
+    turn = np.select([keeps_axes(matrix) & (matrix[:, 0, 0] != 0), keeps_axes(matrix)], [0, 1], 2)
     tilted = (matrix[:, 2, :2] != 0).any(axis=1) | (matrix[:, 2, 2] != 1)
-    kinds = np.concatenate([times, shrinks, tilted[:, None]], axis=1).astype(np.int64)
+    turn = np.where(tilted, 3, turn)[:, None]  # straight, turned by quarters, affine, projective
+    kinds = np.concatenate([times, shrinks, turn], axis=1).astype(np.int64)
     pieces = []
     for kind in np.unique(kinds, axis=0):
         own = np.flatnonzero((kinds == kind).all(axis=1))
@@ -219,6 +221,9 @@ def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, ho
     """Returns what reads float images of a shape, and the arrays it needs of each row."""
     height, width = size
     straight = bool((matrix[:, 2] == (0, 0, 1)).all())
+    aligned = straight and bool(keeps_axes(matrix).all())
+    if how.interpolation == "bilinear" and aligned and not how.reflect:
+        return _along(matrix, box, size, shape)
     if how.interpolation == "bilinear" and straight and not how.reflect:
         scale = np.array([2.0 / shape.width, 2.0 / shape.height])
         grid = np.diag([*scale, 1.0]) @ matrix
@@ -241,6 +246,28 @@ def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, ho
 
     # Which pixel is nearest is a matter of float64.
     return read, (box, *halves(matrix, how.interpolation == "nearest"))
+
+
+def _along(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape):  # type: ignore[no-untyped-def]
+    """Reads where each row and each column of the output reads a line of the source."""
+    turned = bool((matrix[:, 0, 0] == 0).all())
+
+    def at(axis: int, along: int, length: int) -> Floats:
+        steps = np.arange(size[along]) + 0.5
+        place = matrix[:, axis, :2].sum(axis=1)[:, None] * steps + matrix[:, axis, 2, None]
+        held = place.clip(box[:, axis, None] + 0.5, box[:, axis + 2, None] - 0.5)
+        return np.asarray(held * (2.0 / length) - 1.0)
+
+    x, y = at(0, 0 if turned else 1, shape.width), at(1, 1 if turned else 0, shape.height)
+    x, y = (x[:, :, None], y[:, None]) if turned else (x[:, None], y[:, :, None])
+
+    def read(images: Tensor, arrays: Sequence[Tensor]) -> Tensor:
+        x, y = arrays
+        grid = x.new_empty((len(x), *size, 2))
+        grid[..., 0], grid[..., 1] = x, y
+        return F.grid_sample(images, grid, "bilinear", "border", align_corners=False)
+
+    return read, (x, y)
 
 
 def _piece(

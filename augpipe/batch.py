@@ -133,14 +133,16 @@ class BatchSection(nn.Module):
                 raise UsageError("index: needs one whole number for each image") from None
         look = self._check(batch)
         batch.images = batch.images if self.nodes else batch.images.clone()
+        given = batch.images
         if self.nodes:
             draws = Draws(seed, keys, epoch).together(self._layout)
             # Pixels are computed in float32, whatever precision a training step runs in.
             with torch.autocast(batch.images.device.type, enabled=False):
                 batch = self._run(batch, draws, look)
         if not count and self.nodes:  # an image that is there shows the size and the dtype
-            one = batch.images.new_zeros((1, *opened.batch.images.shape[1:]))
-            batch.images = self(one, index=[0])[:0]
+            one = Batch(given.new_zeros((1, *given.shape[1:])))
+            draws = Draws(seed, np.zeros(1, np.int64)).together(self._layout)
+            batch.images = self._run(one, draws, _pass, alone=True).images[:0]
         if targets is None:
             return batch.images
         rules = self.recipe.boxes
@@ -182,7 +184,14 @@ class BatchSection(nn.Module):
         if labels.ndim == 2 and not (low >= -_EPSILON and high <= 1.0 + _EPSILON):
             raise DataError("labels", f"rows hold shares from 0 to 1, here are {low} to {high}")
 
-    def _run(self, batch: Batch, draws: Draws, look: Callable[[Tensor], None]) -> Batch:
+    def _run(
+        self,
+        batch: Batch,
+        draws: Draws,
+        look: Callable[[Tensor], None],
+        alone: bool = False,
+    ) -> Batch:
+        """Does the section; `alone` leaves out what mixes."""
         dtype = batch.images.dtype
 
         gain = 1.0 if dtype == torch.uint8 else 255.0
@@ -198,7 +207,7 @@ class BatchSection(nn.Module):
 
             end = leave if k == last else _same
             _do(drawn, batch, 1.0 if k else gain, end, _pass if k else look)
-            if special is not None:
+            if special is not None and not (alone and special.kind is Mix):
                 for meaning in realise((special,), draws, _frame(batch.images), sparse=True):
                     batch = self._special(meaning, special, batch)
         return batch

@@ -112,7 +112,9 @@ class Kornia(Adapter):
         with Seeded(seed):  # some draw while they apply
             out = transform(images.float() / 255.0, params=params)
             own = _matrix(transform) if masks or matrix else None
-            flags = {**transform.flags, **{k: 0.0 for k in _FILLS if k in transform.flags}}
+            fills = {k: transform.flags[k] for k in _FILLS if k in transform.flags}
+            none = {k: 0.0 * v if isinstance(v, Tensor) else 0.0 for k, v in fills.items()}
+            flags = {**transform.flags, **none}
             moved = {
                 name: transform.transform_masks(each.float(), params, flags, own).to(each.dtype)
                 for name, each in masks.items()

@@ -566,12 +566,8 @@ def test_alpha_of_a_batch(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        pytest.param(
-            "RandomAffine",
-            {"degrees": [45, 45], "padding_mode": "fill", "fill_value": 1.0},
-            marks=pytest.mark.xfail(reason="a fill of 0.0 for the tensor that Kornia made of it"),
-        ),
-        ("PadTo", {"size": [40, 50], "pad_value": 0.5}),
+        ("RandomAffine", {"degrees": [45, 45], "padding_mode": "fill", "fill_value": 1.0}),
+        ("PadTo", {"size": [40, 50], "pad_value": 1.0}),
         ("RandomCrop", {"size": [38, 46], "padding": 6, "fill": 1.0}),
     ],
 )

@@ -29,12 +29,12 @@ Differences from the reference backend (NumPy float64, rounded once a pass) in g
 all settings of the op in `tests/rows`: uint8 photos of 96 × 96, four draws each. Passes are
 not fused. `make parity` writes this page; a test keeps it fresh.
 
-What stands behind the figures: rounding the other way where a level lies between two (1), and
-what a gain makes of it later in the same op (policies, augmix, clahe); OpenCV reads between pixels
-at 32nds of a pixel; where two pixels are equally near, either may be taken, and where a pixel's
-centre lies on an edge of the fill, either side (trivial_augment and augmix, whose rows read
-nearest pixels: a few pixels of 9,216, up to a hundred levels). Of normalized images the difference
-is given times 255. Ops that mix images have no row: they have one backend.
+Each figure is that of the worst draw. What stands behind them: rounding the other way where a
+level lies between two (1), and what a gain makes of it later in the same op (clahe); OpenCV reads
+between pixels at 32nds of a pixel, and of two pixels that are equally near it may take the other
+one (trivial_augment and augmix, whose rows read nearest pixels: a few pixels of 9,216). Of
+normalized images the difference is given times 255. Ops that mix images have no row: they have
+one backend.
 
 | op | opencv mean | opencv max | batched mean | batched max |
 |---|---|---|---|---|

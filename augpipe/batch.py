@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ from augpipe.plan.nodes import (
     check_targets,
     keys_of,
     layout,
+    located,
+    places,
     realise,
     realised,
     segments,
@@ -56,6 +59,9 @@ class BatchSection(nn.Module):
         self.recipe = recipe
         self.nodes = tuple(nodes)
         self.classes = recipe.classes or classes
+        counter: Counter[str] = Counter()
+        places("sample", recipe.sample, counter)
+        self._places = places("batch", recipe.batch, counter)
         self._segments = segments(self.nodes)
         self._layout = layout(self.nodes)
         self._mixes = any(node.kind is Mix for node in self.nodes)
@@ -112,6 +118,16 @@ class BatchSection(nn.Module):
         Raises:
             DataError: The batch or its targets cannot be used, or an op cannot take them.
         """
+        with located(self._places):
+            return self._forward(images, targets, index, epoch)
+
+    def _forward(
+        self,
+        images: Tensor,
+        targets: Any,
+        index: Sequence[int] | Array | Tensor | None,
+        epoch: int,
+    ) -> Any:
         if not hasattr(epoch, "__index__") or not 0 <= epoch < 2**32:
             raise UsageError(f"epoch {epoch!r}: an epoch is from 0 to 2**32 - 1")
         if self._moved:

@@ -23,6 +23,8 @@ from augpipe.plan.nodes import (
     check_targets,
     keys_of,
     layout,
+    located,
+    places,
     realise,
     segments,
 )
@@ -71,6 +73,7 @@ class Pipeline:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._places = places("sample", recipe.sample, Counter())
         counter: Counter[str] = Counter()
         self.nodes = plan(recipe.sample, counter, recipe.fuse)
         self.batch_nodes = plan(recipe.batch, counter, recipe.fuse)
@@ -153,6 +156,17 @@ class Pipeline:
             seed: Instead of the recipe's.
         """
         calm_cv2()
+        with located(self._places):
+            return self._run(samples, indices, epochs, trace, seed)
+
+    def _run(
+        self,
+        samples: Sequence[Sample],
+        indices: Array,
+        epochs: int | Array,
+        trace: Trace | None,
+        seed: int | None,
+    ) -> list[Sample]:
         for channels in {sample.image.shape[2] for sample in samples} - self._fits:
             check_channels(self.nodes, channels)
             self._fits.add(channels)

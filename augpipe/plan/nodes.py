@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,6 +107,32 @@ def steps(ops: Sequence[Op], counter: Counter[str]) -> tuple[Step, ...]:
             for step in own
         )
     return tuple(out)
+
+
+def places(section: str, ops: Sequence[Op], counter: Counter[str]) -> dict[str, str]:
+    """Returns where in the recipe each step's op stands, by the step's key: `batch[1]`.
+
+    Args:
+        section: The section's name.
+        ops: Its ops.
+        counter: See `steps`.
+    """
+    return {
+        step.key: f"{section}[{i}]" for i, op in enumerate(ops) for step in steps([op], counter)
+    }
+
+
+@contextmanager
+def located(places: Mapping[str, str]) -> Iterator[None]:
+    """Adds to the errors of ops where these stand in the recipe."""
+    try:
+        yield
+    except DataError as error:
+        found = [places[key] for key in error.where.split(" + ") if key in places]
+        if not found:
+            raise
+        where = ", ".join(dict.fromkeys(found))
+        raise DataError(error.where, f"{error.reason} (at {where})") from error.__cause__
 
 
 def node(step: Step) -> Node:

@@ -433,7 +433,11 @@ def test_a_device_that_is_not_there() -> None:
         section(*WORK).cuda()
 
 
-def test_errors_name_the_op() -> None:
+def test_errors_name_the_op_and_its_place() -> None:
+    always = {"one_of": {"ops": ["mixup", "invert"], "weights": [1, 0]}}
+    both = {"version": 1, "sample": ["rotate"], "batch": ["rotate", always]}
+    with pytest.raises(DataError, match=r"^mixup#0: .*\(at batch\[1\]\)$"):
+        augpipe.load(both).batch(photos(), torch.arange(6), index=range(6))
     with pytest.raises(DataError, match=r"^normalize#0: the image has 1 channel, "):
         section("equalize", {"normalize": "imagenet"})(photos()[:, :1], index=range(6))
 

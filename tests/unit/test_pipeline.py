@@ -150,3 +150,8 @@ def test_one_image_gets_the_sample_section_and_a_batch_the_batch_section() -> No
     assert np.array_equal(both(IMAGE, index=3), alone(IMAGE, index=3))
     stack = torch.from_numpy(IMAGE.copy()).permute(2, 0, 1)[None]
     assert torch.equal(both.batch(stack, index=[3]), stack.flip(3))
+
+
+def test_an_error_says_where_the_op_stands() -> None:
+    with pytest.raises(DataError, match=r"^random_crop#0: .*\(at sample\[1\]\)$"):
+        pipe("rotate", {"sequence": ["invert", {"random_crop": 99}]})(IMAGE, index=0)

@@ -7,7 +7,8 @@ rectangle alone, and at last the fill is laid over what lies beyond.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +26,43 @@ from augpipe.types import Array, Bools, Floats, Ints
 _SNAP = 1e-6
 _ALWAYS = (0.0, 0.0, 1e9)  # a half-plane that holds everything
 _NEVER = (0.0, 0.0, -1e9)
+
+
+Read = Callable[[Tensor, Sequence[Tensor]], Tensor]
+"""Reads float images, given its arrays of their rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Rows of a warp, to be read alike.
+
+    Args:
+        rows: (m,) their numbers in the batch.
+        matrix: (m, 3, 3), output to the images' pixels.
+        box: (m, 4), the whole pixels that each may see.
+        lines: (m, l, 3), the half-planes that cover something, as distances; NaN where fewer.
+        size: (height, width) of the output.
+        shape: What is known of the images.
+        how: How pixels are read.
+    """
+
+    rows: Ints
+    matrix: Floats
+    box: Floats
+    lines: Floats
+    size: tuple[int, int]
+    shape: Shape
+    how: Reading
+
+    def taking(self, own: Ints | Bools) -> _Job:
+        """Returns the job for some of its rows."""
+        return replace(
+            self,
+            rows=self.rows[own],
+            matrix=self.matrix[own],
+            box=self.box[own],
+            lines=self.lines[own],
+        )
 
 
 def one_size(sizes: Ints) -> tuple[int, int]:
@@ -62,21 +100,20 @@ def lower_warp(meaning: Warp, shape: Shape, mask: bool = False) -> list[Piece]:
     matrix = np.where(blind[:, None, None], np.eye(3), meaning.matrix)
     box[blind] = (0, 0, 1, 1)
     lines = _lines(meaning, matrix, blind, size, how)
-    plain = _plain(matrix, how, size, shape)
+    plain = _plain(matrix, how, size)
     plain[blind] = True
     still = (matrix == np.eye(3)).all(axis=(1, 2)) & ~np.isfinite(lines).any(axis=(1, 2))
     still &= size == (shape.height, shape.width)
     still &= (box == (0, 0, shape.width, shape.height)).all(axis=1) & ~blind
-    pieces = []
+    job = _Job(np.arange(shape.count), matrix, box, lines, size, shape, how)
     swapped = (matrix[:, 0, 1] != 0) & (matrix[:, 0, 0] == 0)
+    pieces = []
     for turned in (False, True):
-        rows = np.flatnonzero(plain & ~still & (swapped == turned))
-        if len(rows):
-            pieces.append(_taken(rows, matrix[rows], box[rows], lines[rows], size, turned, how))
-    rows = np.flatnonzero(~plain & ~still)
-    if len(rows):
-        pieces += _general(rows, matrix[rows], box[rows], lines[rows], size, shape, how)
-    return pieces
+        own = plain & ~still & (swapped == turned)
+        if own.any():
+            pieces.append(_taken(job.taking(own), turned))
+    own = ~plain & ~still
+    return [*pieces, *_general(job.taking(own))] if own.any() else pieces
 
 
 def _lines(
@@ -122,7 +159,7 @@ def _covered(out: Tensor, lines: Sequence[Tensor], fill: Tensor, how: Reading) -
     return sample.cover(out, seen, fill, how.hard)
 
 
-def _plain(matrix: Floats, how: Reading, size: tuple[int, int], shape: Shape) -> Bools:
+def _plain(matrix: Floats, how: Reading, size: tuple[int, int]) -> Bools:
     """Returns (n,): where each output pixel is one pixel of the source, by row and by column."""
     straight = keeps_axes(matrix) & (matrix[:, 2, 2] == 1)
     if how.interpolation == "nearest":
@@ -135,17 +172,10 @@ def _plain(matrix: Floats, how: Reading, size: tuple[int, int], shape: Shape) ->
     return np.asarray(straight & whole & (drift <= _SNAP).all(axis=1))
 
 
-def _taken(
-    rows: Ints,
-    matrix: Floats,
-    box: Floats,
-    lines: Floats,
-    size: tuple[int, int],
-    turned: bool,
-    how: Reading,
-) -> Piece:
+def _taken(job: _Job, turned: bool) -> Piece:
     """Takes whole pixels, whose rows and columns are counted on the host."""
-    height, width = size
+    matrix, box, how = job.matrix, job.box, job.how
+    height, width = job.size
     across, down = (height, width) if turned else (width, height)
 
     def count(axis: int, along: int) -> Array:
@@ -164,45 +194,40 @@ def _taken(
         out = out if own.gain == 1.0 else out * own.gain
         return _covered(out, edges, own.shared[0], how)
 
-    return Piece(rows, do, (x, y, *_bounds(lines, how)), (how.fill,), linear=True)
+    return Piece(job.rows, do, (x, y, *_bounds(job.lines, how)), (how.fill,), linear=True)
 
 
-def _general(
-    rows: Ints,
-    matrix: Floats,
-    box: Floats,
-    lines: Floats,
-    size: tuple[int, int],
-    shape: Shape,
-    how: Reading,
-) -> list[Piece]:
+def _general(job: _Job) -> list[Piece]:
     """Reads between pixels, those alike that shrink alike."""
-    start = np.tile(np.eye(3), (len(rows), 1, 1))
-    start[:, :2, 2] = -box[:, :2]
-    moved = start @ matrix
-    times = np.zeros((len(rows), 2), np.int64)
+    matrix, how = job.matrix, job.how
+    times, shrinks = np.zeros((2, len(job.rows), 2), np.int64)
     if not how.hard and how.sampling.antialias == "box":
-        times = _halvings(moved, box, size)
-    full = not how.hard and how.sampling.antialias == "full"
-    shrinks = np.zeros((len(rows), 2), bool)
-    if full:
-        scale = moved[:, :2, :2]
-        shrinks = abs(np.where(scale[..., 0] != 0, scale[..., 0], scale[..., 1])) > 1.0 + _SNAP
+        times = _halvings(_from_corner(job), job.box, job.size)
+    if not how.hard and how.sampling.antialias == "full":
+        scale = np.where(matrix[:, :2, 0] != 0, matrix[:, :2, 0], matrix[:, :2, 1])
+        shrinks = (abs(scale) > 1.0 + _SNAP).astype(np.int64)
     turn = np.select([keeps_axes(matrix) & (matrix[:, 0, 0] != 0), keeps_axes(matrix)], [0, 1], 2)
     tilted = (matrix[:, 2, :2] != 0).any(axis=1) | (matrix[:, 2, 2] != 1)
     turn = np.where(tilted, 3, turn)[:, None]  # straight, turned by quarters, affine, projective
-    kinds = np.concatenate([times, shrinks, turn], axis=1).astype(np.int64)
+    kinds = np.concatenate([times, shrinks, turn], axis=1)
     pieces = []
     for kind in np.unique(kinds, axis=0):
-        own = np.flatnonzero((kinds == kind).all(axis=1))
-        part = rows[own], moved[own], box[own], lines[own]
-        if kind[2] or kind[3]:
-            pieces.append(_averaged(*part, size, shape, how, kind[2:4].astype(bool)))
-        elif kind[0] or kind[1]:
-            pieces.append(_halved(*part, size, shape, how, int(kind[0]), int(kind[1])))
+        own = job.taking((kinds == kind).all(axis=1))
+        kx, ky, across, down, _ = kind.tolist()
+        if across or down:
+            pieces.append(_averaged(own, kind[2:4].astype(bool)))
+        elif kx or ky:
+            pieces.append(_halved(own, kx, ky))
         else:
-            pieces.append(_read(part[0], matrix[own], *part[2:], size, shape, how))
+            pieces.append(_piece(own))
     return pieces
+
+
+def _from_corner(job: _Job) -> Floats:
+    """Returns the matrices to the pixels of each row's rectangle, counted from its corner."""
+    start = np.tile(np.eye(3), (len(job.rows), 1, 1))
+    start[:, :2, 2] = -job.box[:, :2]
+    return np.asarray(start @ job.matrix)
 
 
 def _halvings(matrix: Floats, box: Floats, size: tuple[int, int]) -> Ints:
@@ -217,13 +242,14 @@ def _halvings(matrix: Floats, box: Floats, size: tuple[int, int]) -> Ints:
     return np.minimum(np.log2(np.maximum(shrink, 1.0)), most).astype(np.int64)
 
 
-def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, how: Reading):  # type: ignore[no-untyped-def]
-    """Returns what reads float images of a shape, and the arrays it needs of each row."""
-    height, width = size
+def _reader(job: _Job) -> tuple[Read, tuple[Array, ...]]:
+    """Returns what reads float images, and the arrays it needs of each row."""
+    matrix, box, shape, how = job.matrix, job.box, job.shape, job.how
+    size = height, width = job.size
     straight = bool((matrix[:, 2] == (0, 0, 1)).all())
     aligned = straight and bool(keeps_axes(matrix).all())
     if how.interpolation == "bilinear" and aligned and not how.reflect:
-        return _along(matrix, box, size, shape)
+        return _along(job)
     if how.interpolation == "bilinear" and straight and not how.reflect:
         scale = np.array([2.0 / shape.width, 2.0 / shape.height])
         grid = np.diag([*scale, 1.0]) @ matrix
@@ -248,8 +274,9 @@ def _reader(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape, ho
     return read, (box, *halves(matrix, how.interpolation == "nearest"))
 
 
-def _along(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape):  # type: ignore[no-untyped-def]
+def _along(job: _Job) -> tuple[Read, tuple[Array, ...]]:
     """Reads where each row and each column of the output reads a line of the source."""
+    matrix, box, size, shape = job.matrix, job.box, job.size, job.shape
     turned = bool((matrix[:, 0, 0] == 0).all())
 
     def at(axis: int, along: int, length: int) -> Floats:
@@ -271,26 +298,17 @@ def _along(matrix: Floats, box: Floats, size: tuple[int, int], shape: Shape):  #
 
 
 def _piece(
-    rows: Ints,
-    matrix: Floats,
-    box: Floats,
-    lines: Floats,
-    size: tuple[int, int],
-    shape: Shape,
-    how: Reading,
-    before: object = None,
+    job: _Job,
+    before: Callable[[Tensor, Own], Tensor] = lambda images, own: images,
     arrays: tuple[Array, ...] = (),
 ) -> Piece:
-    """Builds the piece that reads what `before` makes of the images."""
-    read, own_arrays = _reader(matrix, box, size, shape, how)
+    """Builds the piece that reads what `before`, which has the first arrays, makes of images."""
+    how = job.how
+    read, own_arrays = _reader(job)
     count, skip = len(own_arrays), len(arrays)
 
     def do(images: Tensor, own: Own) -> Tensor:
-        source = images
-        if how.interpolation != "nearest":
-            source = images.float()
-        if callable(before):
-            source = before(source, own)
+        source = before(images if how.interpolation == "nearest" else images.float(), own)
         needed, edges = own.arrays[skip : skip + count], own.arrays[skip + count :]
         out = read(source, needed)
         out = out if own.gain == 1.0 else out * own.gain
@@ -298,35 +316,15 @@ def _piece(
             out = out.clamp(0.0, 255.0)
         return whole(_covered(out, edges, own.shared[0], how), images.dtype)
 
-    arrays = (*arrays, *own_arrays, *_bounds(lines, how))
-    return Piece(rows, do, arrays, (how.fill,), linear=True)
+    arrays = (*arrays, *own_arrays, *_bounds(job.lines, how))
+    return Piece(job.rows, do, arrays, (how.fill,), linear=True)
 
 
-def _read(
-    rows: Ints,
-    matrix: Floats,
-    box: Floats,
-    lines: Floats,
-    size: tuple[int, int],
-    shape: Shape,
-    how: Reading,
-) -> Piece:
-    return _piece(rows, matrix, box, lines, size, shape, how)
-
-
-def _halved(
-    rows: Ints,
-    moved: Floats,
-    box: Floats,
-    lines: Floats,
-    size: tuple[int, int],
-    shape: Shape,
-    how: Reading,
-    kx: int,
-    ky: int,
-) -> Piece:
+def _halved(job: _Job, kx: int, ky: int) -> Piece:
     """Averages blocks of 2**kx by 2**ky pixels first, counted from each row's rectangle."""
-    room = Shape(len(rows), shape.channels, -(-shape.height // 2**ky), -(-shape.width // 2**kx))
+    box, shape = job.box, job.shape
+    height, width = -(-shape.height // 2**ky), -(-shape.width // 2**kx)
+    room = replace(shape, height=height, width=width)
     cuts = box.astype(np.int64)
 
     def before(images: Tensor, own: Own) -> Tensor:
@@ -337,41 +335,28 @@ def _halved(
             if right or bottom:
                 part = F.pad(part, (0, right, 0, bottom), mode="replicate")
             part = F.avg_pool2d(part, (2**ky, 2**kx))
-            parts.append(
-                F.pad(part, (0, room.width - part.shape[3], 0, room.height - part.shape[2]))
-            )
+            parts.append(F.pad(part, (0, width - part.shape[3], 0, height - part.shape[2])))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    small = np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ moved
+    small = np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ _from_corner(job)
     sides = np.ceil((box[:, 2:] - box[:, :2]) / (2**kx, 2**ky))
     seen = np.concatenate([np.zeros_like(sides), sides], axis=1)
-    return _piece(rows, small, seen, lines, size, room, how, before)
+    return _piece(replace(job, matrix=small, box=seen, shape=room), before)
 
 
-def _averaged(
-    rows: Ints,
-    moved: Floats,
-    box: Floats,
-    lines: Floats,
-    size: tuple[int, int],
-    shape: Shape,
-    how: Reading,
-    shrinks: Bools,
-) -> Piece:
+def _averaged(job: _Job, shrinks: Bools) -> Piece:
     """Averages first, along each axis that shrinks, exactly what each output pixel covers."""
-    moved = moved.copy()
-    moved[:, :2, 2] += box[:, :2]  # weights are of the whole image's lines
+    box, size, shape, border = job.box, job.size, job.shape, job.how.sampling.border
+    moved = job.matrix.copy()
     weights: list[Array] = []
     seen, sides = box.copy(), [shape.width, shape.height]
     for axis in np.flatnonzero(shrinks):
         along = int(moved[0, axis, 0] == 0)
         count = (size[1], size[0])[along]
-        dense = np.zeros((len(rows), count, sides[axis]), np.float32)
+        dense = np.zeros((len(moved), count, sides[axis]), np.float32)
         for k, (first, stop) in enumerate(box[:, [axis, axis + 2]].astype(np.int64).tolist()):
             scale, shift = moved[k, axis, along], moved[k, axis, 2] - first
-            dense[k, :, first:stop] = cell_weights(
-                scale, shift, count, stop - first, how.sampling.border
-            )
+            dense[k, :, first:stop] = cell_weights(scale, shift, count, stop - first, border)
         weights.append(dense)
         moved[:, axis] = 0.0
         moved[:, axis, along] = 1.0
@@ -386,5 +371,5 @@ def _averaged(
             images = product(next(each)[:, None], images)
         return images
 
-    room = Shape(len(rows), shape.channels, sides[1], sides[0])
-    return _piece(rows, moved, seen, lines, size, room, how, before, tuple(weights))
+    room = replace(shape, height=sides[1], width=sides[0])
+    return _piece(replace(job, matrix=moved, box=seen, shape=room), before, tuple(weights))

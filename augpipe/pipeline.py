@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.backends import opencv
 from augpipe.data.workers import CallCounter, calm_cv2
-from augpipe.errors import UsageError
+from augpipe.errors import UsageError, did_you_mean
 from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
 from augpipe.kinds import unpack
 from augpipe.plan.nodes import (
@@ -243,6 +244,7 @@ class Pipeline:
         from augpipe.data.dataset import AugmentedDataset, Collatable
 
         self._learn(base)
+        _check_options(AugmentedDataset, options, ("names", "with_index"))
         with_index = options.pop("with_index", False)
         apply = self._applier(options)
         if self.recipe.batch or with_index:
@@ -256,6 +258,7 @@ class Pipeline:
         """
         from augpipe.data.loader import Loader
 
+        _check_options(Loader, options, ("names",))
         apply, seed = self._applier(options), self.recipe.seed
         loader = Loader(source, apply, seed=seed, **options)
         self._learn(loader.base)
@@ -265,6 +268,20 @@ class Pipeline:
     def _applier(self, options: dict[str, Any]) -> Any:
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
+
+
+def _check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> None:
+    """Refuses, with a hint, options that a class does not have."""
+    own = [
+        name
+        for name, each in inspect.signature(cls).parameters.items()
+        if each.kind is each.KEYWORD_ONLY and name != "seed"
+    ]
+    known = [*own, *more]
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+            raise UsageError(f"{cls.__name__} has no option '{name}' ({hint})")
 
 
 def _frame(samples: Sequence[Sample]) -> Frame:

@@ -155,3 +155,12 @@ def test_one_image_gets_the_sample_section_and_a_batch_the_batch_section() -> No
 def test_an_error_says_where_the_op_stands() -> None:
     with pytest.raises(DataError, match=r"^random_crop#0: .*\(at sample\[1\]\)$"):
         pipe("rotate", {"sequence": ["invert", {"random_crop": 99}]})(IMAGE, index=0)
+
+
+def test_an_option_that_is_none_gets_a_hint() -> None:
+    with pytest.raises(
+        UsageError, match=r"Loader has no option 'batchsize' \(did you mean 'batch_s"
+    ):
+        pipe("rotate").loader([IMAGE], batchsize=3)
+    with pytest.raises(UsageError, match="AugmentedDataset has no option 'seed'"):
+        pipe("rotate").dataset([IMAGE], seed=3)

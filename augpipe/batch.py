@@ -67,7 +67,7 @@ class BatchSection(nn.Module):
         self._mixes = any(node.kind is Mix for node in self.nodes)
         self._calls = CallCounter()
         self._fits: set[int] = set()  # channel counts that every op can take
-        self._looked_at: set[tuple[torch.device, bool]] = set()  # with labels, and without
+        self._looked_at: set[tuple[torch.device, bool, bool]] = set()  # floats, labels in it
         self._moved = False
         self.register_buffer("_home", torch.empty(0), persistent=False)
 
@@ -176,13 +176,13 @@ class BatchSection(nn.Module):
         if channels not in self._fits:
             check_channels(self.nodes, channels)
             self._fits.add(channels)
-        device = batch.images.device
-        seen = (device, batch.labels is not None)
+        device, floats = batch.images.device, batch.images.dtype != torch.uint8
+        seen = (device, floats, batch.labels is not None)
         if device.type != "cpu" and seen in self._looked_at:
             return _pass
         self._looked_at.add(seen)
         self._check_labels(batch.labels)
-        return _pass if batch.images.dtype == torch.uint8 else _check_floats
+        return _check_floats if floats else _pass
 
     def _check_labels(self, labels: Tensor | None) -> None:
         """Refuses classes that are not there, where labels are mixed."""
@@ -209,7 +209,6 @@ class BatchSection(nn.Module):
     ) -> Batch:
         """Does the section; `alone` leaves out what mixes."""
         dtype = batch.images.dtype
-
         gain = 1.0 if dtype == torch.uint8 else 255.0
         last = len(self._segments) - 1
         for k, (nodes, special) in enumerate(self._segments):

@@ -22,6 +22,8 @@ from tests.harness import ROOT
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 CUDA = torch.device("cuda", 0)
 
+LOOKED_AT = {(CUDA, floats, labels) for floats in (False, True) for labels in (False, True)}
+
 # Where a wait is meant, and why. Everything else must do without.
 EXCEPTIONS = {
     "first batch": "values outside 0..1 and classes that do not exist are refused in it",
@@ -55,7 +57,7 @@ def prepared(recipe: Recipe) -> BatchSection:
         update={"batch": tuple(op for op in recipe.batch if not foreign(op)), "classes": 10}
     )
     section = Pipeline(own).batch
-    section._looked_at |= {(CUDA, False), (CUDA, True)}
+    section._looked_at |= LOOKED_AT
     return section
 
 
@@ -125,7 +127,7 @@ def run_exception(name: str) -> None:
         op = {op: {"kernel_size": 3, "angle": 20.0, "direction": 0.5, "p": 1.0}}
     section = Pipeline(load({"version": 1, "batch": [op]}).recipe).batch
     if name != "first batch":
-        section._looked_at |= {(CUDA, False), (CUDA, True)}
+        section._looked_at |= LOOKED_AT
     given = images / 255.0 if name == "first batch" else images
     section(given, {"boxes": boxes, "masks": masks} if name == "objects" else None, index=range(4))
 
@@ -138,3 +140,13 @@ def test_an_exception_is_one(name: str) -> None:
         pytest.raises(Exception, match=r"_local_scalar_dense|_to_copy|numpy|Fake"),
     ):
         run_exception(name)
+
+
+def test_the_first_floats_are_looked_at_whatever_came_before() -> None:
+    """Whole levels need no look, and do not stand for the floats that follow."""
+    section = Pipeline(load({"version": 1, "batch": ["horizontal_flip"]}).recipe).batch
+    with FakeTensorMode():
+        images = torch.empty(2, 3, 8, 8, dtype=torch.uint8, device=CUDA)
+        section(images, index=range(2))
+        with pytest.raises(Exception, match="_local_scalar_dense"):
+            section(images / 255.0, index=range(2))

@@ -23,25 +23,11 @@ from augpipe.backends.batched.median import middle_network
 from augpipe.backends.batched.pieces import Own, Shape
 from augpipe.errors import DataError
 from augpipe.ir import Codec, Histogram, Kernel, Median
+from tests.batches import batch, images, tensor
 from tests.harness import photo
 
 DTYPES = [np.uint8, np.float32]
 SHAPES = [(1, 1, 3), (1, 7, 1), (7, 1, 3), (5, 4, 2), (13, 9, 3), (8, 10, 4), (6, 5, 5)]
-
-
-def images(n: int, shape: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
-    drawn = np.random.default_rng(3)
-    if dtype == np.uint8:
-        return drawn.integers(0, 256, (n, *shape), np.uint8)
-    return drawn.uniform(0, 255, (n, *shape)).astype(dtype)
-
-
-def tensor(many: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(many).permute(0, 3, 1, 2).contiguous()
-
-
-def batch(meaning: Any, many: np.ndarray) -> np.ndarray:
-    return batched.render([meaning], tensor(many)).permute(0, 2, 3, 1).numpy()
 
 
 def kernels(n: int, rows: int, columns: int, seed: int = 0) -> np.ndarray:

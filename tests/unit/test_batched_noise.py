@@ -20,27 +20,13 @@ from augpipe.backends.batched.pieces import Own, Shape
 from augpipe.backends.tables import poisson_table
 from augpipe.ir import Noise, NoiseKind, Regions
 from augpipe.rng import stream_key
+from tests.batches import batch, images, tensor
 
 KEYS = np.array([0, 1, 2**32, 2**63 + 12345, 2**64 - 1, stream_key(7, "a", "b")], np.uint64)
 KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
 AMOUNT = {"gaussian": 40.0, "multiplicative": 0.4, "poisson": 30.0}
 DTYPES = [np.uint8, np.float32]
 SHAPES = [(1, 1, 3), (1, 7, 1), (5, 4, 2), (9, 6, 3), (7, 8, 4), (6, 5, 5)]
-
-
-def images(n: int, shape: tuple[int, ...], dtype: Any = np.uint8) -> np.ndarray:
-    drawn = np.random.default_rng(3)
-    if dtype == np.uint8:
-        return drawn.integers(0, 256, (n, *shape), np.uint8)
-    return drawn.uniform(0, 255, (n, *shape)).astype(dtype)
-
-
-def tensor(many: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(many).permute(0, 3, 1, 2).contiguous()
-
-
-def batch(meaning: Any, many: np.ndarray) -> np.ndarray:
-    return batched.render([meaning], tensor(many)).permute(0, 2, 3, 1).numpy()
 
 
 def field(kind: NoiseKind, n: int, per_channel: bool = True) -> Noise:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,11 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.backends import opencv
 from augpipe.data.workers import CallCounter, calm_cv2
-from augpipe.errors import UsageError, did_you_mean
-from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
+from augpipe.errors import DataError, UsageError, did_you_mean
+from augpipe.ir import Meaning
 from augpipe.kinds import unpack
+from augpipe.kinds.convert import unlevelled
 from augpipe.plan.nodes import (
-    Node,
     check_channels,
     check_targets,
     keys_of,
@@ -31,8 +31,9 @@ from augpipe.plan.nodes import (
 )
 from augpipe.plan.rules import plan
 from augpipe.recipe import Recipe
+from augpipe.rendering import render, render_row
 from augpipe.rng import Draws, Trace, stream_key
-from augpipe.targets import Sample, move_outlines, move_points
+from augpipe.targets import Sample
 from augpipe.types import Array, Frame
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from augpipe.data.loader import Loader
     from augpipe.plan.explain import Explanation
 
+
+Room = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _EPOCHS = 2**32
 
@@ -158,16 +161,67 @@ class Pipeline:
         """
         calm_cv2()
         with located(self._places):
-            return self._run(samples, indices, epochs, trace, seed)
+            done, meanings = self._prepare(samples, indices, epochs, trace, seed)
+            return render(meanings, None, done)
 
-    def _run(
+    def stack(
+        self,
+        items: Sequence[Any],
+        indices: Sequence[int] | Array,
+        epoch: int = 0,
+        room: Room = np.empty,
+        names: Sequence[str] | None = None,
+    ) -> tuple[Array, list[Any]]:
+        """Augments n items whose images become one array, as `pipe.loader` needs them.
+
+        Args:
+            items: As in `__call__`, and images may be `types.Picture`s; one at least.
+            indices: (n,), each from 0 to 2**63 - 1.
+            epoch: The epoch, from 0 to 2**32 - 1.
+            room: Gives the memory for an array of this shape and dtype.
+            names: See `apply`.
+
+        Returns:
+            (n, C, H, W): of the items' dtype, or float32 where they are normalized; and the
+            items, None in place of their images.
+
+        Raises:
+            DataError: The images that come out are not of one size, or as in `__call__`.
+        """
+        packed = [unpack(item, names) for item in items]
+        keys = keys_of(indices, len(packed))
+        calm_cv2()
+        rules = self.recipe.boxes
+        images: Array | None = None
+        out: list[Any] = []
+        with located(self._places):
+            done, meanings = self._prepare([each.sample for each in packed], keys, epoch)
+            for row, (each, sample) in enumerate(zip(packed, done, strict=True)):
+                lies = None if images is None or images.dtype != np.float32 else images[row]
+                sample = render_row(meanings, None, row, sample, lies)
+                image = sample.image
+                if not sample.normalized and each.dtype != image.dtype:
+                    image = unlevelled(image, each.dtype)
+                height, width, channels = image.shape
+                if images is None:
+                    images = room((len(packed), channels, height, width), image.dtype)
+                if images.shape[1:] != (channels, height, width) or images.dtype != image.dtype:
+                    raise DataError("images", "differ in size, channels or dtype")
+                opencv.store(image, images[row])
+                end = (rules.min_area, rules.min_visibility)
+                out.append(each.repack(sample, *end, elsewhere=True))
+        assert images is not None
+        return images, out
+
+    def _prepare(
         self,
         samples: Sequence[Sample],
         indices: Array,
-        epochs: int | Array,
-        trace: Trace | None,
-        seed: int | None,
-    ) -> list[Sample]:
+        epochs: int | Array = 0,
+        trace: Trace | None = None,
+        seed: int | None = None,
+    ) -> tuple[list[Sample], list[Meaning]]:
+        """Does all segments but the last; returns that one's meanings, which no other follows."""
         for channels in {sample.image.shape[2] for sample in samples} - self._fits:
             check_channels(self.nodes, channels)
             self._fits.add(channels)
@@ -175,11 +229,11 @@ class Pipeline:
             check_targets(self.nodes)
         draws = self.draws(indices, epochs, trace, seed)
         done = list(samples)
-        for nodes, foreign in self._segments:
+        for nodes, foreign in self._segments[:-1]:
             done = render(realise(nodes, draws, _frame(done), sparse=True), None, done)
-            if foreign is not None:
-                done = render(realise((foreign,), draws, _frame(done)), foreign, done)
-        return done
+            assert foreign is not None
+            done = render(realise((foreign,), draws, _frame(done)), foreign, done)
+        return done, realise(self._segments[-1][0], draws, _frame(done), sparse=True)
 
     def draws(
         self,
@@ -259,8 +313,9 @@ class Pipeline:
         from augpipe.data.loader import Loader
 
         _check_options(Loader, options, ("names",))
-        apply, seed = self._applier(options), self.recipe.seed
-        loader = Loader(source, apply, seed=seed, **options)
+        names = options.pop("names", None)
+        stack = functools.partial(self.stack, names=names) if names else self.stack
+        loader = Loader(source, stack, seed=self.recipe.seed, **options)
         self._learn(loader.base)
         loader.finish = self.batch if self.recipe.batch else None
         return loader
@@ -286,43 +341,3 @@ def _check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> No
 
 def _frame(samples: Sequence[Sample]) -> Frame:
     return Frame(np.array([each.image.shape[:2] for each in samples], np.int64).reshape(-1, 2))
-
-
-def render(
-    meanings: Sequence[Meaning], node: Node | None, samples: Sequence[Sample]
-) -> list[Sample]:
-    """Does meanings to samples and to all that belongs to them.
-
-    Args:
-        meanings: Of as many images; another library's stands alone.
-        node: The node whose meaning it is, for errors to name its op.
-        samples: They are not changed.
-    """
-    return [_whole(meanings, node, row, sample) for row, sample in enumerate(samples)]
-
-
-def _whole(meanings: Sequence[Meaning], node: Node | None, row: int, sample: Sample) -> Sample:
-    """Does row `row` of all meanings to one sample: what is in the cache is used again."""
-    for meaning in meanings:
-        match meaning:
-            case Foreign():
-                assert node is not None
-                if meaning.on[row]:
-                    key = node.steps[0].key
-                    sample = meaning.transform.on_sample(sample, int(meaning.key[row]), key)
-            case Mix():
-                raise TypeError("one image has nothing to be mixed with")
-            case _:
-                sample = _one(meaning, row, sample)
-    return sample
-
-
-def _one(meaning: Alone, row: int, sample: Sample) -> Sample:
-    """Does row `row` of a meaning to a sample and to all that belongs to it."""
-    masks, points, boxes = sample.masks, sample.points, sample.boxes
-    if isinstance(meaning, Warp | Flow):
-        masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
-        points = [move_points(meaning, row, each) for each in points]
-        boxes = [move_outlines(meaning, row, each) for each in boxes]
-    normalized = sample.normalized or leaves_levels(meaning)
-    return Sample(opencv.render(meaning, row, sample.image), masks, points, boxes, normalized)

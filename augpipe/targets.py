@@ -64,7 +64,8 @@ class Sample:
     """One image and what belongs to it, in the program's own forms.
 
     Args:
-        image: (H, W, C), uint8, or float32 of grey levels 0..255 (see `normalized`).
+        image: (H, W, C), uint8, or float32 of grey levels 0..255 (see `normalized`). Until an op
+            has looked at it, it may be a `types.Picture`.
         masks: Each (H, W, C); uint8, uint16, int16, float32 or float64.
         points: Sets of keypoints.
         boxes: Sets of boxes.

@@ -9,6 +9,7 @@ one place a use: where a sampler or a keypoint meets a matrix. Grey levels run f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,3 +73,33 @@ class Frame:
     def width(self) -> Floats:
         """Returns (n,) widths."""
         return self.sizes[:, 1].astype(np.float64)
+
+
+class Picture(ABC):
+    """An image file that is decoded as far as it is looked at, in place of its pixels."""
+
+    scaled: bool
+    """Whether `reduced` may be used."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+
+    @abstractmethod
+    def part(self, top: int, bottom: int, left: int, right: int) -> Array:
+        """Returns a rectangle of its pixels, uint8 (H, W, C)."""
+
+    @abstractmethod
+    def reduced(
+        self, halvings: int, box: tuple[float, float, float, float]
+    ) -> tuple[Array, Floats]:
+        """Returns pixels that are means of 2**halvings squared, down to the end of a box.
+
+        With the (3, 3) matrix that takes positions in the image to positions in them.
+        """
+
+    def pixels(self) -> Array:
+        """Returns all of its pixels."""
+        height, width, _ = self.shape
+        return self.part(0, height, 0, width)

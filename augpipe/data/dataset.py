@@ -25,10 +25,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from augpipe.data.decode import decode
+from augpipe.data.decode import as_rgb, decode, read
 from augpipe.data.folder import scan
+from augpipe.data.jpeg import open_jpeg
 from augpipe.data.workers import calm_cv2
 from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.types import Picture
 
 Apply = Callable[[Sequence[Any], Sequence[int], int], list[Any]]
 """(items, sample indices, epoch) to the transformed items, of the same kind."""
@@ -168,9 +170,30 @@ class FolderImages:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        pixels = decode(self.paths[index])
-        channels = [0, 0, 0] if pixels.shape[2] == 1 else [0, 1, 2]
-        return np.ascontiguousarray(pixels[:, :, channels]), self.targets[index]
+        return as_rgb(decode(self.paths[index])), self.targets[index]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPictures:
+    """A folder's images, decoded as far as they are looked at: (Picture or array, class index).
+
+    Args:
+        images: The folder.
+        scaled: Whether JPEGs may be decoded at a fraction of their size.
+    """
+
+    images: FolderImages
+    scaled: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Picture | NDArray[np.uint8], int]:
+        path = self.images.paths[index]
+        data = read(path)
+        name = str(path)
+        picture = open_jpeg(data, name, rgb=True, scaled=self.scaled)
+        return picture or as_rgb(decode(data, name=name)), self.images.targets[index]
 
 
 def load(
@@ -194,7 +217,7 @@ def load(
         raise
     except Exception as error:
         if len(indices) == 1:
-            return [_named(indices[0], error)]
+            return [named(indices[0], error)]
         # One by one, to find whose fault it is.
         rows = [
             load(base, apply, [index], [key], epoch)[0]
@@ -276,7 +299,8 @@ def _items(base: Any, indices: Sequence[int]) -> list[Any]:
     return [base[index] for index in indices]
 
 
-def _named(index: int, error: Exception) -> DataError:
+def named(index: int, error: Exception) -> DataError:
+    """Returns an error that names the sample."""
     match error:
         case DataError():
             named = DataError(f"sample {index} ({error.where})", error.reason)

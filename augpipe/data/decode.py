@@ -84,6 +84,12 @@ def decode(
         return _pixels(upright, image, depth)
 
 
+def as_rgb(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Returns (H, W, 3): grey is repeated, alpha is dropped."""
+    channels = [0, 0, 0] if pixels.shape[2] == 1 else [0, 1, 2]
+    return pixels if pixels.shape[2] == 3 else np.ascontiguousarray(pixels[:, :, channels])
+
+
 def read(path: Path, *, name: str | None = None) -> bytes:
     """Returns a file's content, for what needs the very bytes that `decode` is then given.
 

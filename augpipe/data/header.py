@@ -111,7 +111,8 @@ def check_data(image: ImageFile.ImageFile, stream: IO[bytes]) -> None:
     """
     match image.format:
         case "JPEG":
-            _check_scans(stream.read())
+            if count_scans(stream.read()) > MAX_SCANS:
+                raise Refused(f"corrupt image: more than {MAX_SCANS} scans")
         case "PNG":
             _check_sums(stream)
         case "TIFF":
@@ -131,9 +132,14 @@ def orientation(image: ImageFile.ImageFile, stream: IO[bytes]) -> int:
     block = image.info.get("exif")
     if block is None and image.format == "PNG":
         block = _late_exif(stream)
+    return exif_orientation(block) if block else 1
+
+
+def exif_orientation(block: bytes) -> int:
+    """Returns the orientation that an EXIF block says: 1 (upright) to 8."""
     exif = Image.Exif()
     try:
-        exif.load(block or b"")
+        exif.load(block)
         value = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # any damage in this optional block means: no orientation
         return 1
@@ -185,16 +191,16 @@ def _gif_size(stream: IO[bytes]) -> tuple[int, int]:
     return width, height
 
 
-def _check_scans(data: bytes) -> None:
+def count_scans(data: bytes) -> int:
+    """Returns how many scans a JPEG has, or one more than `MAX_SCANS`."""
     scans = place = 0
-    while marker := _JPEG_MARKER.search(data, place):
+    while scans <= MAX_SCANS and (marker := _JPEG_MARKER.search(data, place)):
         code = data[marker.end() - 1]
         if code == 0xD9:  # end of image: what follows is not decoded
-            return
+            break
         scans += code == 0xDA
-        if scans > MAX_SCANS:
-            raise Refused(f"corrupt image: more than {MAX_SCANS} scans")
         place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans
 
 
 def _check_rows(image: ImageFile.ImageFile) -> None:

@@ -1,14 +1,15 @@
 """Batches ready to train on, loaded by threads.
 
-Which samples make which batch is settled before a thread starts, from the seed and the epoch,
-and a sample's pixels depend on its index and the epoch: so the threads have no say in the
-result. Each takes a whole batch, and batches are handed on in order.
+Which samples make which batch is settled before a worker starts, from the seed and the epoch,
+and a sample's pixels depend on its index and the epoch: so the workers have no say in the
+result. Each takes a whole batch, draws all its parameters together, and writes what it decodes
+and transforms where the batch lies; batches are handed on in order.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -18,24 +19,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from augpipe.data.dataset import (
-    Apply,
     FolderImages,
+    FolderPictures,
     check_epoch,
     check_map_style,
     distinct_keys,
-    image_tensor,
-    load,
     positions,
 )
-from augpipe.data.threads import Stopped, ordered
+from augpipe.data.memory import Pool, pinned
+from augpipe.data.parts import Made, Maker, Part, Stack
+from augpipe.data.processes import Processes
+from augpipe.data.threads import ordered
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.rng import Draws
 
 Finish = Callable[..., tuple[Tensor, Any]]
-_NUMERIC = int | float | np.generic | Tensor | np.ndarray
+_AHEAD = 2  # batches in hand for each worker
 
 
 class Loader:
@@ -44,6 +45,9 @@ class Loader:
     Pixels are the same for any number of workers and any batch size. Each iteration is an
     epoch: the first is `epoch`, the next is one later, also where the one before was broken
     off. `state_dict` says where the iteration that was begun last stands.
+
+    A batch stays valid for as long as anything holds it: its memory is used again for a later
+    one only when the last tensor on it is gone.
 
     An index that a sampler gives more than once in an epoch is augmented anew each time: its
     k-th time (from 0) is keyed by index + k * len(base).
@@ -54,14 +58,19 @@ class Loader:
 
     Args:
         base: A map-style dataset of (image, target), whose items may be read from several
-            threads at once; or a folder, whose images all become RGB (grey is repeated, alpha
-            is dropped, as in `torchvision.datasets.ImageFolder`) and whose targets are class
-            indices, -1 where there are no classes.
-        apply: What to do to the items.
+            threads at once (if not: `backend="processes"`); or a folder, whose images all
+            become RGB (grey is repeated, alpha is dropped, as in
+            `torchvision.datasets.ImageFolder`) and whose targets are class indices, -1 where
+            there are no classes.
+        stack: What to do to the items.
         seed: Of the shuffling.
         batch_size: Samples in a batch; fewer in the last.
-        workers: Threads; 0 loads in the caller's. At most 2 * workers + 1 batches are in hand.
-        device: Where the tensors go.
+        workers: Threads or processes; 0 loads in the caller's. At most 2 * workers + 1 batches
+            are in hand.
+        backend: `threads`, or `processes`: those of torch's DataLoader, for datasets that are
+            not safe in threads, or that keep the interpreter busy.
+        device: Where the tensors go. For a GPU they are made in pinned memory and copied while
+            the program goes on.
         epoch: The first epoch.
         shuffle: Whether to draw an order for each epoch; yes unless there is a sampler.
         drop_last: Leave out a last batch that is smaller.
@@ -69,7 +78,14 @@ class Loader:
             append its DataError to `skipped`, which each epoch empties.
         sampler: Gives the epoch's indices, and has a length; its `set_epoch` is called, if it
             has one. A resumed epoch needs the same indices from it again.
+        rank: Which of the `world_size` processes this is.
+        world_size: Among how many processes an epoch is divided, as by torch's
+            DistributedSampler: every rank gets as many samples, for which the epoch's first
+            are given again, or its last left out where `drop_last` is set.
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
+        scaled_decoding: Of a folder, whether a JPEG of which 2, 4 or 8 pixels make one is
+            decoded at 1/2, 1/4 or 1/8 of its size: several times as fast, the same but for
+            about a grey level (see docs/benchmarks.md).
 
     Attributes:
         finish: What to do to each batch on its device: takes images, targets, `index` (what
@@ -83,34 +99,45 @@ class Loader:
     def __init__(
         self,
         base: Any,
-        apply: Apply,
+        stack: Stack,
         *,
         seed: int,
         batch_size: int = 64,
         workers: int = 2,
+        backend: Literal["threads", "processes"] = "threads",
         device: str | torch.device = "cpu",
         epoch: int = 0,
         shuffle: bool | None = None,
         drop_last: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         sampler: Iterable[int] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
         split: str | None = None,
+        scaled_decoding: bool = True,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise UsageError(f"batch_size {batch_size} (1 or more), workers {workers} (0 or more)")
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error {on_error!r}: raise or skip")
+        if backend not in ("threads", "processes"):
+            raise UsageError(f"backend {backend!r}: threads or processes")
         if sampler is not None and shuffle:
             raise UsageError("the order comes from the sampler or from shuffle, not from both")
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank {rank} of world_size {world_size}: from 0 to one less")
+        if sampler is not None and world_size > 1:
+            raise UsageError("the ranks' shares come from the sampler or from rank, not from both")
+        items: Any = base
         if isinstance(base, str | os.PathLike):
             base = FolderImages(Path(base), split)
+            items = FolderPictures(base, scaled_decoding)
         elif split is not None:
             raise UsageError(f"split {split!r}: only a folder has splits")
         self._length = check_map_style(base)
         self.base = base
         self.batch_size = batch_size
         self.skipped: list[DataError] = []
-        self._apply = apply
         self.finish: Finish | None = None
         self._seed = seed
         self._workers = workers
@@ -119,7 +146,12 @@ class Loader:
         self._drop_last = drop_last
         self._on_error = on_error
         self._sampler = sampler
-        self._samples = self._length if sampler is None else _length(sampler)
+        self._share = (rank, world_size)
+        whole = self._length if sampler is None else _length(sampler)
+        self._samples = whole // world_size if drop_last else -(-whole // world_size)
+        room = pinned if self._device.type == "cuda" else Pool((_AHEAD + 1) * workers + 2)
+        self._maker = Maker(items, stack, room, on_error)
+        self._processes = Processes(self._maker, workers) if backend == "processes" else None
         self._next = self._at = (check_epoch(epoch), 0)
         self._run = object()
 
@@ -182,101 +214,74 @@ class Loader:
         self._run = object()
 
     def _identity(self) -> dict[str, int | bool]:
-        return {"seed": self._seed, "length": self._samples, "shuffle": self._shuffle}
+        return {
+            "seed": self._seed,
+            "length": self._samples,
+            "shuffle": self._shuffle,
+            "rank": self._share[0],
+            "world_size": self._share[1],
+        }
 
     def _batches(self, run: object, epoch: int, start: int) -> Iterator[tuple[Tensor, Any]]:
-        order = self._order(epoch)
-        keys = distinct_keys(order, self._length)
+        order, keys = self._order(epoch)
         stop = len(order) - len(order) % self.batch_size if self._drop_last else len(order)
-        starts = range(start, stop, self.batch_size)
-        parts = [slice(at, min(at + self.batch_size, stop)) for at in starts]
-        stopped = Event()
-        base = _Stoppable(self.base, stopped)
-
-        def work(part: slice) -> tuple[list[DataError], tuple[Tensor, Any] | None, list[int]]:
-            indices = order[part].tolist()
-            rows = load(base, self._apply, indices, keys[part].tolist(), epoch)
-            failed = [row for row in rows if isinstance(row, DataError)]
-            if failed and self._on_error == "raise":
-                raise failed[0]
-            named = zip(indices, rows, strict=True)
-            good = [(index, row) for index, row in named if not isinstance(row, DataError)]
-            kept = [k for k, row in enumerate(rows) if not isinstance(row, DataError)]
-            return failed, _collate(good) if good else None, keys[part][kept].tolist()
-
+        ends = [min(at + self.batch_size, stop) for at in range(start, stop, self.batch_size)]
+        parts = [
+            Part(order[first:end].tolist(), keys[first:end].tolist(), epoch)
+            for first, end in zip([start, *ends], ends, strict=False)
+        ]
         yielded = start > 0
-        with closing(ordered(work, parts, self._workers, stopped, ahead=2)) as batches:
-            for part, (failed, batch, index) in zip(parts, batches, strict=True):
-                self.skipped += failed
+        with closing(self._made(parts)) as batches:
+            for end, made in zip(ends, batches, strict=True):
+                if made.error is not None:
+                    raise made.error
+                self.skipped += made.failed
                 if self._run is run:
-                    self._at = (epoch, part.stop)
-                if batch is not None:
+                    self._at = (epoch, end)
+                if made.images is not None:
                     yielded = True
-                    images, targets = batch
-                    images = images.to(self._device)
-                    if isinstance(targets, Tensor):
-                        targets = targets.to(self._device)
-                    if self.finish is not None:
-                        images, targets = self.finish(images, targets, index=index, epoch=epoch)
-                    yield images, targets
+                    yield self._finished(made, epoch)
         if self.skipped and not yielded:
             raise DataError("no sample could be loaded; the first", str(self.skipped[0]))
         if self._run is run:
             self._at = (epoch + 1, 0)
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Returns the epoch's indices, in order."""
+    def _made(self, parts: Sequence[Part]) -> Generator[Made]:
+        """Yields what becomes of the parts, in order; close it when it is given up."""
+        if self._processes is not None and self._workers:
+            return self._processes.made(parts)
+        stop = Event()
+        return ordered(
+            lambda part: self._maker.make(part, stop), parts, self._workers, stop, ahead=_AHEAD
+        )
+
+    def _finished(self, made: Made, epoch: int) -> tuple[Tensor, Any]:
+        """Takes a batch to the device, and does there what is left to do."""
+        assert made.images is not None
+        images, targets = made.images.to(self._device, non_blocking=True), made.targets
+        made.images = None  # or its memory would be held until the next batch is due
+        if isinstance(targets, Tensor):
+            targets = targets.to(self._device)
+        if self.finish is not None:
+            images, targets = self.finish(images, targets, index=made.keys, epoch=epoch)
+        return images, targets
+
+    def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the epoch's indices in order, and what each is keyed by."""
         if self._sampler is not None:
             if hasattr(self._sampler, "set_epoch"):
                 self._sampler.set_epoch(epoch)
-            return positions(self._sampler, self._length)
-        if not self._shuffle:
-            return np.arange(self._length)
-        draws = Draws(self._seed, np.zeros(1, np.int64), epoch, op="loader")
-        return draws.permutation("shuffle", self._length)[0]
-
-
-class _Stoppable:
-    """A dataset that raises Stopped instead of an item once the event is set."""
-
-    def __init__(self, base: Any, stopped: Event) -> None:
-        self._base = base
-        self._stopped = stopped
-        self.__getitems__ = getattr(base, "__getitems__", None)
-
-    def __getitem__(self, index: int) -> Any:
-        if self._stopped.is_set():
-            raise Stopped
-        return self._base[index]
-
-
-def _collate(samples: Sequence[tuple[int, Any]]) -> tuple[Tensor, Any]:
-    """Makes a batch of (index, (image, target)) samples."""
-    images: list[Tensor] = []
-    targets: list[Any] = []
-    for index, item in samples:
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            raise UsageError(
-                f"sample {index} is no (image, target) but {type(item).__name__}: pipe.loader "
-                "takes pairs only; use pipe.dataset and a DataLoader"
-            )
-        images.append(image_tensor(index, item[0]))
-        targets.append(item[1])
-        if images[-1].shape != images[0].shape:
-            raise DataError(
-                f"sample {index}",
-                f"the image is {_size(images[-1])}, that of sample {samples[0][0]} is "
-                f"{_size(images[0])}: a batch needs one size, so end the geometry under "
-                "'sample:' with resize, random_resized_crop or center_crop (and one number of "
-                "channels)",
-            )
-    batch = torch.stack(images)
-    if not all(isinstance(each, _NUMERIC) for each in targets):
-        return batch, targets
-    try:
-        return batch, default_collate(targets)
-    except (RuntimeError, TypeError):  # different shapes, or no numbers in them
-        return batch, targets
+            order = positions(self._sampler, self._length)
+        elif self._shuffle:
+            draws = Draws(self._seed, np.zeros(1, np.int64), epoch, op="loader")
+            order = draws.permutation("shuffle", self._length)[0]
+        else:
+            order = np.arange(self._length)
+        rank, world_size = self._share
+        if world_size > 1 and len(order):
+            order = np.resize(order, self._samples * world_size)  # from its start again
+        keys = distinct_keys(order, self._length)
+        return order[rank::world_size], keys[rank::world_size]
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -307,7 +312,3 @@ def _length(sampler: Any) -> int:
             f"the sampler {type(sampler).__name__} has no length: give a list of indices or a "
             "torch Sampler (a generator would be used up after one epoch)"
         ) from None
-
-
-def _size(image: Tensor) -> str:
-    return "{1} × {2} with {0} channels".format(*image.shape)

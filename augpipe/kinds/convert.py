@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from augpipe.errors import DataError
-from augpipe.types import Array, Floats
+from augpipe.types import Array, Floats, Picture
 
 TV_KINDS = {
     "Image": "image",
@@ -28,7 +28,11 @@ _SLACK = 0.5  # how far a float image may leave 0..1, as filters that overshoot 
 
 
 def kind(value: Any) -> str:
-    """Returns "array", "tensor", "pil", "dict", "list" (or tuple), one of TV_KINDS, or "other"."""
+    """Returns what a value is held in.
+
+    "array", "tensor", "pil", "picture" (see types.Picture), "dict", "list" (or tuple), one of
+    TV_KINDS, or "other".
+    """
     match value:
         case None | str() | bytes() | int() | float():
             return "other"
@@ -38,6 +42,8 @@ def kind(value: Any) -> str:
             return "dict"
         case list() | tuple():
             return "list"
+        case Picture():
+            return "picture"
     for cls, name in TV_KINDS.items():
         if _is(value, "torchvision.tv_tensors", cls):
             return name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -39,7 +39,7 @@ from augpipe.kinds.convert import (
     unlevelled,
 )
 from augpipe.targets import Points, Sample, finish, outline
-from augpipe.types import Array, Floats, Ints
+from augpipe.types import Array, Floats, Ints, Picture
 
 _KEYS = {
     "image": "image",
@@ -50,21 +50,26 @@ _KEYS = {
     "keypoints": "keypoints",
 }
 _ALLOWED = {  # which plain kinds a role may be held in
-    "image": ("array", "tensor", "pil"),
+    "image": ("array", "tensor", "pil", "picture"),
     "mask": ("array", "tensor", "pil"),
     "masks": ("array", "tensor", "pil", "list"),
     "boxes": ("array", "tensor", "list"),
     "keypoints": ("array", "tensor", "list"),
 }
+_LEVELS = np.dtype(np.uint8)
 _FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """A transformed sample and, for each set of boxes, its boxes and the rows that were kept."""
+    """A transformed sample and, for each set of boxes, its boxes and the rows that were kept.
+
+    The image may be `elsewhere`: then None stands in its place.
+    """
 
     sample: Sample
     boxes: list[tuple[Floats, Ints]]
+    elsewhere: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,12 +103,21 @@ class Packed:
     Args:
         sample: What the pipeline transforms; it may share memory with the item.
         form: Puts a transformed sample into the item's form.
+        dtype: The image's.
     """
 
     sample: Sample
     form: _Form
+    dtype: np.dtype[Any]
 
-    def repack(self, sample: Sample, min_area: float = 0.0, min_visibility: float = 0.0) -> Any:
+    def repack(
+        self,
+        sample: Sample,
+        min_area: float = 0.0,
+        min_visibility: float = 0.0,
+        *,
+        elsewhere: bool = False,
+    ) -> Any:
         """Returns a transformed sample as the kind of item that was unpacked.
 
         An image that was normalized is float32: HWC for an array, else a CHW tensor.
@@ -112,8 +126,9 @@ class Packed:
             sample: `self.sample`, transformed. May be called for many.
             min_area: See `targets.finish`.
             min_visibility: See `targets.finish`.
+            elsewhere: Whether None takes the image's place.
         """
-        result = _Result(sample, [])
+        result = _Result(sample, [], elsewhere)
         for each in sample.boxes:
             result.boxes.append(finish(each, result.size, min_area, min_visibility))
         return self.form(result)
@@ -144,7 +159,7 @@ def unpack(item: Any, names: Sequence[str | None] | None = None) -> Packed:
     """
     reader = _Reader()
     form = reader.item(item, names)
-    return Packed(reader.sample(), form)
+    return Packed(reader.sample(), form, reader.dtype)
 
 
 @dataclass(slots=True)
@@ -154,6 +169,7 @@ class _Reader:
     images: list[Array] = field(default_factory=list)
     found: Sample = field(default_factory=lambda: Sample(np.zeros((0, 0, 0), np.uint8)))
     sizes: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    dtype: np.dtype[Any] = _LEVELS
 
     def sample(self) -> Sample:
         if not self.images:
@@ -252,13 +268,19 @@ class _Reader:
     def image(self, value: Any, where: str) -> _Form:
         if self.images:
             raise DataError(where, "a second image: an item holds one")
+        if isinstance(value, Picture):
+            self.images.append(cast(Array, value))
+            return lambda result: None if result.elsewhere else result.sample.image
         pil = kind(value) == "pil"
         first = is_tensor(value)
         data = pil_pixels(value, where) if pil else array_of(value)
         source = levels(channels_last(data, first, where), where)
         self.images.append(source)
+        self.dtype = data.dtype
 
         def form(result: _Result) -> Any:
+            if result.elsewhere:
+                return None
             own = result.sample.normalized
             out = result.sample.image if own else unlevelled(result.sample.image, data.dtype)
             if data.ndim == 2 and out.shape[2] == 1:

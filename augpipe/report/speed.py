@@ -17,9 +17,10 @@ import numpy as np
 
 from augpipe.data.folder import Listing, Source
 from augpipe.errors import AugpipeError, DataError, in_a_line
-from augpipe.pipeline import Pipeline, render
+from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import kind_in_words, plural
 from augpipe.plan.nodes import Node, realise
+from augpipe.rendering import render
 from augpipe.report.story import read
 from augpipe.targets import Sample
 from augpipe.types import Array, Frame

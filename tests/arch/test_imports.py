@@ -22,7 +22,7 @@ ORDER = [
     {"learned"},
     {"plan"},
     {"recipe"},
-    {"batch", "schema"},
+    {"batch", "rendering", "schema"},
     {"pipeline"},
     {"expansion", "training", "report", "importers"},
     {"cli"},

@@ -26,7 +26,7 @@ from torch.utils.data import (
 
 import augpipe
 from augpipe.data import threads as pool
-from augpipe.data.dataset import FolderImages, RepeatedIndexError
+from augpipe.data.dataset import FolderImages, RepeatedIndexError, image_tensor
 from augpipe.data.loader import Loader
 from augpipe.errors import DataError, UsageError
 from tests.harness import interrupt
@@ -271,8 +271,20 @@ class Targets(Dataset[Any]):
         return np.zeros(self.shape, np.uint8), self.targets[index]
 
 
+def stacked(apply: Any) -> Any:
+    """Makes one array of the images that `apply` returns."""
+
+    def stack(items: Sequence[Any], keys: Sequence[int], epoch: int, room: Any) -> Any:
+        done = apply(items, keys, epoch)
+        images = [image_tensor(0, item[0]).numpy() for item in done]
+        out = room((len(images), *images[0].shape), images[0].dtype)
+        return np.stack(images, out=out), [(None, target) for _, target in done]
+
+    return stack
+
+
 def plain(base: Any, apply: Any = same, **options: Any) -> Loader:
-    return Loader(base, apply, seed=0, **options)
+    return Loader(base, stacked(apply), seed=0, **options)
 
 
 def epochs(loader: Loader) -> set[int]:
@@ -604,9 +616,9 @@ def test_threads_do_not_finish_a_batch_that_nobody_waits_for(
 def test_ctrl_c_ends_a_program_at_once() -> None:
     program = f"""
 import itertools
-from augpipe.data.loader import Loader
+import augpipe
 def loader():
-    return Loader({str(GARMENTS)!r}, lambda items, indices, epoch: items, seed=0, batch_size=8)
+    return augpipe.load({{"version": 1}}).loader({str(GARMENTS)!r}, batch_size=8)
 held = iter(loader())
 next(held)
 for epoch in itertools.count():

@@ -26,24 +26,44 @@ from augpipe.ir import (
     Regions,
     Warp,
 )
-from augpipe.types import Array
+from augpipe.types import Array, Picture
 
 
-def render(meaning: Alone, row: int, image: Array) -> Array:
+def render(meaning: Alone, row: int, image: Array | Picture, into: Array | None = None) -> Array:
     """Does row `row` of a meaning to an image; may return the image itself, never changes it.
+
+    Args:
+        meaning: What to do.
+        row: Which of its images this is.
+        image: Levels, or a file of them.
+        into: (C, H, W) float32, where values that are no longer levels may be put; what is
+            returned is then a view of it.
 
     Raises:
         DataError: OpenCV cannot do it to an image of this size or this many channels.
     """
     try:
-        return _render(meaning, row, image)
+        if isinstance(meaning, Warp):
+            return warp.warp(meaning, row, image)
+        levels = image.pixels() if isinstance(image, Picture) else image
+        return _render(meaning, row, levels, into)
     except cv2.error as error:
         what = "not enough memory" if error.code == cv2.Error.StsNoMem else str(error.err)
         size = " × ".join(str(side) for side in image.shape)
         raise DataError(type(meaning).__name__.lower(), f"{what}, on {size}") from error
 
 
-def _render(meaning: Alone, row: int, image: Array) -> Array:
+def store(image: Array, into: Array) -> None:
+    """Puts an image (H, W, C) into planes (C, H, W) of its dtype, unless it lies there already."""
+    if image.__array_interface__["data"] == into.__array_interface__["data"]:
+        return
+    if image.flags.c_contiguous and image.dtype in (np.uint8, np.float32):
+        cv2.split(image, list(into))  # several times as fast as NumPy
+    else:
+        into[:] = image.transpose(2, 0, 1)
+
+
+def _render(meaning: Alone, row: int, image: Array, into: Array | None = None) -> Array:
     if isinstance(meaning, Warp):
         return warp.warp(meaning, row, image)
     if isinstance(meaning, Flow):
@@ -51,11 +71,11 @@ def _render(meaning: Alone, row: int, image: Array) -> Array:
     if isinstance(meaning, Blend):
         return _blend(meaning, row, image)
     if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
-        return color.normalize(meaning, image)
+        return color.normalize(meaning, image, into)
     if isinstance(meaning, (Color, Curve)) and meaning.norm and image.shape[2] == 4:
         levels = _render(replace(meaning, norm=None), row, image)
-        return color.normalize(meaning.norm, levels)
-    return on_colours(image, lambda colours: _pixels(meaning, row, colours))
+        return color.normalize(meaning.norm, levels, into)
+    return on_colours(image, lambda colours: _pixels(meaning, row, colours, into))
 
 
 def _blend(meaning: Blend, row: int, image: Array) -> Array:
@@ -76,12 +96,13 @@ def _pixels(
     meaning: Color | Curve | Histogram | Kernel | Median | Regions | Noise | Codec,
     row: int,
     image: Array,
+    into: Array | None,
 ) -> Array:
     match meaning:
         case Color():
-            return color.color(meaning, row, image)
+            return color.color(meaning, row, image, into)
         case Curve():
-            return color.curve(meaning, row, image)
+            return color.curve(meaning, row, image, into)
         case _ if not meaning.on[row]:
             return image
         case Histogram():

@@ -8,6 +8,9 @@ any order of summation, and a grey pixel stays grey.
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -19,37 +22,42 @@ from augpipe.ir import Color, Curve, Histogram, Normalize
 from augpipe.types import Array, Floats
 
 _LEVELS = np.arange(256.0)
-_STRIP = 8192  # pixels in one pass: their float32 copy stays in the cache and off the heap's top
+_STRIP = 2**15  # pixels in one pass: their float32 copy stays in the cache
+
+_scratch = threading.local()  # memory that is new has to be cleared first, at the cost of a pass
 
 
-def color(meaning: Color, row: int, image: Array) -> Array:
+def color(meaning: Color, row: int, image: Array, into: Array | None = None) -> Array:
     """Maps the colours of one image (H, W, 1 or 3)."""
     channels = image.shape[2]
     matrix, offset = meaning.matrix[row].round(12), meaning.offset[row]
     if meaning.mean[row].any():
         mean = np.asarray(cv2.mean(image)[:channels])
         offset = (offset + meaning.mean[row] @ np.broadcast_to(mean, 3)).round(9)
-    alone = not (matrix - np.diag(np.diagonal(matrix))).any()
+    _, b, c, d, _, f, g, h, _ = matrix.ravel().tolist()
+    alone = not (b or c or d or f or g or h)
     if channels == 1:  # as a colour image with three equal channels, to the bit
         if not alone and image.dtype == np.uint8:
             whole = _on_grid(matrix, offset).astype(np.float64)
             matrix, offset = whole[:, :3], whole[:, 3]
         matrix, offset, alone = matrix[:1].sum(axis=1, keepdims=True), offset[:1], True
-    gain, norm = np.diagonal(matrix), meaning.norm
-    if alone and (gain == 1.0).all() and not offset.any():
-        return image if norm is None else normalize(norm, image)
-    if image.dtype != np.uint8:
-        if alone:
-            out = np.clip(_affine(image, gain, offset), 0, 255)
-        else:
-            whole = np.concatenate([matrix, offset[:, None]], axis=1)
-            out = np.clip(cv2.transform(image, whole.astype(np.float32)), 0, 255)
-        return out if norm is None else normalize(norm, out)
+    norm = meaning.norm
     if alone:
+        gain = np.diagonal(matrix)
+        if (gain == 1.0).all() and not offset.any():
+            return image if norm is None else normalize(norm, image, into)
+        if image.dtype != np.uint8:
+            out = np.clip(_affine(image, gain, offset), 0, 255)
+            return out if norm is None else normalize(norm, out, into)
         same = (gain == gain[0]).all() and (offset == offset[0]).all()
         which = slice(1) if same else slice(None)
-        return _look_up(image, _LEVELS[:, None] * gain[which] + offset[which], norm)
-    return _mix(image, _on_grid(matrix, offset), norm)
+        return _look_up(image, _LEVELS[:, None] * gain[which] + offset[which], norm, into)
+    if image.dtype != np.uint8:
+        whole = np.concatenate([matrix, offset[:, None]], axis=1)
+        out = np.clip(cv2.transform(image, whole.astype(np.float32)), 0, 255)
+        return out if norm is None else normalize(norm, out, into)
+    whole = _on_grid(matrix, offset)
+    return _mix(image, whole) if norm is None else _mix_planes(image, whole, norm, into)
 
 
 def _on_grid(matrix: Floats, offset: Floats) -> Array:
@@ -59,46 +67,79 @@ def _on_grid(matrix: Floats, offset: Floats) -> Array:
     of a float32, and rows of one sum keep one sum. What comes out is off by 3 x 255 / 2
     such units at most: 0.012 grey levels, or 0.023 where coefficients are large.
     """
-    reach = 255.0 * abs(matrix).sum(axis=1).max() + abs(offset).max()
-    grid = 2.0 ** np.floor(np.log2((2**24 - 1024) / max(reach, 1.0)))
-    snapped = np.rint(matrix * grid)
-    snapped[:, 0] += np.rint(matrix.sum(axis=1).round(12) * grid) - snapped.sum(axis=1)
-    shift = np.rint(offset * grid)
-    return np.asarray(np.concatenate([snapped, shift[:, None]], axis=1) / grid, np.float32)
+    rows, shifts = matrix.tolist(), offset.tolist()  # NumPy takes longer over so few
+    reach = 255.0 * max(sum(map(abs, row)) for row in rows) + max(map(abs, shifts))
+    grid = 2.0 ** math.floor(math.log2((2**24 - 1024) / max(reach, 1.0)))
+    out = []
+    for row, total, shift in zip(rows, matrix.sum(axis=1).round(12).tolist(), shifts, strict=True):
+        first, *others = (round(value * grid) for value in row)
+        first += round(total * grid) - first - sum(others)
+        out.append([whole / grid for whole in (first, *others, round(shift * grid))])
+    return np.array(out, np.float32)
 
 
-def _mix(image: Array, whole: Array, norm: Normalize | None) -> Array:
-    """Returns a (3, 4) map of the colours of a uint8 image, rounded half to even or normalized."""
-    out = np.empty(image.shape, np.uint8 if norm is None else np.float32)
-    rows = max(1, _STRIP // image.shape[1])
-    if norm is not None:
-        scale, shift = (np.tile(v, image.shape[1]) for v in _normal(norm, image.shape[2]))
-    for top in range(0, len(image), rows):
-        strip = image[top : top + rows].astype(np.float32)
+def _strips(image: Array) -> Iterator[tuple[slice, Array]]:
+    """Yields the rows of a uint8 image, some at a time, with their float32 copy to write in."""
+    height, width, channels = image.shape
+    rows = max(1, _STRIP // width)
+    room = getattr(_scratch, "room", None)
+    if room is None or room.size < rows * width * channels:
+        room = _scratch.room = np.empty(rows * width * channels, np.float32)
+    for top in range(0, height, rows):
+        part = slice(top, min(top + rows, height))
+        strip = room[: (part.stop - top) * width * channels].reshape(-1, width, channels)
+        np.copyto(strip, image[part])
+        yield part, strip
+
+
+def _mix(image: Array, whole: Array) -> Array:
+    """Returns a (3, 4) map of the colours of a uint8 image, rounded half to even."""
+    out = np.empty(image.shape, np.uint8)
+    for part, strip in _strips(image):
         cv2.transform(strip, whole, dst=strip)
         cv2.threshold(strip, 0.0, 0.0, cv2.THRESH_TOZERO, dst=strip)
-        if norm is None:
-            cv2.convertScaleAbs(strip, dst=out[top : top + rows])
-        else:
-            cv2.threshold(strip, 255.0, 0.0, cv2.THRESH_TRUNC, dst=strip)
-            flat, done = (v.reshape(len(strip), -1) for v in (strip, out[top : top + rows]))
-            np.multiply(flat, scale, out=done)
-            done += shift
+        cv2.convertScaleAbs(strip, dst=out[part])
     return out
 
 
-def _look_up(image: Array, table: Floats, norm: Normalize | None = None) -> Array:
+def _mix_planes(image: Array, whole: Array, norm: Normalize, into: Array | None) -> Array:
+    """Returns a (3, 4) map of the colours of a uint8 image, normalized, in planes."""
+    planes = _planes(image, into)
+    scale, shift = _normal(norm, image.shape[2])
+    for part, strip in _strips(image):
+        for channel, plane in enumerate(planes[:, part]):
+            cv2.transform(strip, whole[channel : channel + 1], dst=plane)
+            cv2.threshold(plane, 0.0, 0.0, cv2.THRESH_TOZERO, dst=plane)
+            cv2.threshold(plane, 255.0, 0.0, cv2.THRESH_TRUNC, dst=plane)
+            plane *= scale[channel]
+            plane += shift[channel]
+    return planes.transpose(1, 2, 0)
+
+
+def _planes(image: Array, into: Array | None) -> Array:
+    """Returns (C, H, W) float32 to write an image's channels to."""
+    height, width, channels = image.shape
+    return np.empty((channels, height, width), np.float32) if into is None else into
+
+
+def _look_up(
+    image: Array, table: Floats, norm: Normalize | None = None, into: Array | None = None
+) -> Array:
     """Looks uint8 levels up in a table (256, 1 or C) of levels, rounded half to even.
 
-    With `norm`, the table's levels are normalized instead of rounded.
+    With `norm`, the table's levels are normalized instead of rounded, in planes.
     """
     table = np.clip(table, 0, 255)
     if norm is None:
         table = np.rint(table).astype(np.uint8)
-    else:
-        scale, shift = _normal(norm, image.shape[2], np.float64)
-        table = (table * scale + shift).astype(np.float32)
-    return cv2.LUT(image, table.reshape(1, 256, -1)).reshape(image.shape)
+        return cv2.LUT(image, table.reshape(1, 256, -1)).reshape(image.shape)
+    channels = image.shape[2]
+    scale, shift = _normal(norm, channels, np.float64)
+    tables = np.ascontiguousarray((table * scale + shift).T, np.float32)[:, None]
+    planes = _planes(image, into)
+    for plane, levels, own in zip(planes, cv2.split(image), tables, strict=True):
+        cv2.LUT(levels, own, dst=plane)
+    return planes.transpose(1, 2, 0)
 
 
 def _affine(image: Array, gain: Floats, shift: Floats) -> Array:
@@ -112,19 +153,19 @@ def _affine(image: Array, gain: Floats, shift: Floats) -> Array:
     return np.asarray(out.reshape(image.shape), np.float32)
 
 
-def curve(meaning: Curve, row: int, image: Array) -> Array:
+def curve(meaning: Curve, row: int, image: Array, into: Array | None = None) -> Array:
     """Maps every level by the curve."""
     steps = [(kind, amount[row]) for kind, amount in meaning.steps if not np.isnan(amount[row])]
     norm = meaning.norm
     if not steps:
-        return image if norm is None else normalize(norm, image)
+        return image if norm is None else normalize(norm, image, into)
     levels = _LEVELS[:, None] if image.dtype == np.uint8 else np.clip(image, 0, 255)
     for kind, amount in steps:
         levels = curve_step(kind, amount, levels)
     if image.dtype == np.uint8:
-        return _look_up(image, levels, norm)
+        return _look_up(image, levels, norm, into)
     levels = levels.astype(np.float32)
-    return levels if norm is None else normalize(norm, levels)
+    return levels if norm is None else normalize(norm, levels, into)
 
 
 def histogram(meaning: Histogram, row: int, image: Array) -> Array:
@@ -169,10 +210,10 @@ def _clahe(image: Array, clip_limit: float, tiles: int) -> Array:
     return lab.from_lab(whole)
 
 
-def normalize(meaning: Normalize, image: Array) -> Array:
+def normalize(meaning: Normalize, image: Array, into: Array | None = None) -> Array:
     """Returns float32 (v / 255 - mean) / std."""
     if image.dtype == np.uint8:
-        return _look_up(image, _LEVELS[:, None], meaning)
+        return _look_up(image, _LEVELS[:, None], meaning, into)
     return _affine(image, *_normal(meaning, image.shape[2], np.float64))
 
 

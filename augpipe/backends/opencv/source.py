@@ -11,6 +11,9 @@ import numpy as np
 from augpipe.backends.tables import cell_weights
 from augpipe.types import Array, Border, Floats
 
+Entries = tuple[float, ...]
+"""A (3, 3) matrix, row by row: NumPy takes longer over nine numbers than over a thousand."""
+
 _SNAP = 1e-6
 
 
@@ -22,7 +25,10 @@ def on_channels(function: Callable[[Array], Array], image: Array) -> Array:
     if image.shape[2] == 2:
         parts = [on_channels(function, image[:, :, k : k + 1]) for k in (0, 1)]
         return np.concatenate(parts, axis=2)
-    out = function(np.ascontiguousarray(image))
+    width, pixel = image.shape[1], image.shape[2] * image.itemsize
+    if image.strides[1:] != (pixel, image.itemsize) or image.strides[0] < width * pixel:
+        image = np.ascontiguousarray(image)  # rows may lie apart, and nothing else
+    out = function(image)
     return out if out.ndim == 3 else out[:, :, None]
 
 
@@ -50,27 +56,32 @@ def mirrored(image: Array, swapped: bool, left_right: bool, up_down: bool) -> Ar
     return image
 
 
-def slopes(matrix: Floats, size: tuple[int, int]) -> Floats:
-    """Returns (2, 2): how the source's x and y change along the output's, at its centre.
+def slopes(matrix: Entries, size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+    """Returns how the source's x, and its y, change along the output's axes, at its centre.
 
     Zero where the centre lies beyond the horizon of a projective map.
     """
-    u, v, w = (matrix @ (size[0] / 2.0, size[1] / 2.0, 1.0)).tolist()
+    a, b, tx, c, d, ty, g, h, i = matrix
+    if g == 0.0 == h and i == 1.0:
+        return (a, b), (c, d)
+    x, y = size[0] / 2.0, size[1] / 2.0
+    w = g * x + h * y + i
     if w <= 0:
-        return np.zeros((2, 2))
-    return np.asarray((matrix[:2, :2] - np.outer((u / w, v / w), matrix[2, :2])) / w)
+        return (0.0, 0.0), (0.0, 0.0)
+    u, v = (a * x + b * y + tx) / w, (c * x + d * y + ty) / w
+    return ((a - u * g) / w, (b - u * h) / w), ((c - v * g) / w, (d - v * h) / w)
 
 
-def halvings(slope: Floats, length: int) -> int:
+def halvings(slope: tuple[float, float], length: int) -> int:
     """Returns how often a source axis may be halved before it is read, from its slopes.
 
     No more often than leaves one pixel of its length.
     """
-    shrink = math.hypot(*slope.tolist()) * (1 + 1e-9)
+    shrink = math.hypot(*slope) * (1 + 1e-9)
     return int(min(math.log2(shrink), (length - 1).bit_length())) if shrink >= 2 else 0
 
 
-def reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array, Floats]:
+def reduce(source: Array, matrix: Entries, size: tuple[int, int]) -> tuple[Array, Entries]:
     """Averages blocks of 2**k pixels; the last block is completed with its edge pixels."""
     across, down = slopes(matrix, size)
     height, width = source.shape[:2]
@@ -85,7 +96,9 @@ def reduce(source: Array, matrix: Floats, size: tuple[int, int]) -> tuple[Array,
         small = (part.shape[1] >> kx, part.shape[0] >> ky)
         return cv2.resize(part, small, interpolation=cv2.INTER_AREA)
 
-    return on_channels(shrink, source), np.diag([2.0**-kx, 2.0**-ky, 1.0]) @ matrix
+    x, y = 2.0**-kx, 2.0**-ky
+    a, b, tx, c, d, ty, *last = matrix
+    return on_channels(shrink, source), (a * x, b * x, tx * x, c * y, d * y, ty * y, *last)
 
 
 def average(

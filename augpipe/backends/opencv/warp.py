@@ -9,10 +9,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from augpipe.backends.opencv.source import average, mirrorable, mirrored, on_channels, reduce
+from augpipe.backends.opencv.source import (
+    Entries,
+    average,
+    halvings,
+    mirrorable,
+    mirrored,
+    on_channels,
+    reduce,
+    slopes,
+)
 from augpipe.backends.tables import binding, fold
 from augpipe.ir import Flow, Warp, basis, frame_lines
-from augpipe.types import Array, Floats, Sampling
+from augpipe.types import Array, Floats, Picture, Sampling
 
 _FLAGS = {
     "nearest": cv2.INTER_NEAREST,
@@ -24,13 +33,14 @@ _BORDERS = {
     "edge": cv2.BORDER_REPLICATE,
     "reflect": cv2.BORDER_REFLECT_101,
 }
+_LEVELS = np.dtype(np.uint8)
 _SNAP = 1e-6
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 _UNHALF = np.array([[1.0, 0.0, -0.5], [0.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
 
 
-def warp(meaning: Warp, row: int, image: Array) -> Array:
-    """Warps one image (H, W, C)."""
+def warp(meaning: Warp, row: int, image: Array | Picture) -> Array:
+    """Warps one image (H, W, C), of which no more is decoded than is seen."""
     sampling = meaning.sampling
     out = _warp(meaning, row, image, sampling, sampling.interpolation, sampling.fill)
     return _held(out, sampling)
@@ -82,42 +92,84 @@ def _as_pixels(
 def _warp(
     meaning: Warp,
     row: int,
-    image: Array,
+    image: Array | Picture,
     sampling: Sampling,
     interpolation: str,
     fill: float | tuple[float, ...],
     mask: bool = False,
 ) -> Array:
-    matrix, box = meaning.matrix[row], meaning.box[row]
-    height, width = (int(v) for v in meaning.size[row])
-    if not width or not height or not image.size:
-        return np.zeros((height, width, image.shape[2]), image.dtype)
-    if not np.isfinite(matrix).all():  # so many shrinkings that nothing is left
-        return _filled((height, width, image.shape[2]), image.dtype, fill)
-    x0, y0, x1, y1 = box.tolist()
-    left, top = max(math.floor(x0 + _SNAP), 0), max(math.floor(y0 + _SNAP), 0)
-    right = min(math.ceil(x1 - _SNAP), image.shape[1])
-    bottom = min(math.ceil(y1 - _SNAP), image.shape[0])
+    height, width = size = tuple(meaning.size[row].tolist())
+    shape, dtype = (*size, image.shape[2]), _LEVELS if isinstance(image, Picture) else image.dtype
+    if not width or not height or 0 in image.shape:
+        return np.zeros(shape, dtype)
+    matrix: Entries = tuple(meaning.matrix[row].ravel().tolist())
+    if not all(map(math.isfinite, matrix)):  # so many shrinkings that nothing is left
+        return _filled(shape, dtype, fill)
+    box = tuple(meaning.box[row].tolist())
+    left, top, right, bottom = _pixels(box, image.shape)
     if right <= left or bottom <= top:  # the frames of the run do not meet: all is fill
-        return _filled((height, width, image.shape[2]), image.dtype, fill)
-    source = image[top:bottom, left:right]
-    lines = meaning.lines[row]
-    moved = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]]) @ matrix
+        return _filled(shape, dtype, fill)
     hard = mask or interpolation == "nearest"
-
-    if not hard and sampling.antialias == "box":
+    boxes = not hard and sampling.antialias == "box"
+    if isinstance(image, Picture):
+        halved = 0
+        if boxes and image.scaled:
+            across, down = slopes(matrix, (width, height))
+            halved = min(halvings(across, right - left), halvings(down, bottom - top), 3)
+        if halved:
+            source, moved = _reduced(image, halved, box, matrix)
+        else:
+            source, moved = image.part(top, bottom, left, right), _moved(matrix, left, top)
+    else:
+        source, moved = image[top:bottom, left:right], _moved(matrix, left, top)
+    if boxes:
         source, moved = reduce(source, moved, (width, height))
     out = _axis_aligned(source, moved, (width, height), sampling, interpolation, fill, mask)
+    lines = meaning.lines[row]
     if out is None:
+        whole = np.array(moved).reshape(3, 3)
         if not hard and sampling.antialias == "full":
-            source, moved = average(source, moved, (width, height), sampling.border)
-        out = _general(source, moved, (width, height), sampling, interpolation)
-        if out.dtype != image.dtype:  # averages are float32 until here
-            out = np.rint(out.clip(0, 255)).astype(image.dtype)
-        lines = np.concatenate([lines, frame_lines(box[None])[0] @ matrix])
+            source, whole = average(source, whole, (width, height), sampling.border)
+        out = _general(source, whole, (width, height), sampling, interpolation)
+        if out.dtype != dtype:  # averages are float32 until here
+            out = np.rint(out.clip(0, 255)).astype(dtype)
+        edges = frame_lines(meaning.box[row : row + 1])[0] @ meaning.matrix[row]
+        lines = np.concatenate([lines, edges])
     if sampling.border == "constant" and len(lines):
         out = _cover(out, lines, fill, hard)
     return out
+
+
+def _pixels(box: tuple[float, ...], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Returns the pixels that a rectangle touches, as left, top, right and bottom."""
+    x0, y0, x1, y1 = box
+    right, bottom = min(math.ceil(x1 - _SNAP), shape[1]), min(math.ceil(y1 - _SNAP), shape[0])
+    return max(math.floor(x0 + _SNAP), 0), max(math.floor(y0 + _SNAP), 0), right, bottom
+
+
+def _moved(matrix: Entries, left: float, top: float) -> Entries:
+    """Returns the matrix for a source whose corner is cut off."""
+    a, b, tx, c, d, ty, g, h, i = matrix
+    if g == 0.0 == h and i == 1.0:
+        return a, b, tx - left, c, d, ty - top, g, h, i
+    rows = (a - left * g, b - left * h, tx - left * i, c - top * g, d - top * h, ty - top * i)
+    return *rows, g, h, i
+
+
+def _reduced(
+    picture: Picture, halved: int, box: tuple[float, ...], matrix: Entries
+) -> tuple[Array, Entries]:
+    """Reads a picture at a fraction of its size, and the pixels alone that a rectangle touches.
+
+    What touches the rectangle's edge is read as a whole.
+    """
+    x0, y0, x1, y1 = box
+    source, there = picture.reduced(halved, (x0, y0, x1, y1))
+    ends = (there @ ((x0, x1), (y0, y1), (1.0, 1.0)))[:2]
+    near = (*ends.min(axis=1).tolist(), *ends.max(axis=1).tolist())
+    left, top, right, bottom = _pixels(near, source.shape)
+    entries = (there @ np.array(matrix).reshape(3, 3)).ravel().tolist()
+    return source[top:bottom, left:right], _moved(tuple(entries), left, top)
 
 
 def _filled(shape: tuple[int, ...], dtype: np.dtype, fill: float | tuple[float, ...]) -> Array:
@@ -128,7 +180,7 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype, fill: float | tuple[float, 
 
 def _axis_aligned(
     source: Array,
-    matrix: Floats,
+    matrix: Entries,
     size: tuple[int, int],
     sampling: Sampling,
     interpolation: str,
@@ -136,7 +188,7 @@ def _axis_aligned(
     mask: bool,
 ) -> Array | None:
     """Does a warp that keeps the axes by slicing or resizing; None where it cannot."""
-    (a, b, tx), (c, d, ty), (g, h, _) = matrix.tolist()
+    a, b, tx, c, d, ty, g, h, _ = matrix
     if g or h or ((b or c) and (a or d)):
         return None
     image, (width, height), swapped = source, size, bool(b or c)

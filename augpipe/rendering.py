@@ -1,0 +1,76 @@
+"""Meanings done to samples: their pixels by the OpenCV backend, and all that belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from augpipe.backends import opencv
+from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
+from augpipe.plan.nodes import Node
+from augpipe.targets import Sample, move_outlines, move_points
+from augpipe.types import Array, Picture
+
+
+def render(
+    meanings: Sequence[Meaning], node: Node | None, samples: Sequence[Sample]
+) -> list[Sample]:
+    """Does meanings to samples and to all that belongs to them.
+
+    Args:
+        meanings: Of as many images; another library's stands alone.
+        node: The node whose meaning it is, for errors to name its op.
+        samples: They are not changed.
+    """
+    return [render_row(meanings, node, row, sample) for row, sample in enumerate(samples)]
+
+
+def render_row(
+    meanings: Sequence[Meaning],
+    node: Node | None,
+    row: int,
+    sample: Sample,
+    into: Array | None = None,
+) -> Sample:
+    """Does row `row` of all meanings to one sample: what is in the cache is used again.
+
+    Args:
+        meanings: See `render`.
+        node: See `render`.
+        row: Which of their images this is.
+        sample: It is not changed.
+        into: (C, H, W) float32, where what is no longer levels may be put.
+    """
+    for meaning in meanings:
+        match meaning:
+            case Foreign():
+                assert node is not None
+                if meaning.on[row]:
+                    key = node.steps[0].key
+                    sample = meaning.transform.on_sample(
+                        decoded(sample), int(meaning.key[row]), key
+                    )
+            case Mix():
+                raise TypeError("one image has nothing to be mixed with")
+            case _:
+                sample = _one(meaning, row, sample, into)
+    return decoded(sample)
+
+
+def decoded(sample: Sample) -> Sample:
+    """Returns a sample whose image is pixels."""
+    image = sample.image
+    if not isinstance(image, Picture):
+        return sample
+    return Sample(image.pixels(), sample.masks, sample.points, sample.boxes)
+
+
+def _one(meaning: Alone, row: int, sample: Sample, into: Array | None) -> Sample:
+    """Does row `row` of a meaning to a sample and to all that belongs to it."""
+    masks, points, boxes = sample.masks, sample.points, sample.boxes
+    if isinstance(meaning, Warp | Flow):
+        masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
+        points = [move_points(meaning, row, each) for each in points]
+        boxes = [move_outlines(meaning, row, each) for each in boxes]
+    normalized = sample.normalized or leaves_levels(meaning)
+    image = opencv.render(meaning, row, sample.image, into)
+    return Sample(image, masks, points, boxes, normalized)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import assert_never
 
@@ -112,12 +113,21 @@ def normal_scale(norm: Normalize, channels: int) -> tuple[Floats, Floats]:
     Raises:
         DataError: The statistics are of another number of channels.
     """
-    if len(norm.mean) not in (1, channels):
+    return _normal_scale(norm.mean, norm.std, channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _normal_scale(
+    means: tuple[float, ...], stds: tuple[float, ...], channels: int
+) -> tuple[Floats, Floats]:
+    if len(means) not in (1, channels):
         have = f"the image has {channels} channel{'s' * (channels > 1)}"
-        need = f"its mean and std have {len(norm.mean)} numbers"
+        need = f"its mean and std have {len(means)} numbers"
         raise DataError("normalize", f"{have}, {need}: give one number, or one a channel")
-    mean, std = np.broadcast_to([norm.mean, norm.std], (2, channels))
-    return 1.0 / (255.0 * std), -mean / std
+    mean, std = np.broadcast_to([means, stds], (2, channels))
+    scale, shift = 1.0 / (255.0 * std), -mean / std
+    scale.flags.writeable = shift.flags.writeable = False
+    return scale, shift
 
 
 def share(amount: float, bits: int) -> int:

@@ -60,6 +60,15 @@ def saturate(factor: Floats) -> Color:
 
 
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+# YIQ^-1 R YIQ, for R that keeps Y and turns I and Q: what stays, and the parts along cos and sin.
+_STAYS, _ALONG, _ACROSS = (
+    np.linalg.inv(_YIQ) @ np.array(turn) @ _YIQ
+    for turn in (
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
+        [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]],
+    )
+)
 
 
 def rotate_hue(turns: Floats) -> Color:
@@ -67,12 +76,8 @@ def rotate_hue(turns: Floats) -> Color:
 
     A positive shift goes from red to yellow to green, as a positive HSV shift does.
     """
-    angle = 2.0 * np.pi * turns
-    cos, sin = np.cos(angle), np.sin(angle)
-    zero, one = np.zeros_like(cos), np.ones_like(cos)
-    rows = [one, zero, zero, zero, cos, sin, zero, -sin, cos]
-    spin = np.stack(rows, axis=-1).reshape(-1, 3, 3)
-    matrix = np.linalg.inv(_YIQ) @ spin @ _YIQ
+    angle = 2.0 * np.pi * turns[:, None, None]
+    matrix = _STAYS + np.cos(angle) * _ALONG + np.sin(angle) * _ACROSS
     # Rows sum to 1 but for the four digits of the constants: a grey stays the grey it was.
     return Color.of(matrix + (1.0 - matrix.sum(axis=2, keepdims=True)) / 3.0)
 

@@ -99,8 +99,12 @@ def affine(
     a: ArrayLike, b: ArrayLike, tx: ArrayLike, c: ArrayLike, d: ArrayLike, ty: ArrayLike
 ) -> Floats:
     """Returns (n, 3, 3) matrices [[a, b, tx], [c, d, ty], [0, 0, 1]] from numbers or (n,)."""
-    rows = np.broadcast_arrays(a, b, tx, c, d, ty, 0.0, 0.0, 1.0)
-    return np.stack(rows, axis=-1).reshape(-1, 3, 3).astype(np.float64)
+    count = max(np.size(value) for value in (a, b, tx, c, d, ty))
+    empty = any(np.size(value) == 0 for value in (a, b, tx, c, d, ty))
+    out = np.zeros((0 if empty else count, 9))
+    out[:, 0], out[:, 1], out[:, 2], out[:, 3], out[:, 4], out[:, 5] = a, b, tx, c, d, ty
+    out[:, 8] = 1.0
+    return out.reshape(-1, 3, 3)
 
 
 def about_center(linear: Floats, frame: Frame, size: Ints | None = None) -> Floats:

@@ -191,7 +191,8 @@ def realised(
             on = _acts(step, draws, chosen)
             if sparse and on is not None and draws.trace is None and not on.any():
                 continue
-            own = replace(draws.at(step.key), trace=None if draws.trace is None else {})
+            own = draws.at(step.key)
+            own = own if draws.trace is None else replace(own, trace={})
             meaning = step.op.means(own, frame)
             _check_fit(step, frame, on)
             if own.trace is not None and draws.trace is not None:
@@ -222,7 +223,9 @@ def layout(nodes: Sequence[Node]) -> tuple[tuple[tuple[str, str], int], ...]:
 def _acts(step: Step, draws: Draws, chosen: dict[str, Bools]) -> Bools | None:
     """Returns (n,): where the step acts; None for everywhere."""
     on: Bools | None = None
-    silent = replace(draws, trace=None)  # "on" says it all
+    if not step.gates and step.op.p >= 1.0:
+        return None
+    silent = replace(draws, trace=None) if draws.trace is not None else draws  # "on" says it all
     for gate in step.gates:
         if gate.key not in chosen:
             own = draws.at(gate.key)

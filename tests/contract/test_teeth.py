@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pytest
 
-from augpipe import ops, pipeline, targets
+from augpipe import ops, rendering, targets
 from augpipe.backends import opencv
 from augpipe.ir import Color, Curve, Warp
 from augpipe.ops.affine import Rotate
@@ -135,7 +135,7 @@ def test_a_sabotaged_op_is_caught(clause: Any, op: Op, monkeypatch: Any) -> None
 
 
 def _in_place(real: Any) -> Any:
-    def render(meaning: Any, row: int, image: Any) -> Any:
+    def render(meaning: Any, row: int, image: Any, into: Any = None) -> Any:
         image[0, 0] = 0
         return real(meaning, row, image)
 
@@ -152,7 +152,7 @@ def test_an_in_place_write_is_caught(monkeypatch: Any) -> None:
 def test_a_changed_dtype_is_caught(monkeypatch: Any) -> None:
     clauses.kind_is_kept(TURN)
     real = opencv.render
-    monkeypatch.setattr(opencv, "render", lambda m, r, i: real(m, r, i).astype(np.float64))
+    monkeypatch.setattr(opencv, "render", lambda m, r, i, into: real(m, r, i).astype(np.float64))
     with pytest.raises(AssertionError, match="became"):
         clauses.kind_is_kept(TURN)
 
@@ -174,7 +174,7 @@ def test_a_wrong_box_is_caught(monkeypatch: Any) -> None:
         fields = (wrong, meaning.source, meaning.size, meaning.box, meaning.lines)
         return real(Warp(*fields, meaning.sampling), row, outlines)
 
-    monkeypatch.setattr(pipeline, "move_outlines", turned_the_other_way)
+    monkeypatch.setattr(rendering, "move_outlines", turned_the_other_way)
     with pytest.raises(AssertionError):
         clauses.targets_agree_with_pixels(TURN)
 
@@ -189,7 +189,7 @@ STAYS = {
 @pytest.mark.parametrize("name", STAYS)
 def test_a_target_that_stays_behind_is_caught(monkeypatch: Any, name: str, op: Op) -> None:
     clauses.targets_agree_with_pixels(op)
-    monkeypatch.setattr(pipeline, name, STAYS[name])
+    monkeypatch.setattr(rendering, name, STAYS[name])
     with pytest.raises(AssertionError):
         clauses.targets_agree_with_pixels(op)
 

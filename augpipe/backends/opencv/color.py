@@ -33,7 +33,8 @@ def color(meaning: Color, row: int, image: Array, into: Array | None = None) -> 
     matrix, offset = meaning.matrix[row].round(12), meaning.offset[row]
     if meaning.mean[row].any():
         mean = np.asarray(cv2.mean(image)[:channels])
-        offset = (offset + meaning.mean[row] @ np.broadcast_to(mean, 3)).round(9)
+        mean = mean if channels == 3 else np.repeat(mean, 3)
+        offset = (offset + meaning.mean[row] @ mean).round(9)
     _, b, c, d, _, f, g, h, _ = matrix.ravel().tolist()
     alone = not (b or c or d or f or g or h)
     if channels == 1:  # as a colour image with three equal channels, to the bit

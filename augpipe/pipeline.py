@@ -7,8 +7,9 @@ import inspect
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from augpipe.ir import Meaning
 from augpipe.kinds import unpack
 from augpipe.kinds.convert import unlevelled
 from augpipe.plan.nodes import (
+    Node,
     check_channels,
     check_targets,
     keys_of,
@@ -34,7 +36,7 @@ from augpipe.recipe import Recipe
 from augpipe.rendering import render, render_row
 from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Sample
-from augpipe.types import Array, Frame
+from augpipe.types import Array, Frame, Picture
 
 if TYPE_CHECKING:
     from augpipe.batch import BatchSection
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from augpipe.plan.explain import Explanation
 
 
+Segments = tuple[tuple[tuple[Node, ...], Node | None], ...]
 Room = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _EPOCHS = 2**32
@@ -79,9 +82,11 @@ class Pipeline:
         self.recipe = recipe
         self._places = places("sample", recipe.sample, Counter())
         counter: Counter[str] = Counter()
-        self.nodes = plan(recipe.sample, counter, recipe.fuse)
+        self.nodes = plan(recipe.sample, counter, recipe.fuse, recipe.cache is not None)
         self.batch_nodes = plan(recipe.batch, counter, recipe.fuse)
         self._segments = segments(self.nodes)
+        self._kept = tuple(takewhile(lambda node: node.cached, self.nodes))
+        self._rest = segments(self.nodes[len(self._kept) :])
         self._layout = layout(self.nodes)
         self._classes: int | None = None
         self._calls = CallCounter()
@@ -170,7 +175,9 @@ class Pipeline:
         indices: Sequence[int] | Array,
         epoch: int = 0,
         room: Room = np.empty,
+        *,
         names: Sequence[str] | None = None,
+        fixed: bool = False,
     ) -> tuple[Array, list[Any]]:
         """Augments n items whose images become one array, as `pipe.loader` needs them.
 
@@ -180,6 +187,7 @@ class Pipeline:
             epoch: The epoch, from 0 to 2**32 - 1.
             room: Gives the memory for an array of this shape and dtype.
             names: See `apply`.
+            fixed: Whether the images come from `fix`.
 
         Returns:
             (n, C, H, W): of the items' dtype, or float32 where they are normalized; and the
@@ -195,7 +203,9 @@ class Pipeline:
         images: Array | None = None
         out: list[Any] = []
         with located(self._places):
-            done, meanings = self._prepare([each.sample for each in packed], keys, epoch)
+            samples = [each.sample for each in packed]
+            parts = self._rest if fixed else self._segments
+            done, meanings = self._prepare(samples, keys, epoch, parts=parts)
             for row, (each, sample) in enumerate(zip(packed, done, strict=True)):
                 lies = None if images is None or images.dtype != np.float32 else images[row]
                 sample = render_row(meanings, None, row, sample, lies)
@@ -213,6 +223,18 @@ class Pipeline:
         assert images is not None
         return images, out
 
+    def fix(self, image: Array | Picture) -> Array:
+        """Does what the recipe always does alike, before its first draw, for `stack` to go on.
+
+        Raises:
+            DataError: An op cannot take the image.
+        """
+        sample = Sample(cast(Array, image))
+        check_channels(self._kept, image.shape[2])
+        draws = Draws(self.recipe.seed, np.zeros(1, np.int64))
+        with located(self._places):
+            return render(realise(self._kept, draws, _frame([sample])), None, [sample])[0].image
+
     def _prepare(
         self,
         samples: Sequence[Sample],
@@ -220,8 +242,10 @@ class Pipeline:
         epochs: int | Array = 0,
         trace: Trace | None = None,
         seed: int | None = None,
+        parts: Segments | None = None,
     ) -> tuple[list[Sample], list[Meaning]]:
         """Does all segments but the last; returns that one's meanings, which no other follows."""
+        parts = self._segments if parts is None else parts
         for channels in {sample.image.shape[2] for sample in samples} - self._fits:
             check_channels(self.nodes, channels)
             self._fits.add(channels)
@@ -229,11 +253,11 @@ class Pipeline:
             check_targets(self.nodes)
         draws = self.draws(indices, epochs, trace, seed)
         done = list(samples)
-        for nodes, foreign in self._segments[:-1]:
+        for nodes, foreign in parts[:-1]:
             done = render(realise(nodes, draws, _frame(done), sparse=True), None, done)
             assert foreign is not None
             done = render(realise((foreign,), draws, _frame(done)), foreign, done)
-        return done, realise(self._segments[-1][0], draws, _frame(done), sparse=True)
+        return done, realise(parts[-1][0], draws, _frame(done), sparse=True)
 
     def draws(
         self,
@@ -315,7 +339,14 @@ class Pipeline:
         _check_options(Loader, options, ("names",))
         names = options.pop("names", None)
         stack = functools.partial(self.stack, names=names) if names else self.stack
-        loader = Loader(source, stack, seed=self.recipe.seed, **options)
+        rule = self.recipe.cache
+        keep = None
+        if rule is not None:
+            from augpipe.data.cached import Keep
+
+            stack = functools.partial(stack, fixed=True)
+            keep = Keep(self.fix, repr(self._kept), rule.where, rule.max_gb)
+        loader = Loader(source, stack, seed=self.recipe.seed, keep=keep, **options)
         self._learn(loader.base)
         loader.finish = self.batch if self.recipe.batch else None
         return loader
@@ -330,7 +361,7 @@ def _check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> No
     own = [
         name
         for name, each in inspect.signature(cls).parameters.items()
-        if each.kind is each.KEYWORD_ONLY and name != "seed"
+        if each.kind is each.KEYWORD_ONLY and name not in ("seed", "keep")
     ]
     known = [*own, *more]
     for name in options:

@@ -6,6 +6,7 @@ seed: 7                   # 0 to 2**63 - 1; 0 when left out
 fuse: true                # false: no two ops share a pass
 classes: 10               # optional: how many classes there are, for ops that mix labels
 boxes: {min_area: 1, min_visibility: 0}
+cache: memory             # optional: or a folder, or {where: runs/cache, max_gb: 20}
 sample: [...]             # ops, one image at a time
 batch: [...]              # ops, on the batch
 """
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean, reason
 from augpipe.ops import catalogue, find, why_not
 from augpipe.ops.base import Combinator, Op, Ops
+from augpipe.settings import BoxRules, CacheRule
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
 from augpipe.yamltree import Tree, parse, wrap
 
@@ -32,17 +34,6 @@ _M = TypeVar("_M", bound=BaseModel)
 _LIMIT = 1_000_000  # characters: no recipe is larger, and no parser need try
 _DOTS = re.compile(r"(?<!\balbumentations)(?<!\btorchvision)(?<!\bkornia)\.")  # but of a name
 _STEPS = 4096  # of a plan: shuffles take the square of their ops, and nest
-
-
-class BoxRules(BaseModel):
-    """Which boxes are kept after the geometry."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    min_area: Annotated[float, Number(0, None, "pixels")] = 1.0
-    """Boxes whose visible area is smaller are dropped."""
-    min_visibility: Annotated[float, Number(0, 1, "of the box's area")] = 0.0
-    """Boxes of which a smaller share is still in the image are dropped."""
 
 
 class Recipe(BaseModel):
@@ -58,6 +49,8 @@ class Recipe(BaseModel):
     """How many classes labels have; the dataset's own number when left out."""
     boxes: BoxRules = BoxRules()
     """Which boxes are kept."""
+    cache: CacheRule | None = None
+    """Where what is always done alike is kept; nowhere when left out."""
     sample: tuple[Op, ...] = ()
     """Ops on each image."""
     batch: tuple[Op, ...] = ()
@@ -77,6 +70,8 @@ class Recipe(BaseModel):
             out["classes"] = self.classes
         if self.boxes != BoxRules() or defaults:
             out["boxes"] = self.boxes.model_dump()
+        if self.cache is not None:
+            out["cache"] = self.cache.model_dump()
         for name in ("sample", "batch"):
             if ops := getattr(self, name):
                 out[name] = [op.item(defaults) for op in ops]
@@ -99,7 +94,8 @@ def _alone(op: Op) -> bool:
     return "sample" in op.sections and all(map(_alone, inside))
 
 
-_KEYS = ("version", "extends", "seed", "fuse", "classes", "boxes", "sample", "batch")
+_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache")
+_KEYS = ("version", "extends", *_SETTINGS, "sample", "batch")
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -251,7 +247,9 @@ class _Builder:
                 hint = did_you_mean(key, _KEYS) or f"known: {', '.join(_KEYS)}"
                 self.add(tree.keys.get(key), key, f"a recipe has no key '{key}'", hint)
         fields: dict[str, Any] = {
-            key: top[key].plain() for key in ("seed", "fuse", "classes", "boxes") if key in top
+            key: top[key].plain()
+            for key in ("seed", "fuse", "classes", "boxes", "cache")
+            if key in top
         }
         for section in ("sample", "batch"):
             fields[section] = self.section(section, top.get(section))
@@ -373,6 +371,8 @@ class _Builder:
                 self.add(place, inside, f"{name} needs it: {declared.allowed()}")
             case "value_error":
                 self.add(place, inside, str(detail["ctx"]["error"]))
+            case "model_type":
+                self.add(place, inside, f"must be a mapping of {', '.join(_fields(cls, location))}")
             case _:
                 self.add(place, inside, detail["msg"])
 
@@ -395,7 +395,8 @@ def _order(problem: Problem) -> tuple[str, int, int]:
 
 
 def _fields(cls: type[BaseModel], location: Sequence[str]) -> Sequence[str]:
-    return list(BoxRules.model_fields if location[0] == "boxes" else cls.model_fields)
+    inner: dict[str, type[BaseModel]] = {"boxes": BoxRules, "cache": CacheRule}
+    return list(inner.get(location[0], cls).model_fields)
 
 
 def _known(cls: type[BaseModel]) -> str:

@@ -8,7 +8,8 @@ from augpipe.foreign import facts
 from augpipe.ops import catalogue
 from augpipe.ops.base import Op
 from augpipe.ops.foreign import all_names
-from augpipe.recipe import VERSION, BoxRules, Recipe
+from augpipe.recipe import VERSION, Recipe
+from augpipe.settings import BoxRules, CacheRule
 from augpipe.spec import Declaration, Json, declaration
 
 
@@ -43,8 +44,9 @@ def schema() -> Json:
     top: Json = {"version": {"const": VERSION}, "extends": {"type": "string"}}
     for key in ("seed", "fuse", "classes"):
         top[key] = _field_schema(Recipe, key)
-    boxes = {key: _field_schema(BoxRules, key) for key in BoxRules.model_fields}
-    top["boxes"] = {"type": "object", "properties": boxes, "additionalProperties": False}
+    top["boxes"] = _settings(BoxRules)
+    bare = [_field_schema(CacheRule, "where"), {"type": "null"}]
+    top["cache"] = {"anyOf": [*bare, {**_settings(CacheRule), "required": ["where"]}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "augpipe recipe",
@@ -54,6 +56,11 @@ def schema() -> Json:
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def _settings(cls: type[BaseModel]) -> Json:
+    fields = {key: _field_schema(cls, key) for key in cls.model_fields}
+    return {"type": "object", "properties": fields, "additionalProperties": False}
 
 
 def _required(cls: type[Op]) -> list[str]:

@@ -245,6 +245,27 @@ class Flag(Declaration):
 
 
 @dataclass(frozen=True)
+class Text(Declaration):
+    """A text that is not empty."""
+
+    what: str
+
+    def allowed(self) -> str:
+        return self.what
+
+    def parse(self, value: Any) -> str:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise Refused
+        return value
+
+    def schema(self) -> Json:
+        return {"type": "string", "minLength": 1}
+
+    def bad_values(self) -> Iterable[Any]:
+        yield from ("", 1, None, ["x"], "a\0b")
+
+
+@dataclass(frozen=True)
 class Size(Declaration):
     """A size in pixels: one integer for both sides, or [height, width].
 

@@ -190,10 +190,17 @@ class FolderPictures:
 
     def __getitem__(self, index: int) -> tuple[Picture | NDArray[np.uint8], int]:
         path = self.images.paths[index]
-        data = read(path)
-        name = str(path)
+        return self.open(read(path), str(path)), self.images.targets[index]
+
+    def open(self, data: bytes, name: str) -> Picture | NDArray[np.uint8]:
+        """Returns the image of a file's content, RGB.
+
+        Args:
+            data: The content.
+            name: What errors call it.
+        """
         picture = open_jpeg(data, name, rgb=True, scaled=self.scaled)
-        return picture or as_rgb(decode(data, name=name)), self.images.targets[index]
+        return picture or as_rgb(decode(data, name=name))
 
 
 def load(

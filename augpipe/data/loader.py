@@ -9,6 +9,7 @@ and transforms where the batch lies; batches are handed on in order.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from augpipe.data.cache import Cache
+from augpipe.data.cached import CachedPictures, Keep
 from augpipe.data.dataset import (
     FolderImages,
     FolderPictures,
@@ -87,7 +90,11 @@ class Loader:
             decoded at 1/2, 1/4 or 1/8 of its size: several times as fast, the same but for
             about a grey level (see docs/benchmarks.md).
 
+        keep: What of the work on a folder is kept; the recipe's `cache`.
+
     Attributes:
+        cache: What the recipe's `cache` keeps (`entries`, `nbytes`, and whether it is `full`);
+            None where it keeps nothing.
         finish: What to do to each batch on its device: takes images, targets, `index` (what
             each sample is keyed by) and `epoch`.
 
@@ -115,6 +122,7 @@ class Loader:
         world_size: int = 1,
         split: str | None = None,
         scaled_decoding: bool = True,
+        keep: Keep | None = None,
     ) -> None:
         if batch_size < 1 or workers < 0:
             raise UsageError(f"batch_size {batch_size} (1 or more), workers {workers} (0 or more)")
@@ -129,9 +137,18 @@ class Loader:
         if sampler is not None and world_size > 1:
             raise UsageError("the ranks' shares come from the sampler or from rank, not from both")
         items: Any = base
+        self.cache: Cache | None = None
         if isinstance(base, str | os.PathLike):
             base = FolderImages(Path(base), split)
             items = FolderPictures(base, scaled_decoding)
+            if keep is not None:
+                self.cache = keep.open(scaled_decoding)
+                items = CachedPictures(items, keep, self.cache)
+        elif keep is not None:
+            raise UsageError(
+                "the recipe says cache: that is for a folder of images, whose files tell when "
+                "they change; for a dataset load it with the override cache=null"
+            )
         elif split is not None:
             raise UsageError(f"split {split!r}: only a folder has splits")
         self._length = check_map_style(base)
@@ -152,6 +169,7 @@ class Loader:
         room = pinned if self._device.type == "cuda" else Pool((_AHEAD + 1) * workers + 2)
         self._maker = Maker(items, stack, room, on_error)
         self._processes = Processes(self._maker, workers) if backend == "processes" else None
+        self._warned = False
         self._next = self._at = (check_epoch(epoch), 0)
         self._run = object()
 
@@ -241,6 +259,13 @@ class Loader:
                 if made.images is not None:
                     yielded = True
                     yield self._finished(made, epoch)
+        if self.cache is not None and self.cache.full and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the cache is full after {self.cache.entries} images: the others are decoded "
+                "anew in each epoch; raise the recipe's cache.max_gb",
+                stacklevel=2,
+            )
         if self.skipped and not yielded:
             raise DataError("no sample could be loaded; the first", str(self.skipped[0]))
         if self._run is run:

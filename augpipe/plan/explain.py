@@ -25,6 +25,7 @@ _WORDS = {
     "Curve": "curve table",
     "Flow": "flow field",
 }
+_CACHED = "always the same: cached"
 _HEAD = ("#", "pass", "op", "when", "size after", "why")
 
 
@@ -145,7 +146,7 @@ def explain(
         if frame is not None:
             sizes, frame = _sizes(part.nodes, frame)
         for i, each in enumerate(part.nodes):
-            apart = _apart(part.nodes[i - 1], each) if i else ""
+            apart = _apart(part.nodes[i - 1], each) if i else _CACHED * each.cached
             lines = zip(each.steps, (apart, *each.reasons), strict=True)
             passes.append(
                 Pass(
@@ -224,6 +225,8 @@ def _span(sizes: Ints) -> str:
 
 def _apart(first: Node, second: Node) -> str:
     """Says why a node could not join the one before it."""
+    if first.cached and not second.cached:
+        return "own pass: what stands before it is cached"
     alone = node(second.steps[0])  # what fusion tried to join
     if any(rule(first, alone) for rule in RULES):
         return "own pass: the recipe says fuse: false"

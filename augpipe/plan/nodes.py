@@ -65,6 +65,7 @@ class Node:
         inside: Whether no step looks beyond the edge of what it is given.
         lattice: Whether every step maps pixels onto pixels.
         reasons: Why each step after the first could join.
+        cached: Whether its result is always the same, and kept.
     """
 
     kind: type[Meaning]
@@ -73,6 +74,7 @@ class Node:
     inside: bool = False
     lattice: bool = False
     reasons: tuple[str, ...] = ()
+    cached: bool = False
 
     def __str__(self) -> str:
         """Names its ops."""
@@ -140,6 +142,13 @@ def node(step: Step) -> Node:
     op = step.op
     assert op.kind is not None
     return Node(op.kind, (step,), op.sampling, op.inside, op.lattice)
+
+
+def is_fixed(step: Step) -> bool:
+    """Tells whether a step draws nothing and leaves grey levels: it gives the same each time."""
+    one = node(step)
+    alike = not step.gates and step.op.p >= 1.0 and not step.op.last
+    return alike and one.kind not in (Foreign, Mix, Normalize) and not layout((one,))
 
 
 def segments(nodes: Sequence[Node]) -> tuple[tuple[tuple[Node, ...], Node | None], ...]:

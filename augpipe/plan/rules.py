@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from augpipe.ir import Color, Curve, Normalize, Warp
 from augpipe.ops.base import Op
-from augpipe.plan.nodes import Node, node, steps
+from augpipe.plan.nodes import Node, is_fixed, node, steps
 from augpipe.types import Sampling
 
 Rule = Callable[[Node, Node], Node | None]
@@ -86,7 +87,9 @@ def fuse(nodes: Sequence[Node], rules: Sequence[Rule] = RULES) -> tuple[Node, ..
     """Joins each node to the one before it where a rule allows."""
     out: list[Node] = []
     for each in nodes:
-        joined = next((j for rule in rules if out and (j := rule(out[-1], each))), None)
+        joined = None
+        if out and out[-1].cached == each.cached:
+            joined = next((j for rule in rules if (j := rule(out[-1], each))), None)
         if joined is None:
             out.append(each)
         else:
@@ -94,13 +97,19 @@ def fuse(nodes: Sequence[Node], rules: Sequence[Rule] = RULES) -> tuple[Node, ..
     return tuple(out)
 
 
-def plan(ops: Sequence[Op], counter: Counter[str], fused: bool = True) -> tuple[Node, ...]:
+def plan(
+    ops: Sequence[Op], counter: Counter[str], fused: bool = True, cached: bool = False
+) -> tuple[Node, ...]:
     """Returns the plan of a section.
 
     Args:
         ops: The section's ops.
         counter: How many ops of each name stood before; it is counted on (see nodes.steps).
         fused: Whether ops may share a pass.
+        cached: Whether what the first ops always do alike is kept. What follows shares no pass
+            with them.
     """
-    nodes = tuple(node(step) for step in steps(ops, counter))
+    laid = steps(ops, counter)
+    fixed = sum(1 for _ in takewhile(is_fixed, laid)) if cached else 0
+    nodes = tuple(replace(node(step), cached=k < fixed) for k, step in enumerate(laid))
     return fuse(nodes) if fused else nodes

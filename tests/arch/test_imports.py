@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "augpipe"
 ORDER = [
     {"errors", "types"},
     {"rng", "spec", "yamltree"},
-    {"ir"},
+    {"ir", "settings"},
     {"flows"},
     {"targets", "losses"},
     {"foreign", "kinds", "backends", "regularizers"},

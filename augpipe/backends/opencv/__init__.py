@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from augpipe.backends import on_colours
-from augpipe.backends.opencv import color, filter, noise, warp
+from augpipe.backends.opencv import color, filter, flow, noise, warp
 from augpipe.errors import DataError
 from augpipe.ir import (
     Alone,
@@ -67,7 +67,7 @@ def _render(meaning: Alone, row: int, image: Array, into: Array | None = None) -
     if isinstance(meaning, Warp):
         return warp.warp(meaning, row, image)
     if isinstance(meaning, Flow):
-        return warp.flow(meaning, row, image)
+        return flow.flow(meaning, row, image)
     if isinstance(meaning, Blend):
         return _blend(meaning, row, image)
     if isinstance(meaning, Normalize):  # alpha too: what leaves grey levels leaves them whole
@@ -125,4 +125,4 @@ def render_mask(meaning: Warp | Flow, row: int, mask: Array) -> Array:
     """Does row `row` of a warp or a flow to a mask (H, W, C)."""
     if isinstance(meaning, Warp):
         return warp.warp_mask(meaning, row, mask)
-    return warp.flow_mask(meaning, row, mask)
+    return flow.flow_mask(meaning, row, mask)

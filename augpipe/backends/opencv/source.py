@@ -1,4 +1,4 @@
-"""The source of a warp: mirrored, beyond its edges, and shrunk against aliasing."""
+"""What moves pixels has in common: sources beyond their edges and shrunk, masks of any dtype."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ import cv2
 import numpy as np
 
 from augpipe.backends.tables import cell_weights
-from augpipe.types import Array, Border, Floats
+from augpipe.types import Array, Border, Floats, Sampling
 
 Entries = tuple[float, ...]
 """A (3, 3) matrix, row by row: NumPy takes longer over nine numbers than over a thousand."""
 
+FLAGS = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+}
+BORDERS = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+}
 _SNAP = 1e-6
 
 
@@ -123,3 +133,35 @@ def average(
         matrix[axis] = 0.0
         matrix[axis, along] = 1.0
     return source, matrix
+
+
+def held(image: Array, sampling: Sampling) -> Array:
+    """Holds float levels in 0..255, which bicubic weights leave."""
+    overshoots = sampling.interpolation == "bicubic" and image.dtype != np.uint8
+    return image.clip(0, 255) if overshoots else image
+
+
+def as_pixels(
+    mask: Array,
+    interpolation: str,
+    fill: float,
+    move: Callable[[Array, float | tuple[float, ...]], Array],
+) -> Array:
+    """Moves a mask of any dtype as one that OpenCV has.
+
+    Nearest pixels are moved whole, so 64-bit classes travel as pairs of 32-bit words; an
+    interpolated mask is computed in float64.
+    """
+    dtype = mask.dtype
+    if interpolation != "nearest":
+        out = move(mask.astype(np.float64), fill)
+        return np.rint(out).astype(dtype) if dtype.kind in "iub" else out.astype(dtype)
+    if dtype.name in ("uint8", "int16", "uint16", "int32", "float32"):
+        return move(mask, float(fill))
+    word = np.dtype(np.uint8 if dtype.itemsize == 1 else np.int32 if dtype.itemsize > 2 else "f4")
+    if dtype.itemsize == 2:  # float16
+        return move(mask.astype(word), float(fill)).astype(dtype)
+    value = np.broadcast_to(np.asarray(fill).astype(dtype), mask.shape[2:])
+    words = np.ascontiguousarray(mask).view(word)
+    out = move(words, tuple(np.ascontiguousarray(value).view(word).tolist()))
+    return np.ascontiguousarray(out).view(dtype)

@@ -1,18 +1,21 @@
-"""Warp and Flow with OpenCV: slices where pixels land on pixels, resize where axes are kept."""
+"""Warp with OpenCV: slices where pixels land on pixels, resize where axes are kept."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 
 from augpipe.backends.opencv.source import (
+    BORDERS,
+    FLAGS,
     Entries,
+    as_pixels,
     average,
     halvings,
+    held,
     mirrorable,
     mirrored,
     on_channels,
@@ -20,19 +23,9 @@ from augpipe.backends.opencv.source import (
     slopes,
 )
 from augpipe.backends.tables import binding, fold
-from augpipe.ir import Flow, Warp, basis, frame_lines
+from augpipe.ir import Warp, frame_lines
 from augpipe.types import Array, Floats, Picture, Sampling
 
-_FLAGS = {
-    "nearest": cv2.INTER_NEAREST,
-    "bilinear": cv2.INTER_LINEAR,
-    "bicubic": cv2.INTER_CUBIC,
-}
-_BORDERS = {
-    "constant": cv2.BORDER_CONSTANT,
-    "edge": cv2.BORDER_REPLICATE,
-    "reflect": cv2.BORDER_REFLECT_101,
-}
 _LEVELS = np.dtype(np.uint8)
 _SNAP = 1e-6
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
@@ -43,13 +36,7 @@ def warp(meaning: Warp, row: int, image: Array | Picture) -> Array:
     """Warps one image (H, W, C), of which no more is decoded than is seen."""
     sampling = meaning.sampling
     out = _warp(meaning, row, image, sampling, sampling.interpolation, sampling.fill)
-    return _held(out, sampling)
-
-
-def _held(image: Array, sampling: Sampling) -> Array:
-    """Holds float levels in 0..255, which bicubic weights leave."""
-    overshoots = sampling.interpolation == "bicubic" and image.dtype != np.uint8
-    return image.clip(0, 255) if overshoots else image
+    return held(out, sampling)
 
 
 def warp_mask(meaning: Warp, row: int, mask: Array) -> Array:
@@ -60,33 +47,7 @@ def warp_mask(meaning: Warp, row: int, mask: Array) -> Array:
     def move(part: Array, fill: float | tuple[float, ...]) -> Array:
         return _warp(meaning, row, part, sampling, kind, fill, mask=True)
 
-    return _as_pixels(mask, kind, sampling.mask_fill, move)
-
-
-def _as_pixels(
-    mask: Array,
-    interpolation: str,
-    fill: float,
-    move: Callable[[Array, float | tuple[float, ...]], Array],
-) -> Array:
-    """Moves a mask of any dtype as one that OpenCV has.
-
-    Nearest pixels are moved whole, so 64-bit classes travel as pairs of 32-bit words; an
-    interpolated mask is computed in float64.
-    """
-    dtype = mask.dtype
-    if interpolation != "nearest":
-        out = move(mask.astype(np.float64), fill)
-        return np.rint(out).astype(dtype) if dtype.kind in "iub" else out.astype(dtype)
-    if dtype.name in ("uint8", "int16", "uint16", "int32", "float32"):
-        return move(mask, float(fill))
-    word = np.dtype(np.uint8 if dtype.itemsize == 1 else np.int32 if dtype.itemsize > 2 else "f4")
-    if dtype.itemsize == 2:  # float16
-        return move(mask.astype(word), float(fill)).astype(dtype)
-    value = np.broadcast_to(np.asarray(fill).astype(dtype), mask.shape[2:])
-    words = np.ascontiguousarray(mask).view(word)
-    out = move(words, tuple(np.ascontiguousarray(value).view(word).tolist()))
-    return np.ascontiguousarray(out).view(dtype)
+    return as_pixels(mask, kind, sampling.mask_fill, move)
 
 
 def _warp(
@@ -282,7 +243,7 @@ def _resize(
     if sampling.antialias == "full":
         small = (min(size[0], source.shape[1]), min(size[1], source.shape[0]))
         source = _cv_resize(source, small, cv2.INTER_AREA)
-    return _cv_resize(source, size, _FLAGS[interpolation])
+    return _cv_resize(source, size, FLAGS[interpolation])
 
 
 def _cv_resize(source: Array, size: tuple[int, int], flag: int) -> Array:
@@ -307,8 +268,8 @@ def _general(
     """Warps by OpenCV's samplers, which speak of pixel centres; the fill comes in `_cover`."""
     source = mirrorable(source, sampling.border)
     centred = _UNHALF @ matrix @ _HALF
-    flags = _FLAGS[interpolation] | cv2.WARP_INVERSE_MAP
-    border = _BORDERS["reflect" if sampling.border == "reflect" else "edge"]
+    flags = FLAGS[interpolation] | cv2.WARP_INVERSE_MAP
+    border = BORDERS["reflect" if sampling.border == "reflect" else "edge"]
 
     def sample(part: Array) -> Array:
         if centred[2, :2].any():
@@ -380,45 +341,3 @@ def _spans(lines: Floats, width: int, height: int, least: float) -> tuple[Array,
     empty = first[1] >= stop[1]
     inner, outer = np.where(empty, stop[0], first[1]), np.where(empty, stop[0], stop[1])
     return first[0], stop[0], inner, outer
-
-
-def flow(meaning: Flow, row: int, image: Array) -> Array:
-    """Displaces one image (H, W, C)."""
-    sampling = meaning.sampling
-    return _held(_flow(meaning, row, image, sampling.interpolation, sampling.fill), sampling)
-
-
-def flow_mask(meaning: Flow, row: int, mask: Array) -> Array:
-    """Displaces one mask (H, W, C)."""
-    sampling = meaning.sampling
-    kind = sampling.mask_interpolation
-    return _as_pixels(
-        mask, kind, sampling.mask_fill, lambda part, fill: _flow(meaning, row, part, kind, fill)
-    )
-
-
-def _flow(
-    meaning: Flow, row: int, image: Array, interpolation: str, fill: float | tuple[float, ...]
-) -> Array:
-    control = meaning.control[row]
-    if not control.any() or not image.size:
-        return image
-    height, width = image.shape[:2]
-    down = basis(meaning.basis, np.arange(height) + 0.5, control.shape[0], height)
-    across = basis(meaning.basis, np.arange(width) + 0.5, control.shape[1], width)
-    x = (down @ control[:, :, 0] @ across.T + np.arange(width)).astype(np.float32)
-    y = (down @ control[:, :, 1] @ across.T + np.arange(height)[:, None]).astype(np.float32)
-    image = mirrorable(image, meaning.sampling.border)
-    flag, border = _FLAGS[interpolation], _BORDERS[meaning.sampling.border]
-    values = np.broadcast_to(np.asarray(fill, np.float64), image.shape[2:]).tolist()
-
-    def sample(first: int, stop: int) -> Array:
-        if stop - first == 2:  # see on_channels
-            return np.concatenate([sample(k, k + 1) for k in (first, first + 1)], axis=2)
-        part, fills = np.ascontiguousarray(image[:, :, first:stop]), values[first:stop]
-        out = cv2.remap(part, x, y, flag, borderMode=border, borderValue=fills)
-        return out if out.ndim == 3 else out[:, :, None]
-
-    channels = image.shape[2]
-    parts = [sample(k, min(k + 4, channels)) for k in range(0, channels, 4)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)

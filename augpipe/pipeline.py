@@ -49,6 +49,7 @@ Segments = tuple[tuple[tuple[Node, ...], Node | None], ...]
 Room = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 _EPOCHS = 2**32
+_NOTHING: Segments = (((), None),)
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Pipeline:
@@ -196,32 +197,35 @@ class Pipeline:
         Raises:
             DataError: The images that come out are not of one size, or as in `__call__`.
         """
+        parts = self._rest if fixed else self._segments
+        if parts == _NOTHING and (plain := _plain(items)):
+            images = room((len(items), *plain[0].shape), plain[0].dtype)
+            return np.stack(plain, out=images), [(None, target) for _, target in items]
         packed = [unpack(item, names) for item in items]
         keys = keys_of(indices, len(packed))
         calm_cv2()
         rules = self.recipe.boxes
-        images: Array | None = None
+        stacked: Array | None = None
         out: list[Any] = []
         with located(self._places):
             samples = [each.sample for each in packed]
-            parts = self._rest if fixed else self._segments
             done, meanings = self._prepare(samples, keys, epoch, parts=parts)
             for row, (each, sample) in enumerate(zip(packed, done, strict=True)):
-                lies = None if images is None or images.dtype != np.float32 else images[row]
+                lies = None if stacked is None or stacked.dtype != np.float32 else stacked[row]
                 sample = render_row(meanings, None, row, sample, lies)
                 image = sample.image
                 if not sample.normalized and each.dtype != image.dtype:
                     image = unlevelled(image, each.dtype)
                 height, width, channels = image.shape
-                if images is None:
-                    images = room((len(packed), channels, height, width), image.dtype)
-                if images.shape[1:] != (channels, height, width) or images.dtype != image.dtype:
+                if stacked is None:
+                    stacked = room((len(packed), channels, height, width), image.dtype)
+                if stacked.shape[1:] != (channels, height, width) or stacked.dtype != image.dtype:
                     raise DataError("images", "differ in size, channels or dtype")
-                opencv.store(image, images[row])
+                opencv.store(image, stacked[row])
                 end = (rules.min_area, rules.min_visibility)
                 out.append(each.repack(sample, *end, elsewhere=True))
-        assert images is not None
-        return images, out
+        assert stacked is not None
+        return stacked, out
 
     def fix(self, image: Array | Picture) -> Array:
         """Does what the recipe always does alike, before its first draw, for `stack` to go on.
@@ -368,6 +372,24 @@ def _check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> No
         if name not in known:
             hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
             raise UsageError(f"{cls.__name__} has no option '{name}' ({hint})")
+
+
+def _plain(items: Sequence[Any]) -> list[Array]:
+    """Returns the images (C, H, W) of pairs of uint8 arrays and classes, if all are of one shape.
+
+    With nothing to be done to them, taking each apart would be most of the work.
+    """
+    found: list[Array] = []
+    for item in items:
+        if type(item) is not tuple or len(item) != 2 or not isinstance(item[1], int | np.integer):
+            return []
+        image = item[0]
+        if type(image) is not np.ndarray or image.dtype != np.uint8 or image.ndim not in (2, 3):
+            return []
+        if image.shape != items[0][0].shape or 0 in image.shape or image.shape[2:] > (4,):
+            return []
+        found.append(image[None] if image.ndim == 2 else image.transpose(2, 0, 1))
+    return found
 
 
 def _frame(samples: Sequence[Sample]) -> Frame:

@@ -52,11 +52,7 @@ def binding(lines: Floats, width: int, height: int) -> Floats:
     The frame is clipped by one after another; one that leaves what the others leave by half
     a pixel and more covers nothing that the others do not.
     """
-    length = np.hypot(lines[:, 0], lines[:, 1])
-    flat = length < 1e-12
-    lines = np.where(
-        flat[:, None], np.sign(lines) * 1e9, lines / np.maximum(length, 1e-12)[:, None]
-    )
+    lines = distances(lines)
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
     lowest = (lines @ corners.T).min(axis=1)
     order = np.argsort(lowest, kind="stable")
@@ -64,12 +60,18 @@ def binding(lines: Floats, width: int, height: int) -> Floats:
     kept: list[tuple[float, float, float]] = []
     for k in order[: np.searchsorted(lowest[order], 0.5 - _SNAP)].tolist():
         a, b, c = lines[k].tolist()
-        distances = [a * x + b * y + c for x, y in polygon]
-        if not polygon or min(distances) >= 0.5:
+        apart = [a * x + b * y + c for x, y in polygon]
+        if not polygon or min(apart) >= 0.5:
             continue
         kept.append((a, b, c))
-        polygon = _clip(polygon, distances)
+        polygon = _clip(polygon, apart)
     return np.array(kept).reshape(-1, 3)
+
+
+def distances(lines: Floats) -> Floats:
+    """Returns half-planes (..., 3), scaled so that they give distances in pixels."""
+    length = np.hypot(lines[..., 0], lines[..., 1])[..., None]
+    return np.where(length < 1e-12, np.sign(lines) * 1e9, lines / np.maximum(length, 1e-12))
 
 
 def _clip(polygon: list[tuple[float, float]], distances: list[float]) -> list[tuple[float, float]]:

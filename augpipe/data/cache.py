@@ -324,7 +324,7 @@ class DiskCache(Cache):
             return record, np.frombuffer(pixels, np.uint8).reshape(record.shape).copy()
 
         found = self._store.run(work)
-        if found is None or found[0].path != path:
+        if found is None:
             return None
         record, image = found
         if self._sound.get(key) != record.checksum:

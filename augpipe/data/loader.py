@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -35,7 +36,7 @@ from augpipe.data.memory import Pool, pinned
 from augpipe.data.parts import Made, Maker, Part, Stack
 from augpipe.data.processes import Processes
 from augpipe.data.threads import ordered
-from augpipe.errors import DataError, UsageError, first_sentence
+from augpipe.errors import AugpipeError, DataError, UsageError, first_sentence
 from augpipe.rng import Draws
 
 Finish = Callable[..., tuple[Tensor, Any]]
@@ -250,7 +251,8 @@ class Loader:
         ]
         yielded = start > 0
         with closing(self._made(parts)) as batches:
-            for end, made in zip(ends, batches, strict=True):
+            for end in ends:
+                made = self._finished(next(batches), epoch)
                 if made.error is not None:
                     raise made.error
                 self.skipped += made.failed
@@ -258,7 +260,10 @@ class Loader:
                     self._at = (epoch, end)
                 if made.images is not None:
                     yielded = True
-                    yield self._finished(made, epoch)
+                    out = made.images, made.targets
+                    del made  # or it would be held until the next is due
+                    yield out
+                    del out
         if self.cache is not None and self.cache.full and not self._warned:
             self._warned = True
             warnings.warn(
@@ -276,20 +281,27 @@ class Loader:
         if self._processes is not None and self._workers:
             return self._processes.made(parts)
         stop = Event()
-        return ordered(
-            lambda part: self._maker.make(part, stop), parts, self._workers, stop, ahead=_AHEAD
-        )
 
-    def _finished(self, made: Made, epoch: int) -> tuple[Tensor, Any]:
+        def work(part: Part) -> Made:
+            made = self._maker.make(part, stop)
+            # On the CPU the batch section is work like the rest; a GPU's is for its one queue.
+            return self._finished(made, part.epoch) if self._device.type == "cpu" else made
+
+        return ordered(work, parts, self._workers, stop, ahead=_AHEAD)
+
+    def _finished(self, made: Made, epoch: int) -> Made:
         """Takes a batch to the device, and does there what is left to do."""
-        assert made.images is not None
+        if made.images is None or made.finished:
+            return made
         images, targets = made.images.to(self._device, non_blocking=True), made.targets
-        made.images = None  # or its memory would be held until the next batch is due
         if isinstance(targets, Tensor):
             targets = targets.to(self._device)
         if self.finish is not None:
-            images, targets = self.finish(images, targets, index=made.keys, epoch=epoch)
-        return images, targets
+            try:
+                images, targets = self.finish(images, targets, index=made.keys, epoch=epoch)
+            except AugpipeError as error:
+                return Made(error=error)
+        return replace(made, images=images, targets=targets, finished=True)
 
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the epoch's indices in order, and what each is keyed by."""

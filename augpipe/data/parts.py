@@ -49,6 +49,7 @@ class Made:
         keys: What each is keyed by.
         failed: The samples that could not be loaded or transformed.
         error: Why the whole run is to end.
+        finished: Whether the batch section is done to it.
     """
 
     images: Tensor | None = None
@@ -56,6 +57,7 @@ class Made:
     keys: list[int] = field(default_factory=list)
     failed: list[DataError] = field(default_factory=list)
     error: AugpipeError | None = None
+    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,11 @@ class _Reader:
             return lambda result: _rebuilt(item, forms, result)
         if kind(item) == "dict":
             return self.mapping(item, "")
+        if type(item) is tuple and len(item) == 2 and isinstance(item[1], int | np.integer):
+            image = self.entry(
+                _Entry("image", item[0], "item[0]"), None
+            )  # as most datasets have it
+            return lambda result: (image(result) if image else item[0], item[1])
         if kind(item) == "list":
             keys = ["image", *[None] * len(item)]
             entries = [_Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]

@@ -18,12 +18,13 @@ from torch import Tensor
 from augpipe.backends.batched import sample
 from augpipe.backends.batched.pieces import Own, Piece, Shape
 from augpipe.backends.batched.reading import Reading, halves, joined, product, reading, whole
-from augpipe.backends.tables import binding, cell_weights, fold
+from augpipe.backends.tables import binding, cell_weights, distances, fold
 from augpipe.errors import DataError
 from augpipe.ir import Warp, frame_lines, keeps_axes
 from augpipe.types import Array, Bools, Floats, Ints
 
 _SNAP = 1e-6
+_SMALL = 4096  # pixels, of which it takes longer to ask which lines they need than to use them all
 _ALWAYS = (0.0, 0.0, 1e9)  # a half-plane that holds everything
 _NEVER = (0.0, 0.0, -1e9)
 
@@ -129,6 +130,8 @@ def _lines(
             length = np.hypot(all_lines[..., 0], all_lines[..., 1])
             nearest = (all_lines @ corners.T).min(axis=2)
             cuts = ~(nearest >= (0.5 - _SNAP) * length)
+        if height * width <= _SMALL:
+            return _all_lines(all_lines, cuts, blind)
         for row in np.flatnonzero(cuts.any(axis=1)):
             found[row] = binding(all_lines[row], width, height)
     for row in np.flatnonzero(blind):
@@ -136,6 +139,18 @@ def _lines(
     out = np.full((len(matrix), max(map(len, found), default=0), 3), np.nan)
     for k, own in enumerate(found):
         out[k, : len(own)] = own
+    return out
+
+
+def _all_lines(lines: Floats, cuts: Bools, blind: Bools) -> Floats:
+    """Returns what `_lines` does, also those that others make superfluous: they cost less here."""
+    cuts = cuts & ~blind[:, None]
+    most = max(int(cuts.sum(axis=1).max(initial=0)), int(blind.any()))
+    order = np.argsort(~cuts, axis=1, kind="stable")[:, :most]
+    kept = np.take_along_axis(cuts, order, axis=1)
+    own = np.take_along_axis(lines, order[:, :, None], axis=1)
+    out = np.where(kept[:, :, None], distances(own), np.nan)
+    out[blind, :1] = _NEVER
     return out
 
 

@@ -68,7 +68,7 @@ class Stamp(NamedTuple):
         return self.settled and self[:4] == other[:4]
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """What is known of an entry beside its pixels; packed with its own checksum."""
 
     stamp: Stamp
@@ -78,11 +78,12 @@ class _Record(NamedTuple):
     path: bytes
 
     def pack(self) -> bytes:
+        """Returns the record as bytes, its checksum behind it."""
         head = _HEAD.pack(*self.stamp, self.content, *self.shape, self.checksum) + self.path
         return head + zlib.crc32(head).to_bytes(4, "little")
 
     @classmethod
-    def unpack(cls, packed: bytes) -> _Record | None:
+    def unpack(cls, packed: bytes) -> Record | None:
         """Returns the record, or None where this is none."""
         head, check = packed[:-4], packed[-4:]
         if len(head) < _HEAD.size or zlib.crc32(head).to_bytes(4, "little") != check:
@@ -173,7 +174,7 @@ class Cache(ABC):
         pixels = np.ascontiguousarray(image)
         digest = hashlib.blake2b(data, digest_size=16).digest()
         checksum = zlib.crc32(pixels.data) if self._checked else 0
-        kept = self._write(path, _Record(stamp, digest, pixels.shape, checksum, path), pixels)
+        kept = self._write(path, Record(stamp, digest, pixels.shape, checksum, path), pixels)
         self.full = not kept
         return kept
 
@@ -190,13 +191,13 @@ class Cache(ABC):
         """Bytes in use; in a folder, by all prefixes."""
 
     @abstractmethod
-    def _read(self, path: bytes) -> tuple[_Record, Array] | None: ...
+    def _read(self, path: bytes) -> tuple[Record, Array] | None: ...
 
     @abstractmethod
-    def _write(self, path: bytes, record: _Record, pixels: Array) -> bool: ...
+    def _write(self, path: bytes, record: Record, pixels: Array) -> bool: ...
 
     @abstractmethod
-    def _renew(self, path: bytes, old: _Record, new: _Record) -> None:
+    def _renew(self, path: bytes, old: Record, new: Record) -> None:
         """Replaces the record if it is still the old one."""
 
 
@@ -223,7 +224,7 @@ class MemoryCache(Cache):
 
     def __init__(self, where: str, prefix: str, max_gb: float) -> None:
         super().__init__(where, prefix, max_gb)
-        self._kept: dict[bytes, tuple[_Record, Array]] = {}
+        self._kept: dict[bytes, tuple[Record, Array]] = {}
         self._bytes = 0
         self._lock = Lock()
         held_while_forking(self)
@@ -244,10 +245,10 @@ class MemoryCache(Cache):
         """Ends `hold`, in the parent and in the child."""
         self._lock.release()
 
-    def _read(self, path: bytes) -> tuple[_Record, Array] | None:
+    def _read(self, path: bytes) -> tuple[Record, Array] | None:
         return self._kept.get(path)
 
-    def _write(self, path: bytes, record: _Record, pixels: Array) -> bool:
+    def _write(self, path: bytes, record: Record, pixels: Array) -> bool:
         # An array on bytes can by no means be made writable.
         kept = np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape)
         with self._lock:
@@ -260,7 +261,7 @@ class MemoryCache(Cache):
             self._bytes = size
         return True
 
-    def _renew(self, path: bytes, old: _Record, new: _Record) -> None:
+    def _renew(self, path: bytes, old: Record, new: Record) -> None:
         with self._lock:
             record, image = self._kept[path]
             if record == old:
@@ -305,18 +306,18 @@ class DiskCache(Cache):
         """
         if not key.startswith(self.prefix):
             return all(not key.startswith(user.prefix) for user in self._store.users)
-        record = _Record.unpack(head)
+        record = Record.unpack(head)
         return record is None or not os.path.exists(record.path)  # noqa: PTH110 - any bytes
 
     def _key(self, path: bytes) -> bytes:
         return self.prefix + hashlib.blake2b(path, digest_size=16).digest()
 
-    def _read(self, path: bytes) -> tuple[_Record, Array] | None:
+    def _read(self, path: bytes) -> tuple[Record, Array] | None:
         key = self._key(path)
 
-        def work(txn: lmdb.Transaction[memoryview]) -> tuple[_Record, Array] | None:
+        def work(txn: lmdb.Transaction[memoryview]) -> tuple[Record, Array] | None:
             head, pixels = txn.get(b"h" + key), txn.get(b"p" + key)
-            record = None if head is None else _Record.unpack(bytes(head))
+            record = None if head is None else Record.unpack(bytes(head))
             if record is None or pixels is None or math.prod(record.shape) != len(pixels):
                 return None
             # A view would save 15 µs for 0.5 MB. It would crash when held beyond the
@@ -334,7 +335,7 @@ class DiskCache(Cache):
         image.flags.writeable = False
         return record, image
 
-    def _write(self, path: bytes, record: _Record, pixels: Array) -> bool:
+    def _write(self, path: bytes, record: Record, pixels: Array) -> bool:
         key = self._key(path)
 
         def work(txn: lmdb.Transaction[memoryview]) -> None:
@@ -346,7 +347,7 @@ class DiskCache(Cache):
             self._sound[key] = record.checksum
         return kept
 
-    def _renew(self, path: bytes, old: _Record, new: _Record) -> None:
+    def _renew(self, path: bytes, old: Record, new: Record) -> None:
         key = b"h" + self._key(path)
 
         def work(txn: lmdb.Transaction[memoryview]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from augpipe.data.arena import SharedCache
 from augpipe.data.cache import Cache, Stamp, open_cache
 from augpipe.data.dataset import FolderPictures
 from augpipe.data.decode import read
@@ -30,14 +31,18 @@ class Keep:
     where: str
     max_gb: float
 
-    def open(self, scaled: bool) -> Cache:
+    def open(self, scaled: bool, forks: bool) -> Cache:
         """Opens the cache.
 
         Args:
             scaled: Whether JPEGs are decoded at a fraction of their size.
+            forks: Whether forked processes are to share it.
         """
         packages = ", ".join(f"{name} {version(name)}" for name in _DECIDE)
-        return open_cache(self.where, f"{self.ops}; scaled {scaled}; {packages}", self.max_gb)
+        prefix = f"{self.ops}; scaled {scaled}; {packages}"
+        if self.where == "memory" and forks:
+            return SharedCache(self.where, prefix, self.max_gb)
+        return open_cache(self.where, prefix, self.max_gb)
 
 
 @dataclass(frozen=True)

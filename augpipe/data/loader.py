@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -33,13 +33,12 @@ from augpipe.data.dataset import (
     positions,
 )
 from augpipe.data.memory import Pool, pinned
-from augpipe.data.parts import Made, Maker, Part, Stack
-from augpipe.data.processes import Processes
+from augpipe.data.parts import Finish, Made, Maker, Part, Stack
+from augpipe.data.processes import Processes, forks
 from augpipe.data.threads import ordered
-from augpipe.errors import AugpipeError, DataError, UsageError, first_sentence
+from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.rng import Draws
 
-Finish = Callable[..., tuple[Tensor, Any]]
 _AHEAD = 2  # batches in hand for each worker
 
 
@@ -71,8 +70,9 @@ class Loader:
         batch_size: Samples in a batch; fewer in the last.
         workers: Threads or processes; 0 loads in the caller's. At most 2 * workers + 1 batches
             are in hand.
-        backend: `threads`, or `processes`: those of torch's DataLoader, for datasets that are
-            not safe in threads, or that keep the interpreter busy.
+        backend: `threads`; or `processes`, those of torch's DataLoader, for datasets that are
+            not safe in threads, and faster where they can be forked, since threads wait for
+            each other at Python's lock; or `auto`, processes where Python forks them (Linux).
         device: Where the tensors go. For a GPU they are made in pinned memory and copied while
             the program goes on.
         epoch: The first epoch.
@@ -112,7 +112,7 @@ class Loader:
         seed: int,
         batch_size: int = 64,
         workers: int = 2,
-        backend: Literal["threads", "processes"] = "threads",
+        backend: Literal["auto", "threads", "processes"] = "auto",
         device: str | torch.device = "cpu",
         epoch: int = 0,
         shuffle: bool | None = None,
@@ -129,21 +129,25 @@ class Loader:
             raise UsageError(f"batch_size {batch_size} (1 or more), workers {workers} (0 or more)")
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error {on_error!r}: raise or skip")
-        if backend not in ("threads", "processes"):
-            raise UsageError(f"backend {backend!r}: threads or processes")
+        if backend not in ("auto", "threads", "processes"):
+            raise UsageError(f"backend {backend!r}: auto, threads or processes")
         if sampler is not None and shuffle:
             raise UsageError("the order comes from the sampler or from shuffle, not from both")
         if not 0 <= rank < world_size:
             raise UsageError(f"rank {rank} of world_size {world_size}: from 0 to one less")
         if sampler is not None and world_size > 1:
             raise UsageError("the ranks' shares come from the sampler or from rank, not from both")
+        automatic = "processes" if forks() else "threads"
+        self._backend = automatic if backend == "auto" else backend
         items: Any = base
         self.cache: Cache | None = None
         if isinstance(base, str | os.PathLike):
             base = FolderImages(Path(base), split)
             items = FolderPictures(base, scaled_decoding)
             if keep is not None:
-                self.cache = keep.open(scaled_decoding)
+                self.cache = keep.open(
+                    scaled_decoding, self._backend == "processes" and workers > 0 and forks()
+                )
                 items = CachedPictures(items, keep, self.cache)
         elif keep is not None:
             raise UsageError(
@@ -167,9 +171,10 @@ class Loader:
         self._share = (rank, world_size)
         whole = self._length if sampler is None else _length(sampler)
         self._samples = whole // world_size if drop_last else -(-whole // world_size)
+        self._gpu = self._device.type != "cpu"
         room = pinned if self._device.type == "cuda" else Pool((_AHEAD + 1) * workers + 2)
         self._maker = Maker(items, stack, room, on_error)
-        self._processes = Processes(self._maker, workers) if backend == "processes" else None
+        self._processes: Processes | None = None
         self._warned = False
         self._next = self._at = (check_epoch(epoch), 0)
         self._run = object()
@@ -252,7 +257,7 @@ class Loader:
         yielded = start > 0
         with closing(self._made(parts)) as batches:
             for end in ends:
-                made = self._finished(next(batches), epoch)
+                made = next(batches)
                 if made.error is not None:
                     raise made.error
                 self.skipped += made.failed
@@ -260,10 +265,10 @@ class Loader:
                     self._at = (epoch, end)
                 if made.images is not None:
                     yielded = True
-                    out = made.images, made.targets
+                    batch = self._sent(made, epoch)
                     del made  # or it would be held until the next is due
-                    yield out
-                    del out
+                    yield batch
+                    del batch
         if self.cache is not None and self.cache.full and not self._warned:
             self._warned = True
             warnings.warn(
@@ -278,30 +283,28 @@ class Loader:
 
     def _made(self, parts: Sequence[Part]) -> Generator[Made]:
         """Yields what becomes of the parts, in order; close it when it is given up."""
-        if self._processes is not None and self._workers:
+        # On the CPU the batch section is work like the rest; a GPU does it in its one queue.
+        maker = self._maker if self._gpu else replace(self._maker, finish=self.finish)
+        if self._backend == "processes" and self._workers:
+            if self._processes is None:
+                self._processes = Processes(maker, self._workers)
             return self._processes.made(parts)
         stop = Event()
+        return ordered(
+            lambda part: maker.make(part, stop), parts, self._workers, stop, ahead=_AHEAD
+        )
 
-        def work(part: Part) -> Made:
-            made = self._maker.make(part, stop)
-            # On the CPU the batch section is work like the rest; a GPU's is for its one queue.
-            return self._finished(made, part.epoch) if self._device.type == "cpu" else made
-
-        return ordered(work, parts, self._workers, stop, ahead=_AHEAD)
-
-    def _finished(self, made: Made, epoch: int) -> Made:
+    def _sent(self, made: Made, epoch: int) -> tuple[Tensor, Any]:
         """Takes a batch to the device, and does there what is left to do."""
-        if made.images is None or made.finished:
-            return made
-        images, targets = made.images.to(self._device, non_blocking=True), made.targets
-        if isinstance(targets, Tensor):
-            targets = targets.to(self._device)
-        if self.finish is not None:
-            try:
-                images, targets = self.finish(images, targets, index=made.keys, epoch=epoch)
-            except AugpipeError as error:
-                return Made(error=error)
-        return replace(made, images=images, targets=targets, finished=True)
+        assert made.images is not None
+        if not self._gpu:
+            return made.images, made.targets
+        targets = made.targets
+        made.images = made.images.to(self._device, non_blocking=True)
+        made.targets = targets.to(self._device) if isinstance(targets, Tensor) else targets
+        made = replace(self._maker, finish=self.finish).finished(made, epoch)
+        assert made.images is not None
+        return made.images, made.targets
 
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the epoch's indices in order, and what each is keyed by."""

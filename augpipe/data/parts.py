@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from augpipe.types import Array
 Room = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 Stack = Callable[[Sequence[Any], Sequence[int], int, Room], tuple[Array, list[Any]]]
 """(items, keys, epoch, memory) to (n, C, H, W) images, and the items without them."""
+
+Finish = Callable[..., tuple[Tensor, Any]]
 
 _NUMERIC = int | float | np.generic | Tensor | np.ndarray
 
@@ -49,7 +51,6 @@ class Made:
         keys: What each is keyed by.
         failed: The samples that could not be loaded or transformed.
         error: Why the whole run is to end.
-        finished: Whether the batch section is done to it.
     """
 
     images: Tensor | None = None
@@ -57,7 +58,6 @@ class Made:
     keys: list[int] = field(default_factory=list)
     failed: list[DataError] = field(default_factory=list)
     error: AugpipeError | None = None
-    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +69,15 @@ class Maker:
         stack: What to do to its items.
         room: Gives memory for a batch.
         on_error: What a sample that fails does: `raise` ends the run, `skip` leaves it out.
+        finish: What to do to the whole batch: takes images, targets, `index` (what each sample
+            is keyed by) and `epoch`.
     """
 
     base: Any
     stack: Stack
     room: Room
     on_error: Literal["raise", "skip"]
-
-    def __getitem__(self, part: Part) -> Made:
-        """Makes a part, as torch's DataLoader asks a dataset."""
-        return self.make(part)
+    finish: Finish | None = None
 
     def __len__(self) -> int:
         return len(self.base)
@@ -94,9 +93,16 @@ class Maker:
             Stopped: It is set.
         """
         try:
-            return self._make(part, stop)
+            return self.finished(self._make(part, stop), part.epoch)
         except AugpipeError as error:  # as it is, also from another process
             return Made(error=error)
+
+    def finished(self, made: Made, epoch: int) -> Made:
+        """Does to a batch what is to be done to the whole of it."""
+        if self.finish is None or made.images is None:
+            return made
+        images, targets = self.finish(made.images, made.targets, index=made.keys, epoch=epoch)
+        return replace(made, images=images, targets=targets)
 
     def _make(self, part: Part, stop: Event | None) -> Made:
         items, failed = self._fetch(part, stop)

@@ -186,17 +186,26 @@ def test_a_pipeline_as_someones_transform(pipe: Any) -> None:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(
-    ("workers", "batch_size"), [(0, 1), (0, 64), (1, 7), (2, 1), (2, 7), (4, 7), (4, 64)]
+    ("backend", "workers", "batch_size"),
+    [
+        *[
+            ("threads", *each)
+            for each in ((0, 1), (0, 64), (1, 7), (2, 1), (2, 7), (4, 7), (4, 64))
+        ],
+        *[("processes", *each) for each in ((0, 7), (1, 64), (2, 7), (2, 64))],
+    ],
 )
-def test_threads_give_the_bytes_of_one_by_one(
+def test_workers_give_the_bytes_of_one_by_one(
     pipe: Any,
     base: Garments,
     expected: dict[int, bytes],
+    backend: str,
     workers: int,
     batch_size: int,
     shuffle: bool,
 ) -> None:
-    loader = pipe.loader(base, batch_size=batch_size, workers=workers, epoch=EPOCH, shuffle=shuffle)
+    options = {"backend": backend, "workers": workers, "batch_size": batch_size}
+    loader = pipe.loader(base, epoch=EPOCH, shuffle=shuffle, **options)
     assert len(loader) == -(-COUNT // batch_size)
     got = seen(loader)
     assert got == expected
@@ -284,7 +293,7 @@ def stacked(apply: Any) -> Any:
 
 
 def plain(base: Any, apply: Any = same, **options: Any) -> Loader:
-    return Loader(base, stacked(apply), seed=0, **options)
+    return Loader(base, stacked(apply), **{"seed": 0, "backend": "threads", **options})
 
 
 def epochs(loader: Loader) -> set[int]:

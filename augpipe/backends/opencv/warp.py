@@ -22,12 +22,13 @@ from augpipe.backends.opencv.source import (
     reduce,
     slopes,
 )
-from augpipe.backends.tables import binding, fold
+from augpipe.backends.tables import binding, distances, fold
 from augpipe.ir import Warp, frame_lines
 from augpipe.types import Array, Floats, Picture, Sampling
 
 _LEVELS = np.dtype(np.uint8)
 _SNAP = 1e-6
+_SMALL = 4096  # pixels, of which all are covered one by one
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 _UNHALF = np.array([[1.0, 0.0, -0.5], [0.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
 
@@ -293,6 +294,8 @@ def _cover(out: Array, lines: Floats, fill: float | tuple[float, ...], hard: boo
     at once; only the pixels at the spans' ends are looked at one by one.
     """
     height, width = out.shape[:2]
+    if height * width <= _SMALL and not hard:
+        return _cover_small(out, distances(lines), fill)
     lines = binding(lines, width, height)
     if not len(lines):
         return out
@@ -309,15 +312,35 @@ def _cover(out: Array, lines: Floats, fill: float | tuple[float, ...], hard: boo
     if hard:
         return out
     starts, counts = np.concatenate([first, outer]), np.concatenate([inner - first, stop - outer])
+    ends = counts.cumsum()
+    each = np.arange(ends[-1])
     y = np.repeat(np.tile(np.arange(height), 2), counts)
-    x = np.arange(len(y)) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-    nearest = (lines @ np.stack([x + 0.5, y + 0.5, np.ones(len(x))])).min(axis=0)
-    share = np.clip(nearest + 0.5, 0.0, 1.0)[:, None]
-    fills = np.broadcast_to(np.asarray(fill, np.float64), out.shape[2:])
+    x = each + np.repeat(starts - ends + counts, counts)
+    near = (lines[:, :1] * (x + 0.5) + lines[:, 1:2] * (y + 0.5) + lines[:, 2:]).min(axis=0)
     pixels, at = out.reshape(-1, out.shape[2]), y * width + x
-    blended = fills + share * (pixels.take(at, axis=0) - fills)
-    pixels[at] = np.rint(blended) if out.dtype.kind in "ui" else blended
+    pixels[at] = _blended(pixels.take(at, axis=0), near[:, None], fill)
     return out
+
+
+def _cover_small(out: Array, lines: Floats, fill: float | tuple[float, ...]) -> Array:
+    """Does what `_cover` does, to every pixel: for few of them that takes less time."""
+    height, width = out.shape[:2]
+    a, b, c = (lines[:, k, None, None] for k in range(3))
+    y = b * (np.arange(height) + 0.5)[:, None] + c
+    near = (a * (np.arange(width) + 0.5) + y).min(axis=0)
+    return out if near.min() >= 0.5 else _blended(out, near[:, :, None], fill)
+
+
+def _blended(pixels: Array, near: Floats, fill: float | tuple[float, ...]) -> Array:
+    """Returns pixels (..., C) over the fill, by their distances (..., 1) from the nearest edge."""
+    share = np.minimum(np.maximum(near + 0.5, 0.0), 1.0)
+    fills = np.asarray(fill, np.float64)
+    out = fills + share * (pixels - fills)
+    return (
+        np.rint(out, out=out).astype(pixels.dtype)
+        if pixels.dtype.kind in "ui"
+        else out.astype(pixels.dtype, copy=False)
+    )
 
 
 def _spans(lines: Floats, width: int, height: int, least: float) -> tuple[Array, ...]:
@@ -328,15 +351,14 @@ def _spans(lines: Floats, width: int, height: int, least: float) -> tuple[Array,
     """
     a, rest = lines[:, :1], lines[:, 1:2] * (np.arange(height) + 0.5) + lines[:, 2:]
     bounds = np.array([least, -least])[:, None, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = (bounds - rest) / a - 0.5
+    level = a == 0
+    at = (bounds - rest) / np.where(level, 1.0, a) - 0.5
     first = np.where(a > 0, at, -1.0).max(axis=1)
     stop = np.where(a < 0, at, width).min(axis=1)
-    first = np.ceil(np.clip(first - _SNAP, 0, width)).astype(np.int64)
-    stop = np.floor(np.clip(stop + _SNAP, -1, width - 1)).astype(np.int64) + 1
-    flat = (a == 0).ravel()
-    if flat.any():
-        stop[(rest[flat] < bounds).any(axis=1)] = 0
+    first = np.ceil(np.minimum(np.maximum(first - _SNAP, 0), width)).astype(np.int64)
+    stop = np.floor(np.minimum(np.maximum(stop + _SNAP, -1), width - 1)).astype(np.int64) + 1
+    if level.any():
+        stop[(rest[level[:, 0]] < bounds).any(axis=1)] = 0
     stop = np.maximum(stop, first)
     empty = first[1] >= stop[1]
     inner, outer = np.where(empty, stop[0], first[1]), np.where(empty, stop[0], stop[1])

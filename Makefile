@@ -25,7 +25,7 @@ help:
 	@echo "make demo    install augpipe and expand samples/garments with configs/quickstart.yaml"
 	@echo "make test    run the tests             (make test ARGS='-k rotate' for some of them)"
 	@echo "make lint    ruff check, ruff format --check, mypy"
-	@echo "make bench   measure start-up, fusion, and the batch section against Kornia"
+	@echo "make bench   measure against the peers: docs/benchmarks.md (20 minutes; ARGS=--quick: 2)"
 	@echo "make parity  measure the backends against the reference, op by op: docs/parity.md"
 	@echo "make clean   remove .venv, caches, builds and what the demo wrote"
 	@echo
@@ -50,8 +50,12 @@ lint: $(installed_dev)
 	$(python) -m mypy
 
 bench: $(installed)
+	@$(python) -m pip install -q -e ".[bench]"
+	$(python) -m benchmarks.loading $(ARGS)
 	$(python) benchmarks/startup.py
-	$(python) benchmarks/fusion.py $(ARGS)
+	$(python) benchmarks/overhead.py
+	$(python) benchmarks/decoding.py
+	$(python) benchmarks/fusion.py
 	$(python) benchmarks/batched.py
 
 parity: $(installed_dev)

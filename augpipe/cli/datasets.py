@@ -40,6 +40,9 @@ def expand(
     split: Annotated[
         str | None, typer.Option(help="Which split folder; by default train, never validation.")
     ] = None,
+    scaled_decoding: Annotated[
+        bool, typer.Option("--scaled-decoding", help="Decode large JPEGs no finer than needed.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")
     ] = False,
@@ -64,6 +67,7 @@ def expand(
             format=format.value,
             quality=quality,
             split=split,
+            scaled_decoding=scaled_decoding,
             strict=strict,
             overrides=overrides or (),
             progress=report,

@@ -57,7 +57,7 @@ class Made:
     targets: Any = None
     keys: list[int] = field(default_factory=list)
     failed: list[DataError] = field(default_factory=list)
-    error: AugpipeError | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,25 +9,33 @@ back are views of it.
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import multiprocessing
+import pickle
 import signal
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from augpipe.data.memory import Pool
 from augpipe.data.parts import Made, Maker, Part
+from augpipe.errors import AugpipeError, UsageError, first_sentence, in_a_line
 from augpipe.types import Array
 
 _AHEAD = 2  # batches in hand for each worker
+_SMALL = 2**18  # bytes of a tensor that are copied sooner than memory for them is shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,19 @@ class _Worker:
     def __getstate__(self) -> dict[str, Any]:
         return {"_maker": self._maker, "_slots": []}  # memory is shared by birth alone
 
-    def __getitem__(self, task: _Task) -> tuple[Made, _Lies | None]:
+    def __getitem__(self, task: _Task) -> _Packed:
+        try:
+            made, lies = self._made(task)
+        except Exception as error:
+            made, lies = Made(error=_sendable(error)), None
+        try:
+            return _Packed(_dumps((made, lies)))
+        except Exception as error:  # else the queue would lose it, and the loader wait for ever
+            words = f"targets cannot be sent between processes ({in_a_line(error)})"
+            refusal = UsageError(f'{words}: load them with backend="threads"')
+            return _Packed(_dumps((Made(error=refusal), None)))
+
+    def _made(self, task: _Task) -> tuple[Made, _Lies | None]:
         slot = self._slots[task.slot] if 0 <= task.slot < len(self._slots) else None
 
         def room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -91,113 +111,280 @@ class Processes:
     Args:
         maker: What they do.
         workers: How many.
+
+    Raises:
+        UsageError: If this process may not have any.
     """
 
     def __init__(self, maker: Maker, workers: int) -> None:
+        if multiprocessing.current_process().daemon:
+            raise UsageError(
+                'backend="processes": this is a worker process itself (of a pool, or of a '
+                'DataLoader), which may start none: load with backend="threads"'
+            )
         self._maker = maker
         self._workers = workers
-        self._tasks = _Tasks()
-        self._slots: list[Array] = []
-        self._loader: DataLoader[Any] | None = None
+        # Not kept by an iteration: one begun before another ends has workers of its own.
+        self._idle: deque[_Crew] = deque(maxlen=1)
+
+    def made(self, parts: Sequence[Part]) -> Generator[Made]:
+        """Yields what becomes of the parts, in order.
+
+        Raises:
+            AugpipeError: If a worker died. The next iteration has others.
+        """
+        if not parts:
+            return
+        try:
+            crew = self._idle.pop()
+        except IndexError:
+            crew = _Crew(self._maker, self._workers, parts[0])
+        else:
+            if not crew.alive():
+                crew.end()
+                crew = _Crew(self._maker, self._workers, parts[0])
+        whole = False
+        try:
+            yield from crew.made(parts)
+            whole = True
+        except GeneratorExit:
+            whole = True  # they drop what was asked of them as the next iteration begins
+            raise
+        finally:
+            if whole:
+                self._idle.append(crew)
+            else:
+                crew.end()
+
+
+class _Crew:
+    """Workers for one iteration at a time, and the memory that they were born with.
+
+    Args:
+        maker: What they do.
+        workers: How many.
+        part: A batch by which to tell how much memory one takes.
+    """
+
+    def __init__(self, maker: Maker, workers: int, part: Part) -> None:
+        slots: list[Array] = []
+        if forks():
+            count = _AHEAD * workers + 2  # in hand, held by the user, and coming
+            slots = [_shared(size) for size in [_size(maker, part)] * count if size]
+        self._slots = slots
+        self._tasks = _Tasks(len(slots))
+        worker = _Worker(maker, slots)
+        self._loader = _data_loader(worker, self._tasks, workers, part.epoch, _AHEAD)
+        self._begun = False
 
     def made(self, parts: Sequence[Part]) -> Generator[Made]:
         """Yields what becomes of the parts, in order."""
-        if not parts:
-            return
-        if self._loader is None:
-            self._loader = self._start(parts[0])
         self._tasks.parts = parts
-        try:
-            for made, lies in self._loader:
-                if lies is not None:
-                    made.images = torch.from_numpy(self._view(lies))
-                yield made
-                del made
-        except RuntimeError:  # a worker is gone: the next epoch has others
-            self._loader = None
-            raise
+        with _deaths_told():
+            if self._begun:
+                batches = iter(self._loader)
+            else:
+                with _interrupts_held_back():
+                    batches = iter(self._loader)
+            self._begun = True
+        while True:
+            with _deaths_told():
+                try:
+                    made, lies = next(batches)
+                except StopIteration:
+                    return
+            if lies is not None:
+                made.images = torch.from_numpy(self._view(lies))
+            yield made
+            del made
 
-    def _start(self, part: Part) -> DataLoader[Any]:
-        if forks():
-            count = (_AHEAD + 1) * self._workers + 2
-            self._slots = [_shared(size) for size in [self._size(part)] * count if size]
-        self._tasks.slots = len(self._slots)
-        return DataLoader(
-            _Worker(self._maker, self._slots),  # type: ignore[arg-type]
-            batch_size=None,
-            sampler=self._tasks,
-            num_workers=self._workers,
-            prefetch_factor=_AHEAD,
-            collate_fn=_same,
-            worker_init_fn=_leave_interrupts,
-            persistent_workers=True,
-        )
+    def alive(self) -> bool:
+        """Returns whether all workers are there."""
+        return all(each.is_alive() for each in getattr(self._loader._iterator, "_workers", ()))
 
-    def _size(self, part: Part) -> int:
-        """Returns how many bytes a batch takes, by one image of it; 0 if that fails."""
-        one = Part(part.indices[:1], part.keys[:1], part.epoch)
-        made = replace(self._maker, room=np.empty).make(one)
-        return 0 if made.images is None else made.images.nbytes * len(part.indices)
+    def end(self) -> None:
+        """Ends the workers, even where a traceback still holds them."""
+        shut_down = getattr(self._loader._iterator, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
 
     def _view(self, lies: _Lies) -> Array:
         dtype = np.dtype(lies.dtype)
         length = math.prod(lies.shape) * dtype.itemsize
         array = self._slots[lies.slot][:length].view(dtype).reshape(lies.shape)
-        self._tasks.held.add(lies.slot)
+        self._tasks.hold(lies.slot)
         weakref.finalize(array, self._tasks.give_back, lies.slot).atexit = False
         return array
 
 
+def _data_loader(
+    worker: _Worker, tasks: Any, workers: int, epoch: int, ahead: int | None
+) -> DataLoader[Any]:
+    # torch's own generator is the training's: what it draws is not to depend on the workers.
+    generator = torch.Generator().manual_seed((torch.initial_seed() + epoch) % 2**63)
+    return DataLoader(
+        worker,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=tasks,
+        num_workers=workers,
+        prefetch_factor=ahead,
+        collate_fn=_same,
+        worker_init_fn=_leave_interrupts,
+        persistent_workers=True,
+        generator=generator,
+        # By name: to leave it to torch would settle it for the whole program.
+        multiprocessing_context="fork" if forks() else None,
+    )
+
+
+def _size(maker: Maker, part: Part) -> int:
+    """Returns how many bytes a batch takes, by one image of it; 0 if that fails.
+
+    It is made in a process of its own. Many datasets open their file when they are first asked
+    for a sample: were that here, the workers would be born with it, and move in it together.
+    """
+    one = Part(part.indices[:1], part.keys[:1], part.epoch)
+    loader = _data_loader(_Worker(maker, []), [_Task(one, -1)], 1, part.epoch, None)
+    with _deaths_told(), _interrupts_held_back():
+        batches = iter(loader)
+    with _deaths_told():
+        made, _ = next(batches)
+    return 0 if made.images is None else made.images.nbytes * len(part.indices)
+
+
 def forks() -> bool:
     """Tells whether this program's processes are forked, and so share what there is already."""
+    if multiprocessing.current_process().daemon:  # which may not have any
+        return False
     # Asking for the method itself would settle it.
     first, *_ = multiprocessing.get_all_start_methods()
     return (multiprocessing.get_start_method(allow_none=True) or first) == "fork"
 
 
 def _shared(size: int) -> Array:
-    """Returns memory that forked processes share, of no file system and of no name."""
-    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
+    """Returns memory that forked processes share, of no file system and of no name.
+
+    It is taken at once: a page that is there already is come by more cheaply in each process.
+    """
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
+    return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
 
 
 class _Tasks(Sampler[Any]):
     """Gives the parts that are to be made now, in place of indices, each with free memory.
 
+    Args:
+        slots: How many pieces of memory there are.
+
     Attributes:
         parts: What is to be made.
-        slots: How many pieces of memory there are.
-        held: Those that a batch lies in which somebody holds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
         self.parts: Sequence[Part] = ()
-        self.slots = 0
-        self.held: set[int] = set()
-        self._free: deque[int] = deque()
+        self._slots = range(slots)
+        # Free is what is in neither: a batch may go at any moment, so nothing else is noted.
+        self._asked: set[int] = set()
+        self._held: set[int] = set()
+
+    def hold(self, slot: int) -> None:
+        """Notes that a batch lies there which somebody holds."""
+        self._held.add(slot)
+        self._asked.discard(slot)
 
     def give_back(self, slot: int) -> None:
         """Takes memory back that nobody holds any more."""
-        self.held.discard(slot)
-        self._free.append(slot)
+        self._held.discard(slot)
 
     def __iter__(self) -> Iterator[_Task]:
         # By now the DataLoader has waited for what a loop that broke off had still asked for.
-        self._free.clear()
-        self._free.extend(slot for slot in range(self.slots) if slot not in self.held)
+        self._asked.clear()
         for part in self.parts:
-            try:
-                slot = self._free.popleft()
-            except IndexError:  # that many batches are held
-                slot = -1
+            free = (each for each in self._slots if each not in self._asked | self._held)
+            slot = next(free, -1)  # none if that many batches are held
+            if slot >= 0:
+                self._asked.add(slot)
             yield _Task(part, slot)
 
     def __len__(self) -> int:
         return len(self.parts)
 
 
+class _Packed:
+    """What a worker sends: it arrives as what was packed."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        return pickle.loads, (self._data,)
+
+
+class _Pickler(ForkingPickler):
+    """Copies small tensors: shared memory takes longer, and an open file for each."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Takes a tensor to pieces."""
+        if type(value) is not Tensor or value.requires_grad or value.nbytes > _SMALL:
+            return NotImplemented
+        try:
+            return torch.from_numpy, (np.array(value.numpy()),)
+        except (TypeError, RuntimeError):  # NumPy has no such dtype or layout
+            return NotImplemented
+
+
+def _dumps(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
+def _sendable(error: Exception) -> Exception:
+    """Returns an exception that arrives in another process, with its traceback in words."""
+    words = f"In a worker process:\n{traceback.format_exc()}"
+    try:
+        same = type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:
+        same = False
+    sent = error if same else RuntimeError(in_a_line(error))
+    sent.add_note(words)
+    return sent
+
+
+@contextmanager
+def _deaths_told() -> Iterator[None]:
+    """Says in this program's words what torch says of workers that are gone.
+
+    Raises:
+        AugpipeError: One is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # a worker's own exception arrives in what it made
+        raise AugpipeError(
+            f"a worker process died ({first_sentence(error).strip(' .')}), perhaps for lack of "
+            "memory: use fewer workers or smaller batches"
+        ) from error
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Lets no Ctrl-C meet a process that is just starting, which would print a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_interrupts(worker: int) -> None:
     """Leaves Ctrl-C to the main process, which ends the workers or goes on with them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _same(made: Any) -> Any:

@@ -100,6 +100,7 @@ def expand(
     format: Format = "png",
     quality: int = 95,
     split: str | None = None,
+    scaled_decoding: bool = False,
     strict: bool = False,
     overrides: Iterable[str] = (),
     progress: Progress | None = None,
@@ -120,6 +121,9 @@ def expand(
         format: "png", "jpeg" or "webp".
         quality: 1 to 100, for JPEG and WebP.
         split: Which split of the source (see `augpipe.data.folder.scan`).
+        scaled_decoding: Whether a JPEG of which 2, 4 or 8 pixels make one is decoded at a fraction
+            of its size, as `pipe.loader` does: faster for large photos, and not the same to
+            the bit (see `augpipe.data.jpeg`). Damage where no copy looks is then not seen.
         strict: Whether an image that cannot be used ends the work; else it is skipped and
             listed in errors.jsonl.
         overrides: Settings such as `sample.0.rotate.degrees=[-5, 5]`.
@@ -133,7 +137,7 @@ def expand(
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
-    settings = Settings(copies, keep_originals, format, quality, split)
+    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding)
     source, out = Path(source).expanduser(), Path(out).expanduser()
     job = prepare(as_recipe(recipe, overrides), source, settings)
     check_apart(source, job, out)

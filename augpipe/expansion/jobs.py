@@ -40,6 +40,7 @@ class Settings:
         format: "png", "jpeg" or "webp".
         quality: 1 to 100, for JPEG and WebP.
         split: Which split of the input; None for its train split, if it has splits.
+        scaled_decoding: Whether JPEGs may be decoded at a fraction of their size.
     """
 
     copies: int = 1
@@ -47,6 +48,7 @@ class Settings:
     format: Format = "png"
     quality: int = 95
     split: str | None = None
+    scaled_decoding: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.copies <= 2**32:
@@ -266,6 +268,8 @@ def _fingerprint(listing: Listing) -> str:
 def _telling(settings: Settings) -> dict[str, Any]:
     """Returns the settings that make a difference: PNG has no quality."""
     out = asdict(settings)
+    if not settings.scaled_decoding:
+        del out["scaled_decoding"]
     if settings.format == "png":
         del out["quality"]
     return out

@@ -268,6 +268,7 @@ def versions() -> dict[str, str]:
         "numpy": metadata.version("numpy"),
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
+        "simplejpeg": metadata.version("simplejpeg"),
     }
 
 

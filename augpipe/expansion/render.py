@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from augpipe.data.decode import decode, read
 from augpipe.data.encode import encode
+from augpipe.data.jpeg import open_jpeg
 from augpipe.errors import AugpipeError, DataError, in_a_line
 from augpipe.expansion.jobs import Settings
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions
@@ -73,7 +75,7 @@ class Renderer:
         """
         try:
             data = read(origin.path, name=origin.relative)
-            image = decode(data, name=origin.relative)
+            image = self._open(data, origin.relative)
             digest = hashlib.sha256(data).hexdigest()
             for each in outputs:
                 if each.copy is None:
@@ -89,6 +91,13 @@ class Renderer:
             raise
         except Exception as error:  # one image must not end the work on all others
             raise DataError(origin.relative, in_a_line(error)) from error
+
+    def _open(self, data: bytes, name: str) -> Array:
+        if self.settings.scaled_decoding:
+            picture = open_jpeg(data, name, scaled=True)
+            if picture is not None:
+                return cast(Array, picture)  # until the first op has looked at it
+        return decode(data, name=name)
 
     def _copies(
         self, image: Array, origin: Origin, digest: str, outputs: Sequence[Output]

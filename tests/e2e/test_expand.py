@@ -57,7 +57,14 @@ def test_the_manifest(source: Path, recipe: Path, tmp_path: Path) -> None:
     angles = [row["parameters"]["rotate#0"]["angle"] for row in found]
     assert len(set(angles)) == 24
     assert all(-20 <= each <= 20 for each in angles)
-    assert set(first["versions"]) == {"augpipe", "python", "numpy", "opencv", "pillow"}
+    assert set(first["versions"]) == {
+        "augpipe",
+        "python",
+        "numpy",
+        "opencv",
+        "pillow",
+        "simplejpeg",
+    }
     assert [(row["index"], row["copy"]) for row in found] == [
         (i, k) for i in range(12) for k in (0, 1)
     ]
@@ -265,3 +272,19 @@ def test_the_summary_counts_in_words(source: Path, recipe: Path, tmp_path: Path)
     words = r"passed over 4 files that are not named as images: "
     assert words + r"bag/a.txt, bag/b\x1b[2J.txt, bag/c.txt, ..." in said
     assert str(verify(tmp_path / "all")).endswith("; 1 image was skipped")
+
+
+def test_large_photos_are_decoded_no_finer_than_needed_only_when_asked(tmp_path: Path) -> None:
+    recipe = load({"version": 1, "sample": [{"resize": [48, 64]}]})
+    photo = Path("samples/photos/china.jpg")
+    (tmp_path / "in").mkdir()
+    shutil.copy(photo, tmp_path / "in" / "china.jpg")
+    made = {}
+    for scaled in (False, True):
+        out = tmp_path / f"out{scaled}"
+        assert expand(recipe, tmp_path / "in", out, scaled_decoding=scaled).written == 1
+        assert verify(out).exit_code == 0
+        made[scaled] = decode(out / rows(out)[0]["output"]).astype(float)
+    [plain] = Pipeline(recipe).apply([decode(photo)], [0], 0)
+    assert (made[False] == plain).all()
+    assert 0 < abs(made[True] - plain).mean() < 2  # libjpeg's smaller inverse DCT; see test_jpeg

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from augpipe.backends import opencv
-from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
+from augpipe.ir import Alone, Curve, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
 from augpipe.plan.nodes import Node
 from augpipe.targets import Sample, move_outlines, move_points
 from augpipe.types import Array, Picture
@@ -40,8 +41,13 @@ def render_row(
         sample: It is not changed.
         into: (C, H, W) float32, where what is no longer levels may be put.
     """
-    for meaning in meanings:
+    for done, meaning in enumerate(meanings):
         match meaning:
+            case Curve():
+                image = opencv.ending(meanings[done:], row, sample.image, into)
+                if image is not None:
+                    return replace(sample, image=image, normalized=True)
+                sample = _one(meaning, row, sample, into)
             case Foreign():
                 assert node is not None
                 if meaning.on[row]:

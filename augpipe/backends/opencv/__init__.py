@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -20,6 +21,7 @@ from augpipe.ir import (
     Flow,
     Histogram,
     Kernel,
+    Meaning,
     Median,
     Noise,
     Normalize,
@@ -51,6 +53,43 @@ def render(meaning: Alone, row: int, image: Array | Picture, into: Array | None 
         what = "not enough memory" if error.code == cv2.Error.StsNoMem else str(error.err)
         size = " × ".join(str(side) for side in image.shape)
         raise DataError(type(meaning).__name__.lower(), f"{what}, on {size}") from error
+
+
+def ending(
+    meanings: Sequence[Meaning], row: int, image: Array | Picture, into: Array | None = None
+) -> Array | None:
+    """Does a curve and a normalization, and what is filled between them, in one pass.
+
+    To the bit what `render` makes of them one after another: what is filled after the
+    normalization has the value that the fill is normalized to.
+
+    Args:
+        meanings: All that is left to do.
+        row: Which of their images this is.
+        image: Levels, or a file of them.
+        into: See `render`.
+
+    Returns:
+        The normalized image; None where it cannot be done so.
+    """
+    filled: Regions | None = None
+    match meanings:
+        case [Curve() as curve, Normalize() as norm]:
+            pass
+        case [Curve() as curve, Regions() as filled, Normalize() as norm]:
+            if isinstance(filled.fill, str) and filled.on[row]:
+                return None
+        case _:
+            return None
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2] == 4:
+        return None
+    out = color.normalized_curve(curve, norm, row, image, into)
+    if filled is not None and filled.on[row]:
+        levels = np.broadcast_to(np.rint(filled.fill), image.shape[2:]).astype(np.uint8)
+        values = color.normalize(norm, levels[None, None])[0, 0]
+        for x0, y0, x1, y1 in filled.boxes[row].tolist():
+            out[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = values
+    return out
 
 
 def store(image: Array, into: Array) -> None:

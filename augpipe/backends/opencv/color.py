@@ -120,7 +120,8 @@ def _mix_planes(image: Array, whole: Array, norm: Normalize, into: Array | None)
 def _planes(image: Array, into: Array | None) -> Array:
     """Returns (C, H, W) float32 to write an image's channels to."""
     height, width, channels = image.shape
-    return np.empty((channels, height, width), np.float32) if into is None else into
+    shape = (channels, height, width)
+    return into if into is not None and into.shape == shape else np.empty(shape, np.float32)
 
 
 def _look_up(
@@ -134,13 +135,23 @@ def _look_up(
     if norm is None:
         table = np.rint(table).astype(np.uint8)
         return cv2.LUT(image, table.reshape(1, 256, -1)).reshape(image.shape)
-    channels = image.shape[2]
-    scale, shift = _normal(norm, channels, np.float64)
+    scale, shift = _normal(norm, image.shape[2], np.float64)
     tables = np.ascontiguousarray((table * scale + shift).T, np.float32)[:, None]
     planes = _planes(image, into)
     for plane, levels, own in zip(planes, cv2.split(image), tables, strict=True):
         cv2.LUT(levels, own, dst=plane)
     return planes.transpose(1, 2, 0)
+
+
+def normalized_curve(
+    meaning: Curve, norm: Normalize, row: int, image: Array, into: Array | None
+) -> Array:
+    """Does a curve to a uint8 image, rounds it and normalizes it, by one table."""
+    levels = _LEVELS[:, None]
+    for kind, amount in meaning.steps:
+        if not np.isnan(amount[row]):
+            levels = curve_step(kind, amount[row], levels)
+    return _look_up(image, np.rint(np.clip(levels, 0, 255)), norm, into)
 
 
 def _affine(image: Array, gain: Floats, shift: Floats) -> Array:

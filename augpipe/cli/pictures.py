@@ -94,15 +94,19 @@ def bench(
     recipe_path: RecipePath,
     path: Images,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 5.0,
+    workers: Annotated[int, typer.Option(min=0, help="Of the loader; 0 loads in its own.")] = 2,
+    scaled_decoding: Annotated[
+        bool, typer.Option(help="Whether JPEGs may be decoded at a fraction of their size.")
+    ] = True,
     overrides: Overrides = None,
 ) -> None:
-    """Measure images per second here, pass by pass."""
+    """Measure loading here: pass by pass, what a loop waits, and what would be faster."""
     check_order(recipe_path, path, "RECIPE PATH")
-    from augpipe.data.folder import scan
     from augpipe.pipeline import load
     from augpipe.report.speed import measure
 
-    speed = measure(load(recipe_path, overrides or ()), scan(path), seconds)
+    pipe = load(recipe_path, overrides or ())
+    speed = measure(pipe, path, seconds, workers=workers, scaled=scaled_decoding)
     for error in speed.left_out:
         print(printable(f"left out {error}"), file=sys.stderr)
     print(speed)

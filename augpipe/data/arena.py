@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
+import os
 import struct
+import tempfile
+import weakref
+from threading import RLock
+from typing import Self
 
 import numpy as np
 
 from augpipe.data.cache import Cache, Record
+from augpipe.data.store import held_while_forking
 from augpipe.errors import UsageError
 from augpipe.types import Array
 
-_ENDS = struct.Struct("<QQ")  # where the log ends, and whether something did not fit
 _ENTRY = struct.Struct("<QQQ")  # where the next entry and the pixels begin; the record's length
 _ALIGN = 64
 
@@ -21,32 +25,35 @@ class SharedCache(Cache):
     """A cache that grows as one log, which each process reads on to find what others put there.
 
     The memory is taken as it is written to, and goes when the last of the processes does. What
-    does not fit is not kept; nothing is dropped.
+    does not fit is not kept; nothing is dropped. A process that is killed while it adds an
+    entry leaves the log as it was: where it ends is told last, in one word.
     """
 
     def __init__(self, where: str, prefix: str, max_gb: float) -> None:
         super().__init__(where, prefix, max_gb)
-        self._size = int(max_gb * 1e9) // mmap.PAGESIZE * mmap.PAGESIZE + mmap.PAGESIZE
+        size = int(min(max_gb, 1e9) * 1e9)  # more than that no address reaches
+        self._size = size // mmap.PAGESIZE * mmap.PAGESIZE + mmap.PAGESIZE
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
         try:
             self._log = mmap.mmap(-1, self._size, flags=flags)
         except (OSError, OverflowError) as error:
             raise UsageError(f"cache.max_gb {max_gb:g}: no such room in memory ({error})") from None
-        self._lock = multiprocessing.get_context("fork").RLock()
+        # Where the log ends, and whether something did not fit.
+        self._told = np.frombuffer(self._log, np.uint64, 2)
+        self._told[:] = _ALIGN, 0
+        self._lock = _Lock()
         self._found: dict[bytes, tuple[Record, int]] = {}
         self._read_to = _ALIGN
-        _ENDS.pack_into(self._log, 0, _ALIGN, 0)
 
     @property
     def full(self) -> bool:
         """Whether something was not kept for lack of room."""
-        return bool(_ENDS.unpack_from(self._log, 0)[1])
+        return bool(self._told[1])
 
     @full.setter
     def full(self, full: bool) -> None:
         if full:
-            with self._lock:
-                _ENDS.pack_into(self._log, 0, self.nbytes, 1)
+            self._told[1] = 1
 
     @property
     def entries(self) -> int:  # noqa: D102
@@ -55,7 +62,7 @@ class SharedCache(Cache):
 
     @property
     def nbytes(self) -> int:  # noqa: D102
-        return int(_ENDS.unpack_from(self._log, 0)[0])
+        return int(self._told[0])
 
     def _read_on(self) -> None:
         """Finds what was put since the last time."""
@@ -106,8 +113,52 @@ class SharedCache(Cache):
                 np.frombuffer(self._log, np.uint8, pixels.size, start)[:] = pixels
             _ENTRY.pack_into(self._log, at, end, start, len(packed))
             self._log[at + _ENTRY.size : at + _ENTRY.size + len(packed)] = packed
-            _ENDS.pack_into(self._log, 0, end, int(self.full))
+            self._told[0] = end
         return True
+
+
+class _Lock:
+    """A lock of forked processes and their threads; it opens when its holder is killed.
+
+    A semaphore, as `multiprocessing.Lock` is one, would stay shut.
+    """
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file).atexit = False
+        self._threads = RLock()
+        self._depth = 0
+        held_while_forking(self)
+
+    def __enter__(self) -> Self:
+        import fcntl  # not everywhere, nor are forks
+
+        self._threads.acquire()
+        if not self._depth:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX)
+            except BaseException:
+                self._threads.release()
+                raise
+        self._depth += 1
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import fcntl
+
+        self._depth -= 1
+        if not self._depth:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def hold(self) -> None:
+        """Lets no thread be at work while the process forks."""
+        self._threads.acquire()
+
+    def resume(self, child: bool) -> None:
+        """Ends `hold`, in the parent and in the child."""
+        self._threads.release()
 
 
 def _aligned(place: int) -> int:

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CONTEXT = 16  # rows below the last one looked at, on which smooth chroma may depend
+_SMOOTHED = 4  # and of rows of blocks, where blocks are smoothed that came without all scans
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive, entropy-coded by Huffman
+_PROGRESSIVE = 0xC2
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+_UNWRITTEN = 7, 251
 _SCAN, _END, _EXIF = 0xDA, b"\xff\xd9", b"Exif\0\0"
 
 
@@ -39,6 +42,7 @@ class Jpeg(Picture):
         data: The file.
         size: Height and width as stored.
         place: Where in `data` the height stands.
+        context: Rows below a row that its pixels may depend on.
         channels: 1 or 3; grey is repeated.
         turn: Its EXIF orientation, 1 (upright) to 8.
         scaled: Whether `reduced` may be used.
@@ -48,6 +52,7 @@ class Jpeg(Picture):
     data: bytes
     size: tuple[int, int]
     place: int
+    context: int
     channels: int
     turn: int
     scaled: bool
@@ -108,7 +113,8 @@ class Jpeg(Picture):
             matrix = matrix[[1, 0, 2]]
         x0, y0, x1, y1 = box
         last = max(float(matrix[1] @ (x, y, 1.0)) for x, y in ((x0, y0), (x1, y1)))
-        stored = self._rows(math.ceil(last), halvings)
+        # Of so few pixels simplejpeg, which is told the size and not the scale, may take fewer.
+        stored = None if max(self.size) < 8 else self._rows(math.ceil(last), halvings)
         if stored is None:
             return self._checked(), np.eye(3)
         scale = 2.0**-halvings
@@ -117,22 +123,30 @@ class Jpeg(Picture):
     def _rows(self, stop: int, halvings: int = 0) -> Array | None:
         """Decodes the stored rows before `stop`, and perhaps some more; None if it fails."""
         height, width = self.size
-        kept = min(height, -(-(stop + _CONTEXT) // 8) * 8)
+        kept = min(height, -(-(stop + self.context) // 8) * 8)
         data: bytes | bytearray = self.data
         if kept < height:
             data = bytearray(data)
             struct.pack_into(">H", data, self.place, kept)
+        shape = (-(-kept // 2**halvings), -(-width // 2**halvings), self.channels)
         try:
-            return simplejpeg.decode_jpeg(
+            out = np.empty(shape, np.uint8)
+            last = out[-1].reshape(-1)
+            last[0::2], last[1::2] = _UNWRITTEN
+            unwritten = last.tobytes()
+            out = simplejpeg.decode_jpeg(
                 data,
                 "RGB" if self.channels == 3 else "GRAY",
-                min_height=-(-kept // 2**halvings),
-                min_width=-(-width // 2**halvings),
+                min_height=shape[0],
+                min_width=shape[1],
+                buffer=out,
                 # What follows the rows that are asked for is a fault by the letter.
                 strict=kept == height,
             )
-        except ValueError:
+        except (ValueError, MemoryError):
             return None
+        # An error that follows a fault is reported as one, and leaves the rows it was to write.
+        return None if last.tobytes() == unwritten else out
 
     def _checked(self) -> Array:
         """Decodes all of it by the rules for odd and damaged files."""
@@ -171,23 +185,29 @@ def open_jpeg(data: bytes, name: str, *, rgb: bool = False, scaled: bool = False
 
 
 def _plain(data: bytes, name: str, rgb: bool, scaled: bool) -> Jpeg | None:
-    frame: tuple[int, int, int, int] | None = None
+    frame: tuple[int, int, int, int, int] | None = None
     turn = 0
     for code, place, length in _segments(data):
         if code in _FRAMES and frame is None:
             bits, height, width, count = struct.unpack_from(">BHHB", data, place)
             if bits != 8 or count not in (1, 3) or not 0 < height * width <= MAX_PIXELS:
                 return None
-            frame = height, width, count, place + 1
+            context = _CONTEXT
+            if code == _PROGRESSIVE:
+                tallest = max(data[place + 7 + 3 * each] & 15 for each in range(count))
+                context = _SMOOTHED * 8 * tallest
+            frame = height, width, count, place + 1, context
         elif code == 0xE1 and data.startswith(_EXIF, place):
             if turn:  # a second block: which of them counts is not for here to say
                 return None
             turn = exif_orientation(data[place : place + length])
         elif code == _SCAN and frame is not None:
-            height, width, count, at = frame
-            if data[place] != count and count_scans(data) > MAX_SCANS:
+            height, width, count, at, context = frame
+            single = context == _CONTEXT and data[place] == count
+            if not single and count_scans(data) > MAX_SCANS:
                 return None
-            return Jpeg(data, (height, width), at, 3 if rgb else count, turn or 1, scaled, name)
+            channels = 3 if rgb else count
+            return Jpeg(data, (height, width), at, context, channels, turn or 1, scaled, name)
         elif code == _SCAN or (0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)):
             return None
     return None

@@ -207,7 +207,8 @@ def _collated(targets: list[Any]) -> Any:
         if all(type(each) is int for each in targets):  # as default_collate, at a tenth of it
             return torch.tensor(targets, dtype=torch.int64)
         return default_collate(targets)
-    except (RuntimeError, TypeError):  # different shapes, or no numbers in them
+    # Different shapes, no numbers in them, or larger ones than there are.
+    except (RuntimeError, TypeError, ValueError, OverflowError):
         return targets
 
 

@@ -9,33 +9,28 @@ back are views of it.
 
 from __future__ import annotations
 
-import io
 import math
 import mmap
 import multiprocessing
-import pickle
 import signal
-import traceback
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from augpipe.data.memory import Pool
+from augpipe.data.packed import Packed, dumps, sendable
 from augpipe.data.parts import Made, Maker, Part
 from augpipe.errors import AugpipeError, UsageError, first_sentence, in_a_line
 from augpipe.types import Array
 
 _AHEAD = 2  # batches in hand for each worker
-_SMALL = 2**18  # bytes of a tensor that are copied sooner than memory for them is shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +63,17 @@ class _Worker:
     def __getstate__(self) -> dict[str, Any]:
         return {"_maker": self._maker, "_slots": []}  # memory is shared by birth alone
 
-    def __getitem__(self, task: _Task) -> _Packed:
+    def __getitem__(self, task: _Task) -> Packed:
         try:
             made, lies = self._made(task)
         except Exception as error:
-            made, lies = Made(error=_sendable(error)), None
+            made, lies = Made(error=sendable(error)), None
         try:
-            return _Packed(_dumps((made, lies)))
+            return Packed(dumps((made, lies)))
         except Exception as error:  # else the queue would lose it, and the loader wait for ever
             words = f"targets cannot be sent between processes ({in_a_line(error)})"
             refusal = UsageError(f'{words}: load them with backend="threads"')
-            return _Packed(_dumps((Made(error=refusal), None)))
+            return Packed(dumps((Made(error=refusal), None)))
 
     def _made(self, task: _Task) -> tuple[Made, _Lies | None]:
         slot = self._slots[task.slot] if 0 <= task.slot < len(self._slots) else None
@@ -135,14 +130,7 @@ class Processes:
         """
         if not parts:
             return
-        try:
-            crew = self._idle.pop()
-        except IndexError:
-            crew = _Crew(self._maker, self._workers, parts[0])
-        else:
-            if not crew.alive():
-                crew.end()
-                crew = _Crew(self._maker, self._workers, parts[0])
+        crew = self._crew(parts[0])
         whole = False
         try:
             yield from crew.made(parts)
@@ -156,6 +144,18 @@ class Processes:
             else:
                 crew.end()
 
+    def _crew(self, part: Part) -> _Crew:
+        """Returns workers that nobody has, whose memory takes batches of this many samples."""
+        try:
+            crew = self._idle.pop()
+        except IndexError:
+            pass
+        else:
+            if crew.alive() and len(part.indices) <= crew.samples:
+                return crew
+            crew.end()
+        return _Crew(self._maker, self._workers, part)
+
 
 class _Crew:
     """Workers for one iteration at a time, and the memory that they were born with.
@@ -164,9 +164,13 @@ class _Crew:
         maker: What they do.
         workers: How many.
         part: A batch by which to tell how much memory one takes.
+
+    Attributes:
+        samples: How many are in it.
     """
 
     def __init__(self, maker: Maker, workers: int, part: Part) -> None:
+        self.samples = len(part.indices)
         slots: list[Array] = []
         if forks():
             count = _AHEAD * workers + 2  # in hand, held by the user, and coming
@@ -175,18 +179,21 @@ class _Crew:
         self._tasks = _Tasks(len(slots))
         worker = _Worker(maker, slots)
         self._loader = _data_loader(worker, self._tasks, workers, part.epoch, _AHEAD)
-        self._begun = False
+        self._end: weakref.finalize[[], Any] | None = None
 
     def made(self, parts: Sequence[Part]) -> Generator[Made]:
         """Yields what becomes of the parts, in order."""
         self._tasks.parts = parts
         with _deaths_told():
-            if self._begun:
+            if self._end is not None:
                 batches = iter(self._loader)
             else:
                 with _interrupts_held_back():
                     batches = iter(self._loader)
-            self._begun = True
+                # In a cycle of garbage the pipes may go first: torch would wait 5 s a worker.
+                shut_down: Callable[[], object] = batches._shutdown_workers  # type: ignore[attr-defined]
+                self._end = weakref.finalize(self, shut_down)
+                self._end.atexit = False
         while True:
             with _deaths_told():
                 try:
@@ -204,9 +211,8 @@ class _Crew:
 
     def end(self) -> None:
         """Ends the workers, even where a traceback still holds them."""
-        shut_down = getattr(self._loader._iterator, "_shutdown_workers", None)
-        if shut_down is not None:
-            shut_down()
+        if self._end is not None:
+            self._end()
 
     def _view(self, lies: _Lies) -> Array:
         dtype = np.dtype(lies.dtype)
@@ -238,18 +244,20 @@ def _data_loader(
 
 
 def _size(maker: Maker, part: Part) -> int:
-    """Returns how many bytes a batch takes, by one image of it; 0 if that fails.
+    """Returns how many bytes a batch takes, by some images of it; 0 if all of them fail.
 
-    It is made in a process of its own. Many datasets open their file when they are first asked
-    for a sample: were that here, the workers would be born with it, and move in it together.
+    They are made in a process of their own. Many datasets open their file when they are first
+    asked for a sample: were that here, the workers would be born with it, and move in it
+    together.
     """
-    one = Part(part.indices[:1], part.keys[:1], part.epoch)
-    loader = _data_loader(_Worker(maker, []), [_Task(one, -1)], 1, part.epoch, None)
+    few = Part(part.indices[:4], part.keys[:4], part.epoch)
+    worker = _Worker(replace(maker, on_error="skip"), [])
+    loader = _data_loader(worker, [_Task(few, -1)], 1, part.epoch, None)
     with _deaths_told(), _interrupts_held_back():
         batches = iter(loader)
     with _deaths_told():
         made, _ = next(batches)
-    return 0 if made.images is None else made.images.nbytes * len(part.indices)
+    return 0 if made.images is None else made.images[0].nbytes * len(part.indices)
 
 
 def forks() -> bool:
@@ -300,55 +308,15 @@ class _Tasks(Sampler[Any]):
         # By now the DataLoader has waited for what a loop that broke off had still asked for.
         self._asked.clear()
         for part in self.parts:
-            free = (each for each in self._slots if each not in self._asked | self._held)
-            slot = next(free, -1)  # none if that many batches are held
+            taken = self._asked | self._held
+            # -1 if that many batches are held
+            slot = next((each for each in self._slots if each not in taken), -1)
             if slot >= 0:
                 self._asked.add(slot)
             yield _Task(part, slot)
 
     def __len__(self) -> int:
         return len(self.parts)
-
-
-class _Packed:
-    """What a worker sends: it arrives as what was packed."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
-        return pickle.loads, (self._data,)
-
-
-class _Pickler(ForkingPickler):
-    """Copies small tensors: shared memory takes longer, and an open file for each."""
-
-    def reducer_override(self, value: Any) -> Any:
-        """Takes a tensor to pieces."""
-        if type(value) is not Tensor or value.requires_grad or value.nbytes > _SMALL:
-            return NotImplemented
-        try:
-            return torch.from_numpy, (np.array(value.numpy()),)
-        except (TypeError, RuntimeError):  # NumPy has no such dtype or layout
-            return NotImplemented
-
-
-def _dumps(value: Any) -> bytes:
-    file = io.BytesIO()
-    _Pickler(file).dump(value)
-    return file.getvalue()
-
-
-def _sendable(error: Exception) -> Exception:
-    """Returns an exception that arrives in another process, with its traceback in words."""
-    words = f"In a worker process:\n{traceback.format_exc()}"
-    try:
-        same = type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:
-        same = False
-    sent = error if same else RuntimeError(in_a_line(error))
-    sent.add_note(words)
-    return sent
 
 
 @contextmanager

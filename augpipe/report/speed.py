@@ -1,38 +1,47 @@
-"""Where the time goes: a recipe measured on this machine, pass by pass, in one thread."""
+"""Where the time goes: a recipe measured on this machine, pass by pass, and loading."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
-import statistics
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augpipe.data.folder import Listing, Source
-from augpipe.errors import AugpipeError, DataError, in_a_line
+from augpipe.data.dataset import FolderImages, FolderPictures
+from augpipe.data.folder import Source, scan
+from augpipe.errors import AugpipeError, DataError, in_a_line, printable
 from augpipe.pipeline import Pipeline
-from augpipe.plan.explain import kind_in_words, plural
-from augpipe.plan.nodes import Node, realise
-from augpipe.rendering import render
-from augpipe.report.story import read
-from augpipe.targets import Sample
-from augpipe.types import Array, Frame
+from augpipe.plan.explain import plural
+from augpipe.report import variants
+from augpipe.report.advice import (
+    DOMINATES,
+    Figures,
+    Keeping,
+    Move,
+    Room,
+    advise,
+    bottleneck,
+)
+from augpipe.report.timing import Timed, one_thread
+from augpipe.report.waiting import Waiting
 
 if TYPE_CHECKING:
-    from augpipe.batch import BatchSection
+    from augpipe.data.cache import Cache
 
-_IMAGES = 32
-_PIXELS = 50_000_000  # about what is held decoded at once
+_IMAGES, _FEW = 32, 8  # images: the most, and the fewest where there are as many
 _ROUNDS = 3  # at least
-_STACK = "make a batch"
-_PACKAGES = ("augpipe", "numpy", "opencv-python-headless", "pillow")
+_TENTH = 0.1  # of the time given, that a round may take with more than a few images
+_BATCH = 64  # images, as the loader's own
+_BATCH_TIME = 0.2  # s that one worker may take for a batch
+_WIDTH = 100  # columns
+_PACKAGES = ("augpipe", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +53,34 @@ class Speed:
         images: How many images were run, over and over.
         pixels: Their size on average.
         rounds: How many times.
-        parts: What is done and its milliseconds an image (median of the rounds), in order.
+        figures: What it takes, part by part, and what else was tried.
+        batch_size: Of the loader.
         left_out: The images that could not be used.
         unmeasured: What of the recipe was not measured and why, or "".
+        unloaded: Why the loader could not be measured, or "".
+        once: What is done once an image where there is a cache, in ms; else None.
     """
 
     machine: tuple[str, ...]
     images: int
     pixels: float
     rounds: int
-    parts: tuple[tuple[str, float], ...]
+    figures: Figures
+    batch_size: int
     left_out: tuple[DataError, ...] = ()
     unmeasured: str = ""
+    unloaded: str = ""
+    once: float | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[str, float], ...]:
+        """Returns what is done in one thread and its milliseconds an image, in order."""
+        return tuple((part.name, part.ms) for part in self.figures.parts)
 
     @property
     def total(self) -> float:
-        """Returns milliseconds an image, all in all."""
-        return sum(ms for _, ms in self.parts)
+        """Returns milliseconds an image in one thread, all in all."""
+        return self.figures.total
 
     def __str__(self) -> str:
         rows = [*self.parts, ("all in all", self.total)]
@@ -69,219 +89,276 @@ class Speed:
             f"  {name.ljust(width)}  {ms:9.3f} ms  {ms / self.total:5.0%}" for name, ms in rows
         ]
         sized = f"{plural(self.images, 'image')} of {self.pixels:,.0f} pixels on average"
+        head = (*self.machine, f"{sized}, {plural(self.rounds, 'round')}")
+        missing = [f"not measured: {printable(self.unmeasured)}"] * bool(self.unmeasured)
+        once = []
+        if self.once is not None:
+            once = [f"once an image, then kept (in memory, for this): {self.once:.3f} ms"]
         rate = f"{1000.0 / self.total:,.0f} images/s in one thread"
-        how = f"drawn together, median of {plural(self.rounds, 'round')}"
-        head = (*self.machine, f"{sized}, {how}")
-        missing = [f"not measured: {self.unmeasured}"] * bool(self.unmeasured)
-        return "\n".join([*head, "", *lines, "", *missing, rate])
+        advice = [bottleneck(self.figures), *advise(self.figures)]
+        wrapped = [
+            textwrap.fill(f"- {text}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+            for text in advice
+        ]
+        return "\n".join(
+            [*head, "", *lines, "", *missing, *once, rate, *self._waits(), "", *wrapped]
+        )
+
+    def _waits(self) -> list[str]:
+        """Says what a training loop waits."""
+        if self.unloaded:
+            return [f"not loaded: {printable(self.unloaded)}"]
+        out = []
+        for load in self.figures.loads:
+            how = f"with {plural(load.workers, 'worker')}"
+            how += f" ({load.backend})" if load.workers else ""
+            out.append(
+                f"{how}: a wait of {load.ms:.3f} ms an image, {1000.0 / load.ms:,.0f} images/s"
+            )
+        out[0] += f", in batches of {self.batch_size}"
+        return out
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Adds up seconds under names, in the order of their first use."""
+def measure(
+    pipe: Pipeline, path: Path, seconds: float = 5.0, *, workers: int = 2, scaled: bool = True
+) -> Speed:
+    """Measures a recipe on a folder, as `pipe.loader` does it.
 
-    spent: dict[str, float] = field(default_factory=dict)
+    In one thread, pass by pass: images are read and opened, their parameters are drawn and
+    composed together, and each image goes through all passes and into the batch. What is decoded
+    in a warp is counted as decoding. The batch section is done on the CPU to the images alone,
+    without targets, in batches of 32 or of what fits: what it draws and composes is counted with
+    each pass. Rounds go on as long as there is time, but three at least; recipes that may be
+    faster take turns with this one.
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Times the block."""
-        start = time.perf_counter()
-        yield
-        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - start
+    Then the loader itself, for as long: how long a loop waits that does nothing with the batches.
+    The first batches do not count. Where a folder has no classes, the batch section has no targets.
 
-
-def measure(pipe: Pipeline, listing: Listing, seconds: float = 5.0) -> Speed:
-    """Measures a recipe.
-
-    A round decodes the images, draws and composes their parameters (together, as datasets and
-    loaders do), and does each pass. Each image is tried alone, and left out if that fails;
-    then there is a round to warm up, and then as many as fit into the time, but three at least.
-
-    The batch section is done on the CPU to the images alone, without targets, in batches of 32
-    or of what fits: what it draws and composes is counted with each pass. It is not measured
-    where the images that the sample section leaves are no batch, or cannot be taken.
+    Files are read over and over, so they come from the system's memory. A cache is in memory,
+    whatever the recipe says.
 
     Args:
         pipe: What to measure.
-        listing: Images; 32 of them at most are used, at even distances.
+        path: A folder of images, or one; 32 at even distances are used at most.
         seconds: How long to measure, about.
+        workers: Of the loader.
+        scaled: Whether JPEGs may be decoded at a fraction of their size.
 
     Raises:
         DataError: If no image can be used.
     """
-    count = min(_IMAGES, len(listing.sources))
-    chosen = [listing.sources[i * len(listing.sources) // count] for i in range(count)]
-    tail = _Tail.of(pipe)
-    with _one_thread(torch_too=bool(tail.passes)):
-        paths, left_out = _usable(pipe, chosen)
-        count = len(paths)
-        pixels = _round(pipe, tail, paths, 0, _Clock())
-        clocks: list[_Clock] = []
-        end = time.perf_counter() + seconds
-        while len(clocks) < _ROUNDS or time.perf_counter() < end:
-            clocks.append(_Clock())
-            _round(pipe, tail, paths, len(clocks), clocks[-1])
-    parts = tuple(
-        (name, statistics.median(clock.spent[name] for clock in clocks) * 1000.0 / count)
-        for name in clocks[0].spent
-        if not (tail.unmeasured and name in (_STACK, *tail.passes))
+    listing = scan(path)
+    pictures = FolderPictures(FolderImages(path), scaled)
+    whole = len(listing.sources)
+    count = min(_IMAGES, whole)
+    pipe = Pipeline(variants.in_memory(pipe.recipe))
+    with one_thread():
+        own = Timed.of(pipe, pictures)
+        tried = _tried(own, listing.sources, [i * whole // count for i in range(count)])
+        indices = _fewer(tried.usable, seconds, tried.fetched + tried.done)
+        _take_turns([own], indices, seconds / 6, 2)
+        others = _Others.of(own, pictures, indices)
+        own.clocks.clear()
+        _take_turns([own, *others.all()], indices, seconds / 3, _ROUNDS)
+    cores = _cores()
+    figures = others.figures(own, len(indices), whole, cores)
+    batch_size = _batch_size(figures.total)
+    waiting = Waiting(pipe, path, bool(listing.classes), indices, batch_size, scaled)
+    loads, unloaded = waiting.loads(workers, cores, seconds / 2, figures.total)
+    shapes = [pictures[index][0].shape for index in indices]
+    return Speed(
+        _machine(cores),
+        len(indices),
+        sum(height * width for height, width, _ in shapes) / len(shapes),
+        len(own.clocks),
+        replace(figures, loads=loads),
+        batch_size,
+        tried.left_out,
+        own.tail.unmeasured,
+        unloaded,
+        None if own.cache is None else tried.fetched,
     )
-    packages = (*_PACKAGES, *["torch"] * bool(tail.passes))
-    machine = _machine(packages)
-    return Speed(machine, count, pixels / count, len(clocks), parts, left_out, tail.unmeasured)
 
 
-@contextmanager
-def _one_thread(torch_too: bool) -> Iterator[None]:
-    """Keeps OpenCV, and torch where it is used, to one thread."""
-    import cv2
-
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        if not torch_too:
-            yield
-            return
-        import torch
-
-        others = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(others)
-    finally:
-        cv2.setNumThreads(threads)
-
-
-@dataclass(slots=True)
-class _Tail:
-    """The batch section, pass by pass.
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Images that were augmented one by one.
 
     Args:
-        ops: Its ops in words.
-        passes: By what it does, a module that does one pass alone.
-        unmeasured: Why it was not measured, once that is known.
+        usable: Those where that went well.
+        left_out: Why the others cannot be used.
+        fetched: What reading one took, and what is kept of it, in ms.
+        done: What the rest of the work on one took, in ms.
     """
 
-    ops: str
-    passes: dict[str, BatchSection]
-    unmeasured: str = ""
-
-    @classmethod
-    def of(cls, pipe: Pipeline) -> _Tail:
-        """Takes a batch section apart; torch is not loaded where there is none."""
-        passes = {}
-        for number, node in enumerate(pipe.batch_nodes, 1):
-            from augpipe.batch import BatchSection
-
-            passes[f"batch {_words(number, node)}"] = BatchSection(pipe.recipe, (node,))
-        return cls(", ".join(op.name() for op in pipe.recipe.batch), passes)
-
-    def run(self, batch: Sequence[tuple[int, Array]], epoch: int, clock: _Clock) -> None:
-        """Does every pass to images with their indices."""
-        if self.unmeasured or not self.passes:
-            return
-        sizes = sorted({image.shape[:2] for _, image in batch})
-        if len(sizes) > 1:
-            few = ", ".join(f"{height} × {width}" for height, width in sizes[:3])
-            more = ", ..." if len(sizes) > 3 else ""
-            self.refuse(f"the images differ in size: {few}{more}")
-            return
-        import torch
-
-        with clock.part(_STACK):
-            each = [np.array(image.transpose(2, 0, 1), order="C") for _, image in batch]
-            images = torch.stack([torch.from_numpy(image) for image in each])
-        keys = [index for index, _ in batch]
-        try:
-            for name, section in self.passes.items():
-                with clock.part(name):
-                    images = section(images, index=keys, epoch=epoch)
-        except DataError as error:
-            self.refuse(str(error))
-        except AugpipeError:
-            raise
-        except Exception as error:
-            self.refuse(in_a_line(error))
-
-    def refuse(self, why: str) -> None:
-        """Notes why the section cannot be measured."""
-        self.unmeasured = f"the batch section ({self.ops}): {why}"
+    usable: list[int]
+    left_out: tuple[DataError, ...]
+    fetched: float
+    done: float
 
 
-def _usable(pipe: Pipeline, sources: list[Source]) -> tuple[list[Path], tuple[DataError, ...]]:
-    """Returns the images that can be read and augmented, and why the others cannot."""
-    usable: list[Path] = []
+def _tried(own: Timed, sources: Sequence[Source], chosen: Sequence[int]) -> _Tried:
+    """Reads and augments images, one by one.
+
+    Raises:
+        DataError: None can be used; why the first cannot.
+    """
+    usable: list[int] = []
     errors: list[DataError] = []
-    for index, source in enumerate(sources):
+    fetched = done = 0.0
+    for index in chosen:
+        path = sources[index].path
         try:
-            pipe.run([Sample(_read(pipe, source.path))], np.array([index]))
+            start = time.perf_counter()
+            item = own.items[index]
+            between = time.perf_counter()
+            own.pipe.stack([item], [index], fixed=own.cache is not None)
+            fetched, done = fetched + between - start, done + time.perf_counter() - between
         except DataError as error:
-            named = error.where == str(source.path)
-            errors.append(error if named else DataError(source.path, str(error)))
+            named = error.where == str(path)
+            errors.append(error if named else DataError(path, str(error)))
         except AugpipeError:
             raise
         except Exception as error:
-            errors.append(DataError(source.path, in_a_line(error)))
+            errors.append(DataError(path, in_a_line(error)))
         else:
-            usable.append(source.path)
+            usable.append(index)
     if not usable:
         raise errors[0]
-    return usable, tuple(errors)
+    scale = 1000.0 / len(usable)
+    return _Tried(usable, tuple(errors), fetched * scale, done * scale)
 
 
-def _read(pipe: Pipeline, path: Path) -> Array:
-    """Decodes an image; where there are batches, as a folder's are for training."""
-    return read(path, rgb=bool(pipe.batch_nodes))
+def _fewer(indices: Sequence[int], seconds: float, ms: float) -> list[int]:
+    """Returns some of the images, where a round of all would take too long."""
+    fits = int(_TENTH * seconds * 1000.0 / max(ms, 1e-3))
+    count = min(len(indices), max(_FEW, fits))
+    return [indices[i * len(indices) // count] for i in range(count)]
 
 
-def _round(pipe: Pipeline, tail: _Tail, paths: list[Path], epoch: int, clock: _Clock) -> int:
-    """Runs the images once; returns how many pixels they have."""
-    pixels, batch, held = 0, [], 0
-    left: list[tuple[int, Array]] = []
-    for index, path in enumerate(paths):
-        with clock.part("decode"):
-            image: Array = _read(pipe, path)
-        batch.append((index, image))
-        held += image.shape[0] * image.shape[1]
-        last = index == len(paths) - 1
-        if held > _PIXELS or last:
-            done = _batch(pipe, batch, epoch, clock)
-            pixels, batch, held = pixels + held, [], 0
-            left += done if tail.passes else []
-        if left and (last or sum(each.shape[0] * each.shape[1] for _, each in left) > _PIXELS):
-            tail.run(left, epoch, clock)
-            left = []
-    return pixels
+def _take_turns(
+    several: Sequence[Timed], indices: Sequence[int], seconds: float, least: int
+) -> None:
+    """Runs rounds of several recipes in turns, after one of each that does not count."""
+    for each in several:
+        each.round(indices, 0)
+    end = time.perf_counter() + seconds
+    epoch = 0
+    while epoch < least or time.perf_counter() < end:
+        epoch += 1
+        for each in several:
+            each.run(indices, epoch)
 
 
-def _batch(
-    pipe: Pipeline,
-    batch: list[tuple[int, Array]],
-    epoch: int,
-    clock: _Clock,
-) -> list[tuple[int, Array]]:
-    """Runs images whose parameters are drawn together; returns them."""
-    indices, images = np.array([index for index, _ in batch]), [image for _, image in batch]
-    with clock.part("draw and compose"):
-        draws = pipe.draws(indices, epoch)
-    for number, node in enumerate(pipe.nodes, 1):
-        with clock.part("draw and compose"):
-            sizes = np.array([image.shape[:2] for image in images], np.int64)
-            meanings = realise((node,), draws, Frame(sizes))
-        with clock.part(_words(number, node)):
-            images = [each.image for each in render(meanings, node, [Sample(i) for i in images])]
-    return list(zip(indices.tolist(), images, strict=True))
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """Recipes, or ways to load, that may be faster.
+
+    Args:
+        unmoved: Why no line can be moved.
+        start: From which line on they are moved.
+        alike: Whether they can move only because all images are of one size.
+        moved: With lines moved to the batch section.
+        cached: With a cache.
+        side: The shorter side that it resizes to first.
+        scaled: With JPEGs decoded at a fraction of their size.
+    """
+
+    unmoved: str
+    start: int = 0
+    alike: bool = False
+    moved: Timed | None = None
+    cached: Timed | None = None
+    side: int | None = None
+    scaled: Timed | None = None
+
+    @classmethod
+    def of(cls, own: Timed, pictures: FolderPictures, indices: Sequence[int]) -> _Others:
+        """Chooses them by how a recipe did."""
+        recipe = own.pipe.recipe
+        parts = own.parts(len(indices))
+        sizes = [pictures[i][0].shape[:2] for i in indices]
+        starts, unmoved = variants.movable(own.pipe, own.size)
+        alike = set(sizes) == {own.size}
+        without = starts
+        if alike:
+            starts, unmoved = variants.movable(own.pipe, own.size, alike)
+        found = cls(unmoved)
+        if starts:
+            cost = {part.name: part.ms for part in parts}
+            costs = [0.0] * own.fixed + [cost[name] for name in own.passes]
+            start = variants.from_where(own.pipe, starts, costs)
+            moved = Timed.of(Pipeline(variants.moved(recipe, start)), pictures)
+            found = replace(found, start=start, moved=moved, alike=start not in without)
+        total = sum(part.ms for part in parts)
+        if own.cache is None and parts[0].ms >= DOMINATES * total:
+            short = int(np.median([min(size) for size in sizes]))
+            other, side = variants.cached(recipe, own.size, short)
+            found = replace(found, cached=Timed.of(Pipeline(other), pictures), side=side)
+        if own.cache is None and not pictures.scaled:
+            scaled = Timed.of(own.pipe, replace(pictures, scaled=True))
+            found = replace(found, scaled=scaled)
+        return found
+
+    def all(self) -> list[Timed]:
+        """Returns those that there are."""
+        return [each for each in (self.moved, self.cached, self.scaled) if each is not None]
+
+    def figures(self, own: Timed, count: int, whole: int, cores: int) -> Figures:
+        """Returns what was measured.
+
+        Args:
+            own: The recipe itself.
+            count: Images of a round.
+            whole: Images of the folder.
+            cores: That the program may use.
+        """
+        recipe = own.pipe.recipe
+        figures = Figures(own.parts(count), cores, unmoved=self.unmoved)
+        halved = sum(clock.halved for clock in own.clocks) / (count * len(own.clocks))
+        figures = replace(figures, halved=halved)
+        if self.moved is not None:
+            parts = self.moved.parts(count)
+            if self.start:  # what came first is what it was: no difference is to come of it
+                parts = (figures.parts[0], *parts[1:])
+            done = Figures(parts, cores)
+            lines = tuple(variants.line(recipe, i) for i in range(self.start, len(recipe.sample)))
+            on_cpu = None if self.moved.tail.unmeasured else done.total
+            move = Move(lines, done.total - done.of("batch"), on_cpu, self.alike)
+            figures = replace(figures, move=move)
+        if self.cached is not None and self.cached.cache is not None:
+            done = Figures(self.cached.parts(count), cores)
+            needs = _needs(self.cached.cache, whole)
+            figures = replace(figures, keeping=Keeping(done.total, needs, self.side))
+        if own.cache is not None and recipe.cache is not None:
+            room = Room(_needs(own.cache, whole), recipe.cache.max_gb)
+            figures = replace(figures, room=room)
+        if self.scaled is not None:
+            figures = replace(figures, scaled=Figures(self.scaled.parts(count), cores).total)
+        return figures
 
 
-def _words(number: int, node: Node) -> str:
-    """Names a pass: "1 warp: rotate#0"."""
-    ops = ", ".join(dict.fromkeys(step.key for step in node.steps))
-    return f"{number} {kind_in_words(node.kind)}: {ops}"
+def _needs(cache: Cache, whole: int) -> float:
+    """Returns how many gigabytes all images take, by those that are kept."""
+    return cache.nbytes / max(cache.entries, 1) * whole / 1e9
 
 
-def _machine(packages: Sequence[str]) -> tuple[str, ...]:
+def _batch_size(ms: float) -> int:
+    """Returns the loader's own batch size, or half of it and so on where batches take long."""
+    size = _BATCH
+    while size > _FEW and size * ms > _BATCH_TIME * 1000.0:
+        size //= 2
+    return size
+
+
+def _cores() -> int:
+    """Returns how many cores this program may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _machine(cores: int) -> tuple[str, ...]:
     """Returns the processor and the versions, one line each."""
     model = platform.processor() or platform.machine()
     try:
@@ -291,5 +368,5 @@ def _machine(packages: Sequence[str]) -> tuple[str, ...]:
     except OSError:
         pass
     versions = [f"Python {platform.python_version()}"]
-    versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
-    return f"{model}, {plural(os.cpu_count() or 1, 'core')}", ", ".join(versions)
+    versions += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    return f"{model}, {plural(cores, 'core')}", ", ".join(versions)

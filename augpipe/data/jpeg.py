@@ -185,26 +185,24 @@ def open_jpeg(data: bytes, name: str, *, rgb: bool = False, scaled: bool = False
 
 
 def _plain(data: bytes, name: str, rgb: bool, scaled: bool) -> Jpeg | None:
-    frame: tuple[int, int, int, int, int] | None = None
-    turn = 0
+    frame: tuple[int, int, int, int, bool] | None = None
+    turn, context = 0, _CONTEXT
     for code, place, length in _segments(data):
         if code in _FRAMES and frame is None:
             bits, height, width, count = struct.unpack_from(">BHHB", data, place)
             if bits != 8 or count not in (1, 3) or not 0 < height * width <= MAX_PIXELS:
                 return None
-            context = _CONTEXT
             if code == _PROGRESSIVE:
                 tallest = max(data[place + 7 + 3 * each] & 15 for each in range(count))
                 context = _SMOOTHED * 8 * tallest
-            frame = height, width, count, place + 1, context
+            frame = height, width, count, place + 1, code == _PROGRESSIVE
         elif code == 0xE1 and data.startswith(_EXIF, place):
             if turn:  # a second block: which of them counts is not for here to say
                 return None
             turn = exif_orientation(data[place : place + length])
         elif code == _SCAN and frame is not None:
-            height, width, count, at, context = frame
-            single = context == _CONTEXT and data[place] == count
-            if not single and count_scans(data) > MAX_SCANS:
+            height, width, count, at, progressive = frame
+            if (progressive or data[place] != count) and count_scans(data) > MAX_SCANS:
                 return None
             channels = 3 if rgb else count
             return Jpeg(data, (height, width), at, context, channels, turn or 1, scaled, name)

@@ -226,7 +226,7 @@ def make_room(figures: Figures) -> str | None:
         return None
     return (
         f"raise `cache.max_gb` to {_up(room.needs)}: all images take about {_room(room.needs)}, "
-        f"and what is over {_room(room.has)} is decoded anew in each epoch, and slower than measured"
+        f"and what is over {_room(room.has)} is decoded anew each epoch, and slower than measured"
     )
 
 

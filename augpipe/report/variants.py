@@ -11,7 +11,7 @@ import numpy as np
 from augpipe.errors import DataError
 from augpipe.ir import Foreign, Mix, Warp, size_after
 from augpipe.ops import find
-from augpipe.ops.base import Combinator, Op
+from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import is_fixed, node, places, realise, steps
 from augpipe.recipe import Recipe
@@ -37,8 +37,8 @@ def movable(
     """Returns from which lines of the sample section on all may move to the batch section.
 
     What moves is the end of the section: lines that may stand in a batch, behind the last one
-    that changes the size or is another library's. A pass is not split: both halves of it would
-    have to be done.
+    that changes the size or is another library's. At least one whole pass must move with them: half
+    of one saves nothing, since the other half has to be done.
 
     Args:
         pipe: The recipe.
@@ -63,9 +63,8 @@ def movable(
     first = max([first, *(last + 1 for last in kept)])
     if first == len(ops):
         return [], f"after `{line(pipe.recipe, first - 1)}`, which must stay, no line is left"
-    starts = [
-        start for start in range(first, len(ops)) if not any(a < start <= b for a, b in spans)
-    ]
+    begins = {a for a, _ in spans}
+    starts = [start for start in range(first, len(ops)) if any(start <= a for a in begins)]
     if not starts:
         shared = f"shares a pass with `{line(pipe.recipe, first - 1)}`, which must stay"
         return [], f"`{line(pipe.recipe, len(ops) - 1)}` {shared}"
@@ -85,8 +84,7 @@ def _may_move(op: Op, draws: Draws, size: tuple[int, int], alike: bool) -> bool:
 
     That is tried with the size and, unless all are alike, with another.
     """
-    inner = op.inner() if isinstance(op, Combinator) and not op.private else ()
-    if any("batch" not in each.sections for each in (op, *inner)):
+    if "batch" not in op.sections:
         return False
     nodes = [node(step) for step in steps([op], Counter())]
     if any(each.kind in (Foreign, Mix) for each in nodes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -233,28 +234,51 @@ def test_preview_numbers_out_of_range(run: Run, tmp_path: Path, option: tuple[st
 
 def test_bench_leaves_out_what_it_cannot_use(run: Run, images: Path) -> None:
     (images / "bad.png").touch()
-    code, out, err = run("bench", QUICK, images, "--seconds", 0.1)
+    code, out, err = run("bench", QUICK, images, "--seconds", 0.1, "--workers", 0)
     assert (code, err) == (1, f"left out {images}/bad.png: empty file\n")
     assert "3 images of 120 pixels" in out
 
 
-def test_bench_names_machine_and_passes(run: Run) -> None:
-    code, out, _ = run("bench", QUICK, GARMENTS, "--seconds", 0.1)
-    assert code == 0
-    assert "core" in out.splitlines()[0]
-    assert "opencv-python-headless" in out.splitlines()[1]
-    assert "decode" in out
-    assert out.splitlines()[-1].endswith("images/s in one thread")
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("recipe", "path", "images"),
+    [(QUICK, GARMENTS, 8), ("configs/imagenet.yaml", "samples/photos", 8)],
+)
+def test_bench_measures_and_advises(
+    run: Run, recipe: str, path: str, images: int, workers: int
+) -> None:
+    """Grey photos count as RGB: a recipe that takes three channels leaves none out."""
+    code, out, err = run("bench", recipe, path, "--seconds", 0.1, "--workers", workers)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert "core" in lines[0]
+    assert "opencv-python-headless" in lines[1]
+    used = re.match(r"(\d+) images of [\d,]+ pixels on average, \d+ rounds$", lines[2])
+    assert used and int(used[1]) >= images
+    rows = [line.split("  ")[1] for line in lines if re.search(r" ms +\d+%$", line)]
+    assert rows[:2] == ["decode", "draw and compose"]
+    assert rows[2].startswith("1 warp: random_resized_crop#0, horizontal_flip#0")
+    assert rows[-2:] == ["make a batch", "all in all"]
+    one = next(i for i, line in enumerate(lines) if line.endswith("images/s in one thread"))
+    how = "0 workers" if not workers else r"2 workers \((processes|threads)\)"
+    wait = rf"with {how}: a wait of [\d.]+ ms an image, [\d,]+ images/s, in batches of \d+$"
+    assert re.match(wait, lines[one + 1])
+    advice = out[out.index("\n\n- ") + 2 :]
+    assert re.match(r"- .* takes +\d+\s% of the time: ", " ".join(advice.split()))
+    assert "`batch:`" in advice
+    assert max(map(len, advice.splitlines())) <= 100
 
 
 def test_bench_measures_the_batch_section_or_says_why_not(run: Run) -> None:
-    args = ("samples/photos", "--seconds", 0.1)
+    args = ("samples/photos", "--seconds", 0.1, "--workers", 0)
     code, out, _ = run("bench", "configs/imagenet_batch.yaml", *args)
     assert code == 0
     assert " mix: mixup_or_cutmix#0 " in out
+    assert "with 0 workers: " in out  # a folder without classes, which mixing would refuse
     code, out, _ = run("bench", "configs/detection_batch.yaml", *args)
     assert code == 0
-    assert out.splitlines()[-2].startswith("not measured: the batch section (copy_paste, mosaic, ")
+    assert "\nnot measured: the batch section (copy_paste, mosaic, " in out
+    assert "\nnot loaded: " in out
 
 
 # ---------------------------------------------------------------- bad input, any command

@@ -605,3 +605,18 @@ def test_reduced_pictures_of_every_size(height, width, halvings, orientation):
             if x0 >= 0 and x1 <= across and y0 >= 0 and y1 <= down:
                 mean = whole[y0:y1, x0:x1].mean()
                 assert abs(reduced[row, column].mean() - mean) <= 2.5
+
+
+@pytest.mark.parametrize("side", [2, 4, 6, 8, 12])
+@pytest.mark.parametrize("halvings", [1, 2])
+def test_reduced_pixels_of_tiny_pictures_are_no_coarser_than_asked_for(side, halvings):
+    # Of 3, 4 or 6 pixels 3/8 are as many, rounded up, as 1/2: and simplejpeg takes the fewest.
+    factor = 2**halvings
+    if side % factor:
+        pytest.skip("the last pixel is no mean of pixels of the image")
+    checks = np.indices((side // factor,) * 2).sum(axis=0) % 2 * 255
+    grey = np.kron(checks, np.ones((factor, factor))).astype(np.uint8)
+    picture = open_jpeg(saved(grey, quality=100), "x", scaled=True)
+    reduced, matrix = picture.reduced(halvings, (0.0, 0.0, side, side))
+    expected = grey if matrix[0, 0] == 1.0 else checks
+    assert np.abs(reduced[:, :, 0].astype(np.int64) - expected).max() < 60

@@ -1,4 +1,4 @@
-"""Previews, the catalogue in words, and measured speed."""
+"""Previews, and the catalogue in words."""
 
 from __future__ import annotations
 
@@ -95,14 +95,14 @@ def test_an_unreadable_image_is_left_out_and_another_takes_its_place(tmp_path: P
 
 def broken_on(monkeypatch: pytest.MonkeyPatch, width: int, error: Exception) -> None:
     """Makes the pipeline fail, as no pipeline should, on images of one width."""
-    run = Pipeline.run
+    prepare = Pipeline._prepare
 
     def failing(self, samples, *args, **options):
         if any(sample.image.shape[1] == width for sample in samples):
             raise error
-        return run(self, samples, *args, **options)
+        return prepare(self, samples, *args, **options)
 
-    monkeypatch.setattr(Pipeline, "run", failing)
+    monkeypatch.setattr(Pipeline, "_prepare", failing)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("no\nluck"), MemoryError("no luck")])
@@ -116,7 +116,7 @@ def test_an_image_that_breaks_the_pipeline_is_left_out(
     shown, errors = preview(tmp_path, samples=2, variants=1)
     assert [story.name for story in shown.stories] == ["10.png"]
     assert [str(each).removesuffix(" luck") for each in errors] == [words]
-    speed = measure(load(RECIPE), scan(tmp_path), 0.01)
+    speed = measure(load(RECIPE), tmp_path, 0.01, workers=0)
     assert speed.images == 1
     assert [str(each).removesuffix(" luck") for each in speed.left_out] == [words]
 
@@ -307,7 +307,7 @@ def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
     assert set(re.findall(r'(?:src|href)="([^,"]*)', page)) == {"data:image/png;base64"}
 
 
-# ---------------------------------------------------------------- the catalogue, the speed
+# ---------------------------------------------------------------- the catalogue
 
 
 def test_every_op_is_listed_with_its_parameters() -> None:
@@ -329,15 +329,3 @@ def test_the_example_of_every_op_holds(name: str) -> None:
 def test_an_unknown_op_gets_a_hint() -> None:
     with pytest.raises(UsageError, match="did you mean 'rotate'"):
         describe_op("rotat")
-
-
-def test_speed_has_a_row_for_each_pass() -> None:
-    speed = measure(load(RECIPE), scan(SAMPLES / "garments" / "bag"), 0.01)
-    assert [name for name, _ in speed.parts] == [
-        "decode",
-        "draw and compose",
-        "1 warp: horizontal_flip#0, rotate#0",
-        "2 colour matrix: brightness#0",
-    ]
-    assert speed.rounds >= 3
-    assert f"{1000 / speed.total:,.0f} images/s in one thread" in str(speed)

@@ -1,4 +1,4 @@
-"""Previews and measured speed of the batch section."""
+"""Previews of the batch section."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from augpipe.report.annotations import read_annotations
 from augpipe.report.html import draw_html
 from augpipe.report.preview import build_preview
 from augpipe.report.sheet import draw_sheet
-from augpipe.report.speed import measure
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 CROP = {"random_resized_crop": {"size": 24}}
@@ -189,48 +188,3 @@ def test_what_follows_a_change_of_size_by_kornia_is_told_of_the_new_size() -> No
     shown, errors = preview([CROP], ops, "photos", samples=1, variants=1)
     assert not errors
     assert shown.stories[0].variants[1].image.shape == (45, 45, 3)
-
-
-def speed(sample: list, batch: list, folder: str):
-    pipe = load({"version": 1, "sample": sample, "batch": batch})
-    return measure(pipe, scan(SAMPLES / folder), 0.01)
-
-
-def test_speed_has_a_row_for_each_pass_of_the_batch_section() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        done = speed([CROP], ["rotate", "mixup", "hue", {"normalize": "half"}], "photos")
-        assert torch.get_num_threads() == threads + 1
-    finally:
-        torch.set_num_threads(threads)
-    assert [name for name, _ in done.parts] == [
-        "decode",
-        "draw and compose",
-        "1 warp: random_resized_crop#0",
-        "make a batch",
-        "batch 1 warp: rotate#0",
-        "batch 2 mix: mixup#0",
-        "batch 3 colour matrix: hue#0, normalize#0",
-    ]
-    assert not done.unmeasured
-    assert "torch" in done.machine[1]
-    assert all(ms > 0 for _, ms in done.parts)
-
-
-@pytest.mark.parametrize(
-    ("sample", "batch", "why"),
-    [
-        ({"resize": 40}, "mosaic", r"the images differ in size: \d+ × \d+, "),
-        (CROP, "copy_paste", "copy_paste#0: pastes objects, but"),
-    ],
-)
-def test_a_batch_section_that_is_not_measured_is_said(sample, batch: str, why: str) -> None:
-    done = speed([sample], ["horizontal_flip", batch], "photos")
-    assert [name.split(":")[0] for name, _ in done.parts] == [
-        "decode",
-        "draw and compose",
-        "1 warp",
-    ]
-    line = rf"\nnot measured: the batch section \(horizontal_flip, {batch}\): {why}"
-    assert re.search(line, str(done))

@@ -362,17 +362,18 @@ class _Builder:
         if at is not tree and at.is_broken():
             return  # said already, where it stands
         name = cls.name() if issubclass(cls, Op) else "/".join(location[:-1]) or "a recipe"
+        within = _within(cls, location)
         match detail["type"]:
             case "extra_forbidden":
-                hint = did_you_mean(location[-1], _fields(cls, location)) or _known(cls)
+                hint = did_you_mean(location[-1], within.model_fields) or _known(within)
                 self.add(place, inside, f"{name} has no parameter '{location[-1]}'", hint)
             case "missing":
-                declared = declaration(cls.model_fields[location[-1]].metadata)
+                declared = declaration(within.model_fields[location[-1]].metadata)
                 self.add(place, inside, f"{name} needs it: {declared.allowed()}")
             case "value_error":
                 self.add(place, inside, str(detail["ctx"]["error"]))
             case "model_type":
-                self.add(place, inside, f"must be a mapping of {', '.join(_fields(cls, location))}")
+                self.add(place, inside, f"must be a mapping of {', '.join(within.model_fields)}")
             case _:
                 self.add(place, inside, detail["msg"])
 
@@ -394,9 +395,9 @@ def _order(problem: Problem) -> tuple[str, int, int]:
     return (place.file, place.line, place.column) if place else ("", 0, 0)
 
 
-def _fields(cls: type[BaseModel], location: Sequence[str]) -> Sequence[str]:
+def _within(cls: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
     inner: dict[str, type[BaseModel]] = {"boxes": BoxRules, "cache": CacheRule}
-    return list(inner.get(location[0], cls).model_fields)
+    return inner.get(location[0], cls) if cls is Recipe else cls
 
 
 def _known(cls: type[BaseModel]) -> str:

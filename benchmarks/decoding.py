@@ -35,11 +35,6 @@ from augpipe.types import Array
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("photos_500x375", "photos_1024x768", "photos_12mp")
 PACKAGES = ("augpipe", "opencv-python-headless", "torchvision", "pillow", "simplejpeg", "numpy")
-CV2_SCALES = {
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 Decoder = Callable[[bytes], Array]
 
 
@@ -89,7 +84,8 @@ def decoders() -> dict[str, Decoder]:
         "augpipe": by_augpipe,
         "augpipe, upper half": lambda data: by_augpipe(data, 0.5),
     }
-    for factor, flag in CV2_SCALES.items():
+    for factor in (2, 4, 8):
+        flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
         found[f"cv2, 1/{factor}"] = lambda data, flag=flag: by_cv2(data, flag)
         found[f"Pillow draft, 1/{factor}"] = lambda data, factor=factor: by_pillow(data, factor)
         found[f"simplejpeg, 1/{factor}"] = lambda data, factor=factor: by_simplejpeg(data, factor)

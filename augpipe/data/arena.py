@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 import tempfile
 import weakref
 from threading import RLock
@@ -19,6 +20,8 @@ from augpipe.types import Array
 
 _ENTRY = struct.Struct("<QQQ")  # where the next entry and the pixels begin; the record's length
 _ALIGN = 64
+# Of Linux, where Python below 3.12 does not name it: memory counts as it is written to.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000) if sys.platform == "linux" else 0
 
 
 class SharedCache(Cache):
@@ -33,7 +36,7 @@ class SharedCache(Cache):
         super().__init__(where, prefix, max_gb)
         size = int(min(max_gb, 1e9) * 1e9)  # more than that no address reaches
         self._size = size // mmap.PAGESIZE * mmap.PAGESIZE + mmap.PAGESIZE
-        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _NO_RESERVE
         try:
             self._log = mmap.mmap(-1, self._size, flags=flags)
         except (OSError, OverflowError) as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 import os
 import struct
 import time
@@ -279,6 +280,7 @@ class DiskCache(Cache):
     _checked = True
 
     def __init__(self, where: str, prefix: str, max_gb: float) -> None:
+        self._full = mmap.mmap(-1, 1)  # forked workers tell the process that they come from
         super().__init__(str(Path(where).expanduser().absolute()), prefix, max_gb)
         digest = hashlib.blake2b(prefix.encode("utf-8", "surrogatepass"), digest_size=16)
         self.prefix = digest.digest()
@@ -296,6 +298,15 @@ class DiskCache(Cache):
         stat = self._store.run(lambda txn: txn.stat())
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return pages * stat["psize"]
+
+    @property
+    def full(self) -> bool:
+        """Whether the image put last was not kept for lack of room."""
+        return self._full[0] > 0
+
+    @full.setter
+    def full(self, full: bool) -> None:
+        self._full[0] = full
 
     def drops(self, key: bytes, head: bytes) -> bool:
         """Returns whether an entry goes when there is no room.

@@ -113,7 +113,7 @@ class Jpeg(Picture):
             matrix = matrix[[1, 0, 2]]
         x0, y0, x1, y1 = box
         last = max(float(matrix[1] @ (x, y, 1.0)) for x, y in ((x0, y0), (x1, y1)))
-        # Of so few pixels simplejpeg, which is told the size and not the scale, may take fewer.
+        # simplejpeg is told the size, not the scale: of so few pixels another scale has it too.
         stored = None if max(self.size) < 8 else self._rows(math.ceil(last), halvings)
         if stored is None:
             return self._checked(), np.eye(3)

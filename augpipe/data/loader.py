@@ -259,7 +259,10 @@ class Loader:
             for end in ends:
                 made = next(batches)
                 if made.error is not None:
-                    raise made.error
+                    try:
+                        raise made.error
+                    finally:  # else its traceback and this frame hold one another
+                        del made
                 self.skipped += made.failed
                 if self._run is run:
                     self._at = (epoch, end)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from augpipe.errors import did_you_mean
 from augpipe.spec import Number, Text
 
 
@@ -33,4 +34,15 @@ class CacheRule(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _bare(cls, value: Any) -> Any:
-        return {"where": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"where": value}
+        if not isinstance(value, dict | CacheRule):
+            raise ValueError("must be memory, a folder, or a mapping of where and max_gb")
+        return value
+
+    @model_validator(mode="after")
+    def _no_near_miss(self) -> Self:
+        where = self.where
+        if where != "memory" and "/" not in where and did_you_mean(where.lower(), ["memory"]):
+            raise ValueError(f"'{where}' is not memory; a folder of that name is ./{where}")
+        return self

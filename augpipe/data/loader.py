@@ -69,7 +69,7 @@ class Loader:
         seed: Of the shuffling.
         batch_size: Samples in a batch; fewer in the last.
         workers: Threads or processes; 0 loads in the caller's. At most 2 * workers + 1 batches
-            are in hand.
+            are in hand in threads, workers + 1 in processes.
         backend: `threads`; or `processes`, those of torch's DataLoader, for datasets that are
             not safe in threads, and faster where they can be forked, since threads wait for
             each other at Python's lock; or `auto`, processes where Python forks them (Linux).
@@ -88,9 +88,8 @@ class Loader:
             are given again, or its last left out where `drop_last` is set.
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
         scaled_decoding: Of a folder, whether a JPEG of which 2, 4 or 8 pixels make one is
-            decoded at 1/2, 1/4 or 1/8 of its size: several times as fast, the same but for
-            about a grey level (see docs/benchmarks.md).
-
+            decoded at 1/2, 1/4 or 1/8 of its size: faster for large photos, and about a grey
+            level from decoding it whole (2 where little is left of it; see tests/unit/test_jpeg.py).
         keep: What of the work on a folder is kept; the recipe's `cache`.
 
     Attributes:

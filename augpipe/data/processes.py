@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Sampler
 from augpipe.data.memory import Pool
 from augpipe.data.packed import Packed, dumps, sendable
 from augpipe.data.parts import Made, Maker, Part
+from augpipe.data.store import held_while_forking
 from augpipe.errors import AugpipeError, UsageError, first_sentence, in_a_line
 from augpipe.types import Array
 
@@ -180,6 +181,21 @@ class _Crew:
         worker = _Worker(maker, slots)
         self._loader = _data_loader(worker, self._tasks, workers, part.epoch, _AHEAD)
         self._end: weakref.finalize[[], Any] | None = None
+        self._foreign = False
+        held_while_forking(self)
+
+    def hold(self) -> None:
+        """Lets the process fork at any time."""
+
+    def resume(self, child: bool) -> None:
+        """Gives the workers up in a child, which is not to end those of its parent."""
+        if not child:
+            return
+        self._foreign = True
+        if self._end is not None:
+            self._end.detach()
+        if self._loader._iterator is not None:
+            self._loader._iterator._shutdown = True  # type: ignore[attr-defined]
 
     def made(self, parts: Sequence[Part]) -> Generator[Made]:
         """Yields what becomes of the parts, in order."""
@@ -206,8 +222,10 @@ class _Crew:
             del made
 
     def alive(self) -> bool:
-        """Returns whether all workers are there."""
-        return all(each.is_alive() for each in getattr(self._loader._iterator, "_workers", ()))
+        """Returns whether all workers are there, and this process's."""
+        return not self._foreign and all(
+            each.is_alive() for each in getattr(self._loader._iterator, "_workers", ())
+        )
 
     def end(self) -> None:
         """Ends the workers, even where a traceback still holds them."""
@@ -325,6 +343,8 @@ def _deaths_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # a worker's own exception arrives in what it made
+        if "DataLoader worker" not in str(error):
+            raise
         raise AugpipeError(
             f"a worker process died ({first_sentence(error).strip(' .')}), perhaps for lack of "
             "memory: use fewer workers or smaller batches"

@@ -804,3 +804,32 @@ def test_a_sampler_with_replacement(backend: str) -> None:
     keys = [int(key) for images, _ in loader for key in images]
     assert len(set(keys)) == 30
     assert {key % 3 for key in keys} == {0, 1, 2}
+
+
+FORKED = """
+import gc, multiprocessing
+import augpipe
+loader = augpipe.load({recipe!r}).loader({folder!r}, batch_size=16, workers=1, backend="processes")
+whole = [len(images) for images, _ in loader]
+left = iter(loader)
+next(left)
+def drop():
+    global loader, left
+    loader = left = None
+    gc.collect()
+def use():
+    assert [len(images) for images, _ in loader] == whole
+for target in (drop, use):
+    child = multiprocessing.get_context("fork").Process(target=target)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+assert [len(images) for images, _ in left] == whole[1:]
+assert [len(images) for images, _ in loader] == whole
+"""
+
+
+def test_a_forked_program_leaves_its_parents_workers_alone() -> None:
+    program = FORKED.format(recipe="configs/garments.yaml", folder="samples/garments")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

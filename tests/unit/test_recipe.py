@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -230,3 +232,27 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
         load(tmp_path / "pipe.yaml")
     with pytest.raises(RecipeError, match="cannot read"):
         load("a\0b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        ("memry", "'memry' is not memory; a folder of that name is ./memry"),
+        (5, "must be memory, a folder, or a mapping of where and max_gb"),
+        ({"max_gb": 2}, "cache needs it: memory, or a folder"),
+        ({"where": "memory", "max_gbb": 2}, "did you mean 'max_gb'?"),
+        ({"where": "memory", "max_gb": 0}, "must be a number above 0"),
+        ("", "must be memory, or a folder; got ''"),
+    ],
+)
+def test_a_cache_that_is_none_is_refused(cache: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load({"version": 1, "cache": cache})
+
+
+def test_a_cache_is_memory_or_a_folder() -> None:
+    for where in ("memory", "./memry", "runs/cache"):
+        rule = load({"version": 1, "cache": where}).cache
+        assert rule is not None
+        assert (rule.where, rule.max_gb) == (where, 10.0)
+    assert load({"version": 1, "cache": None}).cache is None

@@ -334,7 +334,7 @@ class Pipeline:
         return AugmentedDataset(base, apply, **options)
 
     def loader(self, source: Any, **options: Any) -> Loader:
-        """Loads a dataset or a folder in threads, ready to train on; see `Loader`.
+        """Loads a dataset or a folder in workers, ready to train on; see `Loader`.
 
         The batch section is done to every batch, on the loader's device.
         """

@@ -89,7 +89,7 @@ class Loader:
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
         scaled_decoding: Of a folder, whether a JPEG of which 2, 4 or 8 pixels make one is
             decoded at 1/2, 1/4 or 1/8 of its size: faster for large photos, and about a grey
-            level from decoding it whole (2 where little is left of it; see tests/unit/test_jpeg.py).
+            level from decoding it whole, or 2 where little is left of it.
         keep: What of the work on a folder is kept; the recipe's `cache`.
 
     Attributes:
@@ -301,8 +301,10 @@ class Loader:
         assert made.images is not None
         if not self._gpu:
             return made.images, made.targets
-        targets = made.targets
-        made.images = made.images.to(self._device, non_blocking=True)
+        images, targets = made.images, made.targets
+        if self._device.type == "cuda" and not images.is_pinned():
+            images = images.pin_memory()  # or the copy would hold the program up
+        made.images = images.to(self._device, non_blocking=True)
         made.targets = targets.to(self._device) if isinstance(targets, Tensor) else targets
         made = replace(self._maker, finish=self.finish).finished(made, epoch)
         assert made.images is not None

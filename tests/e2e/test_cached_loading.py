@@ -307,3 +307,37 @@ def test_a_folder_that_cannot_be_one_is_refused(folder: Path, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="not a folder"):
         load(RESIZED, str(tmp_path / "file")).loader(folder)
+
+
+def test_other_versions_of_what_decides_pixels_are_another_cache(
+    folder: Path, tmp_path: Path, reads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = str(tmp_path / "cache")
+    seen(load(RESIZED, where).loader(folder, **options("threads", 0)))
+    real = cached.version
+    monkeypatch.setattr(cached, "version", lambda name: real(name) + ".1" * (name == "pillow"))
+    seen(load(RESIZED, where).loader(folder, **options("threads", 0)))
+    assert reads.value == 2 * COUNT
+
+
+def test_a_file_edited_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "in" / "a.png"
+    path.parent.mkdir()
+
+    def write(level: int, time: int) -> None:
+        Image.new("RGB", (50, 40), (level,) * 3).save(path)
+        os.utime(path, (time, time))
+
+    def read(path: Path) -> bytes:
+        data = original(path)
+        write(9, 10**9 + 5)
+        return data
+
+    original = cached.read
+    write(200, 10**9)
+    monkeypatch.setattr(cached, "read", read)
+    loader = load([{"resize": 8}], "memory").loader(path.parent, **options("threads", 0))
+    assert [int(images[0, 0, 0, 0]) for images, _ in loader] == [200]
+    assert [int(images[0, 0, 0, 0]) for images, _ in loader] == [9]

@@ -69,7 +69,7 @@ class Loader:
         seed: Of the shuffling.
         batch_size: Samples in a batch; fewer in the last.
         workers: Threads or processes; 0 loads in the caller's. At most 2 * workers + 1 batches
-            are in hand in threads, workers + 1 in processes.
+            are in hand.
         backend: `threads`; or `processes`, those of torch's DataLoader, for datasets that are
             not safe in threads, and faster where they can be forked, since threads wait for
             each other at Python's lock; or `auto`, processes where Python forks them (Linux).

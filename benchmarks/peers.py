@@ -1,6 +1,6 @@
 """The same work, done by each library a user could pick: files or arrays to training batches.
 
-All of them load with the same number of workers (processes of torch's DataLoader; threads in
+All of them load with the same number of workers (processes of torch's DataLoader, also in
 augpipe), in the same order, and yield float32 batches (B, C, H, W), normalized. Where a library
 does not offer a part of the work, `report.NOTES` says so, and docs/benchmarks.md with it.
 """

@@ -250,7 +250,7 @@ def _blocks(results: Results, drawn: bool) -> Iterator[str]:
             f"The files are {photos}, and lie in the system's cache; 28 × 28 images are "
             "Fashion-MNIST's, as arrays in memory.",
             f"Batches are of {batches} float32, normalized, on the CPU; two workers: processes of "
-            "torch's DataLoader, threads in augpipe.",
+            "torch's DataLoader, also in augpipe.",
             "Steady state: the clock starts when the workers have delivered their first "
             f"{2 if settings.get('quick') else 4} batches, and stops after a whole number of "
             "turns of the workers (and of the photos, where they are few). Nothing but the loader "

@@ -167,7 +167,7 @@ class Pipeline:
         """
         calm_cv2()
         with located(self._places):
-            done, meanings = self._prepare(samples, indices, epochs, trace, seed)
+            done, meanings = self._prepare(samples, indices, epochs, trace, seed, self._segments)
             return render(meanings, None, done)
 
     def stack(
@@ -209,7 +209,7 @@ class Pipeline:
         out: list[Any] = []
         with located(self._places):
             samples = [each.sample for each in packed]
-            done, meanings = self._prepare(samples, keys, epoch, parts=parts)
+            done, meanings = self._prepare(samples, keys, epoch, None, None, parts)
             for row, (each, sample) in enumerate(zip(packed, done, strict=True)):
                 lies = None if stacked is None or stacked.dtype != np.float32 else stacked[row]
                 sample = render_row(meanings, None, row, sample, lies)
@@ -243,13 +243,12 @@ class Pipeline:
         self,
         samples: Sequence[Sample],
         indices: Array,
-        epochs: int | Array = 0,
-        trace: Trace | None = None,
-        seed: int | None = None,
-        parts: Segments | None = None,
+        epochs: int | Array,
+        trace: Trace | None,
+        seed: int | None,
+        parts: Segments,
     ) -> tuple[list[Sample], list[Meaning]]:
         """Does all segments but the last; returns that one's meanings, which no other follows."""
-        parts = self._segments if parts is None else parts
         for channels in {sample.image.shape[2] for sample in samples} - self._fits:
             check_channels(self.nodes, channels)
             self._fits.add(channels)

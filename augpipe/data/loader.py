@@ -1,4 +1,4 @@
-"""Batches ready to train on, loaded by threads.
+"""Batches ready to train on, loaded by processes or threads.
 
 Which samples make which batch is settled before a worker starts, from the seed and the epoch,
 and a sample's pixels depend on its index and the epoch: so the workers have no say in the
@@ -73,8 +73,7 @@ class Loader:
         backend: `threads`; or `processes`, those of torch's DataLoader, for datasets that are
             not safe in threads, and faster where they can be forked, since threads wait for
             each other at Python's lock; or `auto`, processes where Python forks them (Linux).
-        device: Where the tensors go. For a GPU they are made in pinned memory and copied while
-            the program goes on.
+        device: Where the tensors go; to a GPU from pinned memory, while the program goes on.
         epoch: The first epoch.
         shuffle: Whether to draw an order for each epoch; yes unless there is a sampler.
         drop_last: Leave out a last batch that is smaller.

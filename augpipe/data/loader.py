@@ -34,12 +34,10 @@ from augpipe.data.dataset import (
 )
 from augpipe.data.memory import Pool, pinned
 from augpipe.data.parts import Finish, Made, Maker, Part, Stack
-from augpipe.data.processes import Processes, forks
+from augpipe.data.processes import AHEAD, Processes, forks
 from augpipe.data.threads import ordered
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.rng import Draws
-
-_AHEAD = 2  # batches in hand for each worker
 
 
 class Loader:
@@ -170,7 +168,7 @@ class Loader:
         whole = self._length if sampler is None else _length(sampler)
         self._samples = whole // world_size if drop_last else -(-whole // world_size)
         self._gpu = self._device.type != "cpu"
-        room = pinned if self._device.type == "cuda" else Pool((_AHEAD + 1) * workers + 2)
+        room = pinned if self._device.type == "cuda" else Pool((AHEAD + 1) * workers + 2)
         self._maker = Maker(items, stack, room, on_error)
         self._processes: Processes | None = None
         self._warned = False
@@ -291,9 +289,7 @@ class Loader:
                 self._processes = Processes(maker, self._workers)
             return self._processes.made(parts)
         stop = Event()
-        return ordered(
-            lambda part: maker.make(part, stop), parts, self._workers, stop, ahead=_AHEAD
-        )
+        return ordered(lambda part: maker.make(part, stop), parts, self._workers, stop, ahead=AHEAD)
 
     def _sent(self, made: Made, epoch: int) -> tuple[Tensor, Any]:
         """Takes a batch to the device, and does there what is left to do."""

@@ -31,7 +31,8 @@ from augpipe.data.store import held_while_forking
 from augpipe.errors import AugpipeError, UsageError, first_sentence, in_a_line
 from augpipe.types import Array
 
-_AHEAD = 2  # batches in hand for each worker: with one, it waits for each to be fetched
+AHEAD = 2
+"""Batches in hand for each worker: with one, it waits for each to be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +175,12 @@ class _Crew:
         self.samples = len(part.indices)
         slots: list[Array] = []
         if forks():
-            count = _AHEAD * workers + 2  # in hand, held by the user, and coming
+            count = AHEAD * workers + 2  # in hand, held by the user, and coming
             slots = [_shared(size) for size in [_size(maker, part)] * count if size]
         self._slots = slots
         self._tasks = _Tasks(len(slots))
         worker = _Worker(maker, slots)
-        self._loader = _data_loader(worker, self._tasks, workers, part.epoch, _AHEAD)
+        self._loader = _data_loader(worker, self._tasks, workers, part.epoch, AHEAD)
         self._end: weakref.finalize[[], Any] | None = None
         self._foreign = False
         held_while_forking(self)

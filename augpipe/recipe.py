@@ -9,30 +9,31 @@ boxes: {min_area: 1, min_visibility: 0}
 cache: memory             # optional: or a folder, or {where: runs/cache, max_gb: 20}
 sample: [...]             # ops, one image at a time
 batch: [...]              # ops, on the batch
+regularize: [...]         # techniques of training, on the model
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean, reason
-from augpipe.ops import catalogue, find, why_not
+from augpipe import ops
+from augpipe.declared import Declared
+from augpipe.errors import Place, Problem, RecipeError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
+from augpipe.reading import SECTIONS, fail, override, read
+from augpipe.regularizers.base import Regularizer
 from augpipe.settings import BoxRules, CacheRule
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
-from augpipe.yamltree import Tree, parse, wrap
+from augpipe.yamltree import Tree, wrap
 
 VERSION = 1
 _M = TypeVar("_M", bound=BaseModel)
-_LIMIT = 1_000_000  # characters: no recipe is larger, and no parser need try
-_DOTS = re.compile(r"(?<!\balbumentations)(?<!\btorchvision)(?<!\bkornia)\.")  # but of a name
 _STEPS = 4096  # of a plan: shuffles take the square of their ops, and nest
 
 
@@ -55,6 +56,8 @@ class Recipe(BaseModel):
     """Ops on each image."""
     batch: tuple[Op, ...] = ()
     """Ops on the batch."""
+    regularize: tuple[Regularizer, ...] = ()
+    """Techniques of training."""
 
     def dump(self, defaults: bool = False) -> str:
         """Returns the recipe as YAML, `extends` and overrides worked in.
@@ -72,9 +75,9 @@ class Recipe(BaseModel):
             out["boxes"] = self.boxes.model_dump()
         if self.cache is not None:
             out["cache"] = self.cache.model_dump()
-        for name in ("sample", "batch"):
-            if ops := getattr(self, name):
-                out[name] = [op.item(defaults) for op in ops]
+        for name in SECTIONS:
+            if items := getattr(self, name):
+                out[name] = [each.item(defaults) for each in items]
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
     def one_by_one(self) -> tuple[Recipe, tuple[str, ...]]:
@@ -95,7 +98,7 @@ def _alone(op: Op) -> bool:
 
 
 _SETTINGS = ("seed", "fuse", "classes", "boxes", "cache")
-_KEYS = ("version", "extends", *_SETTINGS, "sample", "batch")
+_KEYS = ("version", "extends", *_SETTINGS, *SECTIONS)
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -108,115 +111,31 @@ def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) 
     Raises:
         RecipeError: With every problem found, each at its place.
     """
-    tree = wrap(dict(source)) if isinstance(source, Mapping) else _read(Path(source), ())
-    for override in overrides:
-        _override(tree, override)
+    tree = wrap(dict(source)) if isinstance(source, Mapping) else read(Path(source))
+    for setting in overrides:
+        override(tree, setting)
     if (base := tree.value.pop("extends", None)) is not None:
-        raise _fail(base.place, "extends", "stands in recipe files only")
+        raise fail(base.place, "extends", "stands in recipe files only")
     return _Builder(tree.problems).recipe(tree)
 
 
-def _fail(place: Place | None, path: str, message: str, hint: str = "") -> RecipeError:
-    return RecipeError([Problem(place, path, message, hint)])
+def _shelf(section: str) -> _Shelf:
+    """Returns what stands in a section. Regularizers load torch: only who names one needs it."""
+    if section == "regularize":
+        from augpipe import regularizers as r
+
+        return _Shelf("a regularizer", "regularizer", r.catalogue, r.find, r.why_not)
+    return _Shelf("an op", "op", ops.catalogue, ops.find, ops.why_not)
 
 
-def _read(path: Path, chain: tuple[Path, ...], place: Place | None = None) -> Tree:
-    """Reads a file and what it extends."""
-    at = "extends" if chain else ""
-    try:
-        resolved = path.resolve(strict=True)
-        if resolved.exists() and not (resolved.is_file() or resolved.is_dir()):
-            raise _fail(place, at, f"{path} is not a regular file")
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_LIMIT + 1)
-    except FileNotFoundError:
-        near = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, near)
-        raise _fail(place, at, f"there is no recipe {path}", hint) from None
-    except UnicodeDecodeError:
-        raise _fail(place, at, f"{path} is not text in UTF-8") from None
-    except IsADirectoryError:
-        raise _fail(place, at, f"{path} is a folder, not a recipe") from None
-    except OSError as error:
-        raise _fail(place, at, f"cannot read {path}: {reason(error)}") from None
-    except (ValueError, RuntimeError) as error:  # a NUL in the name, a loop of links
-        raise _fail(place, at, f"cannot read {path!r}: {error}") from None
-    if resolved in chain:
-        loop = " -> ".join(p.name for p in (*chain[chain.index(resolved) :], resolved))
-        raise _fail(place, "extends", f"recipes extend one another in a circle: {loop}")
-    if len(text) > _LIMIT:
-        raise _fail(Place(str(path), 1, 1), "", "a recipe has at most a million characters")
-    tree = parse(text, str(path))
-    if not isinstance(tree.value, dict):
-        what = "is empty" if tree.value is None else "is not a mapping"
-        raise _fail(tree.place, "", f"the recipe {what}", "begin with 'version: 1'")
-    base = tree.value.pop("extends", None)
-    if base is None:
-        return tree
-    if not isinstance(base.value, str) or not base.value:
-        raise _fail(base.place, "extends", "must be the path of another recipe")
-    below = _read(path.parent / base.value, (*chain, resolved), base.place)
-    return _merge(below, tree)
+class _Shelf(NamedTuple):
+    """Where the classes of a section are found."""
 
-
-def _merge(base: Tree, over: Tree) -> Tree:
-    """Lays one recipe over another: mappings merge, everything else is replaced."""
-    value = dict(base.value)
-    for key, tree in over.value.items():
-        both = key in value and isinstance(value[key].value, dict) and isinstance(tree.value, dict)
-        value[key] = _merge(value[key], tree) if both else tree
-    problems = [*base.problems, *over.problems]
-    return Tree(value, over.place, {**base.keys, **over.keys}, problems=problems)
-
-
-def _override(tree: Tree, setting: str) -> None:
-    """Sets one value, `path=value`, in place."""
-    path, equals, text = setting.partition("=")
-    where = f"--set {setting}"
-    if not equals or not path:
-        raise UsageError(f"{where}: write --set path=value, as in sample.2.rotate.p=0.5")
-    try:
-        value = parse(text, "")
-    except RecipeError as error:
-        raise UsageError(f"{where}: {error.problems[0].message}") from None
-    if value.problems:
-        raise UsageError(f"{where}: {value.problems[0].message}")
-    value = wrap(value.plain())  # what comes from the command line stands in no file
-    at, keys = tree, _DOTS.split(path)
-    for depth, key in enumerate(keys):
-        done = ".".join(keys[:depth]) or "the recipe"
-        if isinstance(at.value, str) and at.value == key:
-            at.value = {key: Tree({}, at.place)}  # an op by its bare name gets parameters
-        if at.value is None:
-            at.value = {}
-        last = depth == len(keys) - 1
-        if isinstance(at.value, list):
-            if not (key.isascii() and key.isdigit()) or int(key) >= len(at.value):
-                raise UsageError(f"{where}: {done} has the items 0 to {len(at.value) - 1}")
-            if last:
-                at.value[int(key)] = value
-            at = at.value[int(key)]
-        elif isinstance(at.value, dict):
-            if last:
-                at.value[key] = value
-            elif key not in at.value:
-                holds = ", ".join(at.value)
-                raise UsageError(
-                    f"{where}: {done} has no '{key}', it holds {holds}{_found(tree, key)}"
-                )
-            at = at.value[key]
-        else:
-            raise UsageError(f"{where}: {done} is a value, it has no '{key}'")
-
-
-def _found(tree: Tree, name: str) -> str:
-    """Says where an op of this name stands, for who miscounted."""
-    for section in ("sample", "batch"):
-        items = tree.value[section].value if section in tree.value else None
-        for i, item in enumerate(items if isinstance(items, list) else ()):
-            if item.value == name or (isinstance(item.value, dict) and name in item.value):
-                return f" ({name} is {section}.{i})"
-    return ""
+    a: str
+    what: str
+    catalogue: Callable[[], Mapping[str, type[Declared]]]
+    find: Callable[[str], type[Declared] | None]
+    why_not: Callable[[str], tuple[str, str]]
 
 
 class _Builder:
@@ -246,35 +165,34 @@ class _Builder:
             if key not in _KEYS:
                 hint = did_you_mean(key, _KEYS) or f"known: {', '.join(_KEYS)}"
                 self.add(tree.keys.get(key), key, f"a recipe has no key '{key}'", hint)
-        fields: dict[str, Any] = {
-            key: top[key].plain()
-            for key in ("seed", "fuse", "classes", "boxes", "cache")
-            if key in top
-        }
-        for section in ("sample", "batch"):
+        fields: dict[str, Any] = {key: top[key].plain() for key in _SETTINGS if key in top}
+        for section in SECTIONS:
             fields[section] = self.section(section, top.get(section))
         self.check_end(fields, top)
-        built = self.model(Recipe, fields, tree, "", skip=("sample", "batch"))
+        built = self.model(Recipe, fields, tree, "", skip=SECTIONS)
         if self.problems or built is None:
             raise RecipeError(sorted(self.problems, key=_order))
         return built
 
-    def section(self, name: str, tree: Tree | None) -> tuple[Op, ...]:
-        """Builds the ops of a section."""
+    def section(self, name: str, tree: Tree | None) -> tuple[Declared, ...]:
+        """Builds the items of a section."""
         if tree is None or tree.value is None:
             return ()
         if not isinstance(tree.value, list):
-            self.add(tree.place, name, "must be a list of ops", "begin each with '- '")
+            what = "regularizers" if name == "regularize" else "ops"
+            self.add(tree.place, name, f"must be a list of {what}", "begin each with '- '")
             return ()
-        return self.ops(name, tree.value)
+        return self.items(name, tree.value)
 
-    def ops(self, path: str, items: Sequence[Tree]) -> tuple[Op, ...]:
-        """Builds a list of ops; those with problems are left out."""
-        built = (self.op(f"{path}[{i}]", item) for i, item in enumerate(items))
-        return tuple(op for op in built if op is not None)
+    def items(self, path: str, items: Sequence[Tree]) -> tuple[Declared, ...]:
+        """Builds a list of items; those with problems are left out."""
+        built = (self.item(f"{path}[{i}]", item) for i, item in enumerate(items))
+        return tuple(each for each in built if each is not None)
 
-    def op(self, path: str, item: Tree) -> Op | None:
-        """Builds one op from a name or a mapping with one key."""
+    def item(self, path: str, item: Tree) -> Declared | None:
+        """Builds an op or a regularizer from a name or a mapping with one key."""
+        section = path.partition("[")[0]
+        shelf = _shelf(section)
         match item.value:
             case str(name):
                 value, place = Tree(None, item.place), item.place
@@ -283,30 +201,32 @@ class _Builder:
                 place = item.keys.get(name, item.place)
             case dict():
                 keys = ", ".join(item.value) or "none"
-                known = [key for key in item.value if key in catalogue()]
-                hint = "begin each op with '- '"
+                known = [key for key in item.value if key in shelf.catalogue()]
+                hint = f"begin each {shelf.what} with '- '"
                 if len(known) == 1:
                     hint = f"indent the parameters below '{known[0]}:'"
-                self.add(item.place, path, f"an op is one key, here are {keys}", hint)
+                self.add(item.place, path, f"{shelf.a} is one key, here are {keys}", hint)
                 return None
             case _:
                 if not item.broken:
-                    self.add(item.place, path, "an op is a name, or a name with its parameters")
+                    message = f"{shelf.a} is a name, or a name with its parameters"
+                    self.add(item.place, path, message)
                 return None
-        cls = find(name)
+        cls = shelf.find(name)
         if cls is None:
-            message, hint = why_not(name)
+            message, hint = shelf.why_not(name)
             self.add(place, path, message, hint)
             return None
-        section = path.partition("[")[0]
-        if section not in cls.sections:
+        if issubclass(cls, Op) and section not in cls.sections:
             message = f"{name} cannot stand in '{section}:', only in '{cls.sections[0]}:'"
             self.add(place, path, message, f"move it to '{cls.sections[0]}:'")
             return None
         return self.build(cls, f"{path}.{name}", value, place)
 
-    def build(self, cls: type[Op], path: str, value: Tree, place: Place | None) -> Op | None:
-        """Builds an op of a known class from its parameters."""
+    def build(
+        self, cls: type[Declared], path: str, value: Tree, place: Place | None
+    ) -> Declared | None:
+        """Builds an item of a known class from its parameters."""
         if value.value is None:
             value = Tree({}, place)
         elif not isinstance(value.value, dict):
@@ -319,7 +239,7 @@ class _Builder:
         for key, tree in value.value.items():
             declared = cls.declared().get(key)
             if isinstance(declared, Ops) and isinstance(tree.value, list):
-                fields[key] = self.ops(f"{path}.{key}", tree.value)
+                fields[key] = self.items(f"{path}.{key}", tree.value)
                 if len(fields[key]) < len(tree.value):
                     return None
             else:
@@ -361,7 +281,7 @@ class _Builder:
             place = place or at.place
         if at is not tree and at.is_broken():
             return  # said already, where it stands
-        name = cls.name() if issubclass(cls, Op) else "/".join(location[:-1]) or "a recipe"
+        name = cls.name() if issubclass(cls, Declared) else "/".join(location[:-1]) or "a recipe"
         within = _within(cls, location)
         match detail["type"]:
             case "extra_forbidden":
@@ -379,10 +299,12 @@ class _Builder:
 
     def check_end(self, fields: Mapping[str, Any], top: Mapping[str, Tree]) -> None:
         """Checks that nothing follows an op that must be last."""
-        ops = [(name, i, op) for name in ("sample", "batch") for i, op in enumerate(fields[name])]
+        placed = [
+            (name, i, op) for name in ("sample", "batch") for i, op in enumerate(fields[name])
+        ]
         if self.problems:
             return  # ops with problems are missing here: what follows what is not known
-        for (name, i, op), (_, _, after) in pairwise(ops):
+        for (name, i, op), (_, _, after) in pairwise(placed):
             if op.last:
                 items = top[name].value
                 place = items[i].place if i < len(items) else None

@@ -60,6 +60,15 @@ class Declaration:
         """Yields values that must be refused."""
         raise NotImplementedError
 
+    def plain(self, value: Any, defaults: bool = False) -> Any:
+        """Returns a value in its normal form as YAML holds it: what `parse` takes.
+
+        Args:
+            value: What `parse` returned.
+            defaults: Write every field of what stands inside, not only what differs.
+        """
+        return [self.plain(each) for each in value] if isinstance(value, tuple) else value
+
     def check(self, value: Any) -> Any:
         """Returns `parse(value)`; words the refusal for pydantic."""
         try:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Iterable
 
+from augpipe.declared import classes_in
 from augpipe.ops.base import Op
 
 _ALL = "augpipe ops lists them all"
@@ -17,17 +15,7 @@ _NOT_OPS = {"base", "foreign", "policy_tables"}
 @functools.cache
 def catalogue() -> dict[str, type[Op]]:
     """Returns every op by its name, in the order of the files and of the classes in them."""
-    found: dict[str, type[Op]] = {}
-    for module_info in pkgutil.iter_modules(__path__):
-        if module_info.name in _NOT_OPS:
-            continue
-        module = importlib.import_module(f"{__name__}.{module_info.name}")
-        for cls in vars(module).values():
-            if not (inspect.isclass(cls) and issubclass(cls, Op)):
-                continue
-            if cls.__module__ == module.__name__ and not cls.__name__.startswith("_"):
-                found[cls.name()] = cls
-    return found
+    return classes_in(__name__, __path__, Op, _NOT_OPS)
 
 
 def find(name: str) -> type[Op] | None:

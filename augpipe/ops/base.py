@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from augpipe.declared import Declared
 from augpipe.ir import Meaning
 from augpipe.rng import Draws
-from augpipe.spec import Declaration, Json, Number, Numbers, Refused, declaration
+from augpipe.spec import Declaration, Json, Number, Numbers, Refused
 from augpipe.types import Array, Bools, Frame, Sampling
 
 Probability = Annotated[float, Number(0, 1)]
 
 
-class Op(BaseModel):
+class Op(Declared):
     """A declared transform: frozen, compared by value, with no state and no pixels.
 
     A subclass declares its fields (annotations from spec.py, a docstring under each) and
@@ -29,11 +28,7 @@ class Op(BaseModel):
         p: Probability that the op acts on an image; elsewhere it is the identity.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
     kind: ClassVar[type[Meaning] | None] = None
-    main: ClassVar[str] = ""
-    """The field that a bare value fills: `normalize: imagenet`."""
     rgb_only: ClassVar[bool] = False
     """Whether a grey image is an error (saturation is the identity on it instead)."""
     last: ClassVar[bool] = False
@@ -80,41 +75,6 @@ class Op(BaseModel):
         """Returns how the op reads pixels, where it reads any."""
         return Sampling()
 
-    def __repr__(self) -> str:
-        return repr(self.item())
-
-    @classmethod
-    def name(cls) -> str:
-        """Returns the op's name in a recipe."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
-
-    @classmethod
-    def declared(cls) -> dict[str, Declaration]:
-        """Returns the declaration of each field, in their order."""
-        return {name: declaration(f.metadata) for name, f in cls.model_fields.items()}
-
-    def item(self, defaults: bool = False) -> str | dict[str, Any]:
-        """Returns the recipe item that builds this op.
-
-        Args:
-            defaults: Write every field, not only what differs from its default.
-        """
-        fields = {
-            name: _plain(getattr(self, name), defaults)
-            for name, field in type(self).model_fields.items()
-            if defaults or getattr(self, name) != field.default
-        }
-        # A parameter that says "none given" is given by leaving it out.
-        fields = {name: value for name, value in fields.items() if value is not None}
-        return {self.name(): fields} if fields else self.name()
-
-
-def _plain(value: Any, defaults: bool) -> Any:
-    """Returns a field's value as YAML holds it."""
-    if isinstance(value, Op):
-        return value.item(defaults)
-    return [_plain(each, defaults) for each in value] if isinstance(value, tuple) else value
-
 
 @dataclass(frozen=True)
 class Ops(Declaration):
@@ -131,6 +91,9 @@ class Ops(Declaration):
         if any(op.last for op in value):
             raise Refused("normalize and to_float stand at the end of a section, not inside")
         return tuple(value)
+
+    def plain(self, value: Any, defaults: bool = False) -> Any:
+        return [op.item(defaults) for op in value]
 
     def schema(self) -> Json:
         return {"type": "array", "items": {"$ref": "#/$defs/item"}, "minItems": 1}

@@ -1,0 +1,279 @@
+"""A model with regularizers on it, for any training loop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augpipe.errors import UsageError, did_you_mean
+from augpipe.losses import soft_cross_entropy
+from augpipe.regularizers.base import Regularizer
+from augpipe.regularizers.effect import Closure, Effect, Groups, weights_replaced
+
+_SHOWN = 4  # sites named in a line
+
+
+class Regularized(nn.Module):
+    """A model with regularizers on it: itself a module, called as the model is.
+
+        optimizer = torch.optim.SGD(wrapped.param_groups(), lr=0.1)
+        for x, y in batches:
+            loss = wrapped.loss(wrapped(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            wrapped.before_step(optimizer)
+            optimizer.step()
+            wrapped.after_step()
+        if wrapped.end_epoch({"val_loss": ...}):
+            break
+        wrapped.finish()
+
+    The model stays as it is: its parameters are the same objects under the same names, and
+    `state_dict()` has the keys of the plain model, so that either loads what the other saved.
+    In `eval()` the output and the loss are those of the plain model, but for techniques that say
+    otherwise. The noise comes from PyTorch's generator: `torch.manual_seed` reproduces a run.
+
+    `torch.compile(wrapped)`, autocast, and `DistributedDataParallel(wrapped)` work: call the
+    outer module, and `loss`, `before_step` and the rest on this one.
+
+    Args:
+        model: The model.
+        regularizers: The techniques, in the order in which they act.
+        criterion: loss(output, target); by default the cross-entropy with classes or with rows
+            of shares.
+
+    Attributes:
+        model: The model.
+        steps: How many optimizer steps were done.
+
+    Raises:
+        UsageError: A technique finds no site; then nothing is left on the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        regularizers: Sequence[Regularizer],
+        criterion: Callable[[Any, Any], Tensor] = soft_cross_entropy,
+    ) -> None:
+        super().__init__()
+        if isinstance(model, Regularized):
+            raise UsageError("the model is wrapped already: remove() that first, or wrap it once")
+        self.model = model
+        self.regularizers = tuple(regularizers)
+        self.criterion = criterion
+        self.effects = nn.ModuleList()
+        self.steps = 0
+        self._optimizer: torch.optim.Optimizer | None = None
+        try:
+            for regularizer in self.regularizers:
+                self.effects.append(regularizer.attach(model))
+        except BaseException:
+            self.remove()
+            raise
+        self.train(model.training)
+        self.register_state_dict_post_hook(_as_the_model)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_from_the_model)  # type: ignore[no-untyped-call]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model."""
+        call = self.model.__call__
+        if self.training:
+            for effect in self._effects():
+                if type(effect).around_forward is not Effect.around_forward:
+                    call = functools.partial(_around, effect, call)
+        return call(*args, **kwargs)
+
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """Returns the loss to minimize: the criterion with what the techniques make of it.
+
+        In `eval()` it is the criterion alone.
+
+        Args:
+            output: What the model returned for the batch, in this step.
+            target: What the criterion takes.
+        """
+        if not self.training:
+            return self.criterion(output, target)
+        loss = self.criterion
+        for effect in self._effects():
+            if type(effect).around_loss is not Effect.around_loss:
+                loss = functools.partial(effect.around_loss, loss)
+        total = loss(output, target)
+        for effect in self._effects():
+            more = effect.penalty(output, target)
+            total = total if more is None else total + more
+        return total
+
+    def param_groups(self, **options: Any) -> Groups:
+        """Returns the parameter groups to build any of PyTorch's optimizers with.
+
+        Args:
+            options: Settings for every group, as `lr=0.1`.
+        """
+        own = [each for each in self.parameters() if each.requires_grad]
+        groups: Groups = [{"params": own, **options}]
+        for effect in self._effects():
+            groups = effect.groups(groups)
+        return [group for group in groups if group["params"]]
+
+    def before_step(self, optimizer: torch.optim.Optimizer, closure: Closure | None = None) -> None:
+        """Goes between `backward` and `optimizer.step()`: clipping, decay, noise on gradients.
+
+        Gradients must be unscaled: with a GradScaler, call `scaler.unscale_(optimizer)` first.
+
+        Args:
+            optimizer: The optimizer.
+            closure: Clears the gradients, and computes the loss and the gradients of this batch
+                again. Needed by techniques that look at the loss elsewhere (`sam`).
+
+        Raises:
+            UsageError: A technique needs the closure.
+        """
+        self._optimizer = optimizer
+        for regularizer, effect in zip(self.regularizers, self._effects(), strict=True):
+            if effect.needs_closure and closure is None:
+                raise UsageError(
+                    f"{regularizer.name()} needs wrapped.before_step(optimizer, closure): a "
+                    "function that clears the gradients and computes loss and gradients again"
+                )
+            effect.before_step(optimizer, closure)
+
+    def after_step(self) -> None:
+        """Goes after `optimizer.step()`.
+
+        Raises:
+            UsageError: A technique needs the optimizer, and `before_step` was not called.
+        """
+        for regularizer, effect in zip(self.regularizers, self._effects(), strict=True):
+            if effect.needs_optimizer and self._optimizer is None:
+                raise UsageError(
+                    f"{regularizer.name()} needs the learning rate: call "
+                    "wrapped.before_step(optimizer) before optimizer.step()"
+                )
+        self.steps += 1
+        for effect in self._effects():
+            effect.after_step(self._optimizer)
+            effect.tick(self.steps)
+        self._optimizer = None
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> bool:
+        """Goes after each epoch's validation; returns whether to stop.
+
+        Args:
+            metrics: What was measured, by name, such as {"val_loss": 0.3}.
+        """
+        return any([effect.end_epoch(metrics) for effect in self._effects()])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Gives the model, for a while, the weights to judge it by, where a technique averages."""
+        with ExitStack() as stack:
+            for effect in self._effects():
+                stack.enter_context(weights_replaced(self.model, effect.averaged()))
+            yield
+
+    def finish(self, batches: Any = None) -> None:
+        """Goes at the end of training, however it ended: the model gets its final weights.
+
+        Those of the best epoch with early stopping, else the averaged ones, else its own.
+
+        Args:
+            batches: Inputs, for techniques that measure batch statistics anew (`swa`).
+        """
+        for effect in self._effects():
+            effect.finish(batches)
+
+    def run_state(self) -> dict[str, Any]:
+        """Returns what a run needs to go on, beside weights and optimizer: tensors and plain data.
+
+        Saved with `torch.save`, it loads with `weights_only=True`.
+        """
+        each = [{"own": effect.state_dict(), "extra": effect.extra()} for effect in self._effects()]
+        return {"steps": self.steps, "regularizers": self._names(), "effects": each}
+
+    def load_run_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what `run_state` returned.
+
+        Raises:
+            UsageError: It is of other regularizers.
+        """
+        names = list(state["regularizers"])
+        if names != self._names():
+            raise UsageError(
+                f"the saved run has the regularizers {', '.join(names) or 'none'}; "
+                f"this model has {', '.join(self._names()) or 'none'}"
+            )
+        self.steps = int(state["steps"])
+        for effect, saved in zip(self._effects(), state["effects"], strict=True):
+            effect.load_state_dict(saved["own"])
+            effect.load_extra(saved["extra"])
+            effect.tick(self.steps)
+
+    def remove(self) -> nn.Module:
+        """Takes everything off the model and returns it, plain."""
+        for effect in reversed(list(self._effects())):
+            effect.remove()
+        self.effects = nn.ModuleList()
+        self.regularizers = ()
+        return self.model
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self.model).__name__} with {len(self.effects)} regularizers"]
+        names = self._names()
+        for name, effect in zip(names, self._effects(), strict=True):
+            by_words: dict[str, list[str]] = {}
+            for site in effect.sites:
+                by_words.setdefault(site.words, []).append(site.name)
+            for words, sites in by_words.items():
+                shown = ", ".join(sites[:_SHOWN])
+                more = f" and {len(sites) - _SHOWN} more" if len(sites) > _SHOWN else ""
+                lines.append(f"  {name.ljust(max(map(len, names)))}  {shown}{more}: {words}")
+                name = ""
+        return "\n".join(lines)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            hint = did_you_mean(name, [n for n in dir(type(self)) if not n.startswith("_")])
+            hint = hint or "the model's own attributes are on wrapped.model"
+            raise AttributeError(f"Regularized has no '{name}' ({hint})") from None
+
+    def _effects(self) -> Iterator[Effect]:
+        for effect in self.effects:
+            assert isinstance(effect, Effect)
+            yield effect
+
+    def _names(self) -> list[str]:
+        return [each.name() for each in self.regularizers]
+
+
+def _around(effect: Effect, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return effect.around_forward(call, args, kwargs)
+
+
+def _as_the_model(
+    module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any
+) -> None:
+    """Gives a state the keys of the plain model."""
+    inside, own = f"{prefix}model.", f"{prefix}effects."
+    for key in list(state):
+        if key.startswith(inside):
+            state[prefix + key[len(inside) :]] = state.pop(key)
+        elif key.startswith(own):
+            del state[key]  # it is in `run_state`
+
+
+def _from_the_model(module: nn.Module, state: dict[str, Any], prefix: str, *ignored: Any) -> None:
+    """Takes a state with the keys of the plain model."""
+    assert isinstance(module, Regularized)
+    for key in [each for each in state if each.startswith(prefix)]:
+        state[f"{prefix}model.{key[len(prefix) :]}"] = state.pop(key)
+    for name, value in module.effects.state_dict().items():
+        state[f"{prefix}effects.{name}"] = value

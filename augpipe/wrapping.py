@@ -1,0 +1,48 @@
+"""`regularize`: from a recipe to a model with its regularizers on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from augpipe import recipe as recipes
+from augpipe.errors import UsageError
+from augpipe.losses import soft_cross_entropy
+from augpipe.recipe import Recipe
+from augpipe.regularizers.base import Regularizer
+from augpipe.regularizers.wrapper import Regularized
+
+
+def regularize(
+    model: nn.Module,
+    recipe: str | Path | Mapping[str, Any] | Recipe | Sequence[Any],
+    criterion: Callable[[Any, Any], Tensor] = soft_cross_entropy,
+    *,
+    overrides: Iterable[str] = (),
+) -> Regularized:
+    """Puts the regularizers of a recipe on a model, for any training loop.
+
+    Args:
+        model: Any module. It is changed by hooks alone; `remove()` takes them off.
+        recipe: A recipe file, its content, or the items of its `regularize:` section, as in
+            [{"dropout": {"p": 0.1}}, "label_smoothing"] or as objects.
+        criterion: loss(output, target).
+        overrides: Settings such as `regularize.0.dropout.p=0.2`.
+
+    Raises:
+        RecipeError: The recipe does not hold; every problem with its place.
+        UsageError: It names no regularizers, or one of them finds no site in the model.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    if not isinstance(recipe, (str, Path, Mapping, Recipe)):
+        items = [each.item() if isinstance(each, Regularizer) else each for each in recipe]
+        recipe = {"version": recipes.VERSION, "regularize": items}
+    if not isinstance(recipe, Recipe):
+        recipe = recipes.load(recipe, overrides)
+    if not recipe.regularize:
+        raise UsageError("the recipe has no regularizers: name some under 'regularize:'")
+    return Regularized(model, recipe.regularize, criterion)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from augpipe import recipe as recipes
+from augpipe.ahead import Ahead, Foresee, Group, ascending, generated
 from augpipe.backends import opencv
 from augpipe.data.workers import CallCounter, calm_cv2
 from augpipe.errors import DataError, UsageError, did_you_mean
 from augpipe.ir import Meaning
-from augpipe.kinds import unpack
+from augpipe.kinds import Packed, unpack
 from augpipe.kinds.convert import unlevelled
 from augpipe.plan.nodes import (
     Node,
@@ -33,7 +34,7 @@ from augpipe.plan.nodes import (
 )
 from augpipe.plan.rules import plan
 from augpipe.recipe import Recipe
-from augpipe.rendering import render, render_row
+from augpipe.rendering import plain_planes, render, render_row
 from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Sample
 from augpipe.types import Array, Frame, Picture
@@ -91,6 +92,7 @@ class Pipeline:
         self._layout = layout(self.nodes)
         self._classes: int | None = None
         self._calls = CallCounter()
+        self._ahead = Ahead(self.nodes, self._layout)
         self._fits: set[int] = set()  # channel counts that every op can take
 
     def __repr__(self) -> str:
@@ -110,15 +112,29 @@ class Pipeline:
         Raises:
             DataError: The item is not one of these kinds, or an op cannot take it.
         """
-        if index is None:
-            (out,) = self.apply([item], *self._next_call())
-        else:
+        if index is not None:
             (out,) = self.apply([item], [index], epoch)
-        return out
-
-    def _next_call(self) -> tuple[Array, int, int]:
+            return out
         worker_seed, indices = self._calls.next(1)
-        return indices, 0, stream_key(self.recipe.seed, "worker", str(worker_seed))
+        seed = stream_key(self.recipe.seed, "worker", str(worker_seed))
+        return self._alone(unpack(item), int(indices[0]), 0, seed, generated)
+
+    def _alone(
+        self, packed: Packed, index: int, epoch: int, seed: int | None, foresee: Foresee
+    ) -> Any:
+        """Augments one item; with those that should follow it, its parameters are drawn ahead."""
+        sample = packed.sample
+        if len(self._segments) > 1:
+            (sample,) = self.run([sample], np.array([index], np.int64), epoch, seed=seed)
+        else:
+            calm_cv2()
+            with located(self._places):
+                self._check([sample])
+                own = self.recipe.seed if seed is None else seed
+                group = Group(own, epoch, sample.image.shape[:2])
+                meanings, row = self._ahead.find(group, index, foresee)
+                sample = render_row(meanings, None, row, sample)
+        return packed.repack(sample, self.recipe.boxes.min_area, self.recipe.boxes.min_visibility)
 
     def apply(
         self,
@@ -141,6 +157,8 @@ class Pipeline:
         keys = keys_of(indices, len(packed))
         if not 0 <= operator.index(epoch) < _EPOCHS:
             raise UsageError(f"epoch {epoch}: an epoch is from 0 to 2**32 - 1")
+        if len(packed) == 1:
+            return [self._alone(packed[0], int(keys[0]), operator.index(epoch), seed, ascending)]
         samples = self.run([each.sample for each in packed], keys, epoch, seed=seed)
         rules = self.recipe.boxes
         return [
@@ -198,7 +216,7 @@ class Pipeline:
             DataError: The images that come out are not of one size, or as in `__call__`.
         """
         parts = self._rest if fixed else self._segments
-        if parts == _NOTHING and (plain := _plain(items)):
+        if parts == _NOTHING and (plain := plain_planes(items)):
             images = room((len(items), *plain[0].shape), plain[0].dtype)
             return np.stack(plain, out=images), [(None, target) for _, target in items]
         packed = [unpack(item, names) for item in items]
@@ -249,11 +267,7 @@ class Pipeline:
         parts: Segments,
     ) -> tuple[list[Sample], list[Meaning]]:
         """Does all segments but the last; returns that one's meanings, which no other follows."""
-        for channels in {sample.image.shape[2] for sample in samples} - self._fits:
-            check_channels(self.nodes, channels)
-            self._fits.add(channels)
-        if any(each.masks or each.points or each.boxes for each in samples):
-            check_targets(self.nodes)
+        self._check(samples)
         draws = self.draws(indices, epochs, trace, seed)
         done = list(samples)
         for nodes, foreign in parts[:-1]:
@@ -261,6 +275,14 @@ class Pipeline:
             assert foreign is not None
             done = render(realise((foreign,), draws, _frame(done)), foreign, done)
         return done, realise(parts[-1][0], draws, _frame(done), sparse=True)
+
+    def _check(self, samples: Sequence[Sample]) -> None:
+        """Refuses what an op cannot take, whatever it draws."""
+        for channels in {sample.image.shape[2] for sample in samples} - self._fits:
+            check_channels(self.nodes, channels)
+            self._fits.add(channels)
+        if any(each.masks or each.points or each.boxes for each in samples):
+            check_targets(self.nodes)
 
     def draws(
         self,
@@ -371,24 +393,6 @@ def _check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> No
         if name not in known:
             hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
             raise UsageError(f"{cls.__name__} has no option '{name}' ({hint})")
-
-
-def _plain(items: Sequence[Any]) -> list[Array]:
-    """Returns the images (C, H, W) of pairs of uint8 arrays and classes, if all are of one shape.
-
-    With nothing to be done to them, taking each apart would be most of the work.
-    """
-    found: list[Array] = []
-    for item in items:
-        if type(item) is not tuple or len(item) != 2 or not isinstance(item[1], int | np.integer):
-            return []
-        image = item[0]
-        if type(image) is not np.ndarray or image.dtype != np.uint8 or image.ndim not in (2, 3):
-            return []
-        if image.shape != items[0][0].shape or 0 in image.shape or image.shape[2:] > (4,):
-            return []
-        found.append(image[None] if image.ndim == 2 else image.transpose(2, 0, 1))
-    return found
 
 
 def _frame(samples: Sequence[Sample]) -> Frame:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from augpipe.backends import opencv
 from augpipe.ir import Alone, Curve, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
@@ -80,3 +83,21 @@ def _one(meaning: Alone, row: int, sample: Sample, into: Array | None) -> Sample
     normalized = sample.normalized or leaves_levels(meaning)
     image = opencv.render(meaning, row, sample.image, into)
     return Sample(image, masks, points, boxes, normalized)
+
+
+def plain_planes(items: Sequence[Any]) -> list[Array]:
+    """Returns the images (C, H, W) of pairs of uint8 arrays and classes, if all are of one shape.
+
+    With nothing to be done to them, taking each apart would be most of the work.
+    """
+    found: list[Array] = []
+    for item in items:
+        if type(item) is not tuple or len(item) != 2 or not isinstance(item[1], int | np.integer):
+            return []
+        image = item[0]
+        if type(image) is not np.ndarray or image.dtype != np.uint8 or image.ndim not in (2, 3):
+            return []
+        if image.shape != items[0][0].shape or 0 in image.shape or image.shape[2:] > (4,):
+            return []
+        found.append(image[None] if image.ndim == 2 else image.transpose(2, 0, 1))
+    return found

@@ -129,7 +129,7 @@ class ForgetsAField(Brightness):
 )
 def test_a_sabotaged_op_is_caught(clause: Any, op: Op, monkeypatch: Any) -> None:
     known = {**ops.catalogue(), op.name(): type(op)}
-    monkeypatch.setattr("augpipe.recipe.catalogue", lambda: known)
+    monkeypatch.setattr("augpipe.ops.catalogue", lambda: known)
     with pytest.raises((AssertionError, IndexError, TypeError)):
         clause(op)
 

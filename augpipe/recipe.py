@@ -10,6 +10,7 @@ cache: memory             # optional: or a folder, or {where: runs/cache, max_gb
 sample: [...]             # ops, one image at a time
 batch: [...]              # ops, on the batch
 regularize: [...]         # techniques of training, on the model
+train: {model: wrn_16_1}  # optional: how `augpipe train` trains
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from augpipe.errors import Place, Problem, RecipeError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.reading import SECTIONS, fail, override, read
 from augpipe.regularizers.base import Regularizer
-from augpipe.settings import BoxRules, CacheRule
+from augpipe.settings import BoxRules, CacheRule, TrainRule
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
 from augpipe.yamltree import Tree, wrap
 
@@ -58,6 +59,8 @@ class Recipe(BaseModel):
     """Ops on the batch."""
     regularize: tuple[Regularizer, ...] = ()
     """Techniques of training."""
+    train: TrainRule = TrainRule()
+    """How to train."""
 
     def dump(self, defaults: bool = False) -> str:
         """Returns the recipe as YAML, `extends` and overrides worked in.
@@ -78,6 +81,8 @@ class Recipe(BaseModel):
         for name in SECTIONS:
             if items := getattr(self, name):
                 out[name] = [each.item(defaults) for each in items]
+        if train := self.train.model_dump(exclude_defaults=not defaults, exclude_none=True):
+            out["train"] = train
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
     def one_by_one(self) -> tuple[Recipe, tuple[str, ...]]:
@@ -97,8 +102,8 @@ def _alone(op: Op) -> bool:
     return "sample" in op.sections and all(map(_alone, inside))
 
 
-_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache")
-_KEYS = ("version", "extends", *_SETTINGS, *SECTIONS)
+_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache", "train")
+_KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -318,7 +323,11 @@ def _order(problem: Problem) -> tuple[str, int, int]:
 
 
 def _within(cls: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
-    inner: dict[str, type[BaseModel]] = {"boxes": BoxRules, "cache": CacheRule}
+    inner: dict[str, type[BaseModel]] = {
+        "boxes": BoxRules,
+        "cache": CacheRule,
+        "train": TrainRule,
+    }
     return inner.get(location[0], cls) if cls is Recipe else cls
 
 

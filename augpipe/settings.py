@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from augpipe.errors import did_you_mean
-from augpipe.spec import Number, Text
+from augpipe.spec import Choice, Number, Text
 
 
 class BoxRules(BaseModel):
@@ -46,3 +46,39 @@ class CacheRule(BaseModel):
         if where != "memory" and "/" not in where and did_you_mean(where.lower(), ["memory"]):
             raise ValueError(f"'{where}' is not memory; a folder of that name is ./{where}")
         return self
+
+
+class TrainRule(BaseModel):
+    """How `augpipe train` trains."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: Annotated[str, Text("a small net (wrn_16_1), torchvision.X or timm.X")] = "wrn_16_1"
+    """The network, with fresh weights."""
+    epochs: Annotated[int, Number(1, 1_000_000, "epochs", integer=True)] = 20
+    """How often every image is seen."""
+    steps: Annotated[int | None, Number(1, 2**40, "steps", integer=True)] = None
+    """How many batches to train on, instead of `epochs`."""
+    batch_size: Annotated[int, Number(1, 1_000_000, "images", integer=True)] = 64
+    """Images in a batch, on each device."""
+    optimizer: Annotated[str, Choice(("sgd", "adam", "adamw", "rmsprop"))] = "sgd"
+    """PyTorch's optimizer; sgd with Nesterov's momentum."""
+    lr: Annotated[float | None, Number(0, None, above=True)] = None
+    """The highest learning rate; 0.1 for sgd and 0.001 for the others when left out."""
+    momentum: Annotated[float, Number(0, 1)] = 0.9
+    """Of sgd."""
+    schedule: Annotated[str, Choice(("cosine", "linear", "constant"))] = "cosine"
+    """How the learning rate falls to 0 after the warm-up."""
+    warmup: Annotated[float, Number(0, 1, "of all steps")] = 0.05
+    """Share of the steps in which the learning rate rises from 0."""
+    precision: Annotated[str, Choice(("float32", "bfloat16", "float16"))] = "float32"
+    """What to compute in; the narrow ones with float32 weights (AMP)."""
+    validation: Annotated[float, Number(0, 0.9, "of each class")] = 0.2
+    """Share of the images held out, where the data has no validation split."""
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        if self.lr is not None:
+            return self.lr
+        return 0.1 if self.optimizer == "sgd" else 1e-3

@@ -79,6 +79,8 @@ class Loader:
             append its DataError to `skipped`, which each epoch empties.
         sampler: Gives the epoch's indices, and has a length; its `set_epoch` is called, if it
             has one. A resumed epoch needs the same indices from it again.
+        indices: Which samples of the dataset there are, each once, as of a split; all when left
+            out. They keep the keys of their own indices.
         rank: Which of the `world_size` processes this is.
         world_size: Among how many processes an epoch is divided, as by torch's
             DistributedSampler: every rank gets as many samples, for which the epoch's first
@@ -115,6 +117,7 @@ class Loader:
         drop_last: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         sampler: Iterable[int] | None = None,
+        indices: Sequence[int] | None = None,
         rank: int = 0,
         world_size: int = 1,
         split: str | None = None,
@@ -129,6 +132,8 @@ class Loader:
             raise UsageError(f"backend {backend!r}: auto, threads or processes")
         if sampler is not None and shuffle:
             raise UsageError("the order comes from the sampler or from shuffle, not from both")
+        if sampler is not None and indices is not None:
+            raise UsageError("the samples come from the sampler or from indices, not from both")
         if not 0 <= rank < world_size:
             raise UsageError(f"rank {rank} of world_size {world_size}: from 0 to one less")
         if sampler is not None and world_size > 1:
@@ -165,7 +170,12 @@ class Loader:
         self._on_error = on_error
         self._sampler = sampler
         self._share = (rank, world_size)
-        whole = self._length if sampler is None else _length(sampler)
+        self._indices = np.arange(self._length)
+        if indices is not None:
+            self._indices = positions(indices, self._length)
+            if len(np.unique(self._indices)) < len(self._indices):
+                raise UsageError("indices name a sample more than once")
+        whole = len(self._indices) if sampler is None else _length(sampler)
         self._samples = whole // world_size if drop_last else -(-whole // world_size)
         self._gpu = self._device.type != "cpu"
         room = pinned if self._device.type == "cuda" else Pool((AHEAD + 1) * workers + 2)
@@ -313,9 +323,9 @@ class Loader:
             order = positions(self._sampler, self._length)
         elif self._shuffle:
             draws = Draws(self._seed, np.zeros(1, np.int64), epoch, op="loader")
-            order = draws.permutation("shuffle", self._length)[0]
+            order = self._indices[draws.permutation("shuffle", len(self._indices))[0]]
         else:
-            order = np.arange(self._length)
+            order = self._indices
         rank, world_size = self._share
         if world_size > 1 and len(order):
             order = np.resize(order, self._samples * world_size)  # from its start again

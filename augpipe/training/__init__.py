@@ -1,0 +1,1 @@
+"""Training on PyTorch Lightning (extra `train`): networks, data, the callback, `train`."""

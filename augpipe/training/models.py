@@ -1,0 +1,77 @@
+"""Networks by name: the small ones here, torchvision's and timm's."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from augpipe.errors import UsageError, did_you_mean, first_sentence
+from augpipe.training.nets import WideResNet
+
+SMALL = {"wrn_10_1": (10, 1), "wrn_16_1": (16, 1), "wrn_10_2": (10, 2), "wrn_28_2": (28, 2)}
+
+
+def build(name: str, classes: int, channels: int = 3) -> nn.Module:
+    """Builds a network with fresh weights.
+
+    Args:
+        name: One of the small nets (wrn_16_1), `torchvision.X` or `timm.X`.
+        classes: How many classes it tells apart.
+        channels: Of the images: 1 for grey, 3 for RGB.
+
+    Raises:
+        UsageError: There is no such network, or it cannot be built so.
+    """
+    library, dot, inner = name.partition(".")
+    if not dot:
+        if name not in SMALL:
+            hint = did_you_mean(name, SMALL) or _elsewhere(name)
+            raise UsageError(f"there is no model '{name}' here ({hint})")
+        return WideResNet(*SMALL[name], classes, channels)
+    match library:
+        case "torchvision":
+            return _torchvision(inner, classes, channels)
+        case "timm":
+            return _timm(inner, classes, channels)
+    raise UsageError(f"model '{name}': models are torchvision.X, timm.X, or {', '.join(SMALL)}")
+
+
+def _elsewhere(name: str) -> str:
+    from torchvision.models import list_models
+
+    if name in list_models():
+        return f"did you mean 'torchvision.{name}'?"
+    return f"known: {', '.join(SMALL)}, torchvision.X and timm.X"
+
+
+def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
+    import torchvision
+    from torchvision.models import get_model, list_models
+
+    known = list_models(module=torchvision.models)
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise UsageError(f"torchvision has no classifier '{name}'" + (f" ({hint})" if hint else ""))
+    if channels != 3:
+        raise UsageError(
+            f"torchvision.{name} takes RGB images, these have {channels} channels: begin the "
+            "recipe's sample section with to_rgb, or take a small net or timm's"
+        )
+    more = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    return get_model(name, weights=None, num_classes=classes, **more)
+
+
+_AUXILIARY = ("googlenet", "inception_v3")  # whose training output is a tuple else
+
+
+def _timm(name: str, classes: int, channels: int) -> nn.Module:
+    try:
+        import timm
+    except ImportError:
+        raise UsageError("timm models need timm: pip install 'augpipe[train]'") from None
+    if not timm.is_model(name):
+        hint = did_you_mean(name, timm.list_models())
+        raise UsageError(f"timm has no model '{name}'" + (f" ({hint})" if hint else ""))
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"timm.{name} cannot be built: {first_sentence(error)}") from None

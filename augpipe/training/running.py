@@ -1,0 +1,294 @@
+"""`train`: from a recipe and a folder to weights, a curve and a figure."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from safetensors.torch import save_file
+from torch import nn
+
+import augpipe
+from augpipe import recipe as recipes
+from augpipe.data.encode import write_atomic
+from augpipe.errors import DataError, UsageError, first_sentence
+from augpipe.recipe import Recipe
+from augpipe.regularizers.wrapper import Regularized
+from augpipe.training.callback import Regularize
+from augpipe.training.checkpoint import SafeCheckpoints, load_tree, read_tensors
+from augpipe.training.classifier import Classifier
+from augpipe.training.curve import draw_curve
+from augpipe.training.data import AugmentedData, Splits, open_splits
+from augpipe.training.models import build
+
+_PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
+_RESULT = "result.json"
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to.
+
+    Args:
+        accuracy: On the images named by `measured_on`, 0 to 1, with the final weights.
+        loss: The cross-entropy there.
+        train_accuracy: On the training images as a test sees them.
+        measured_on: "test", or "validation" where there is no test split.
+        steps: Optimizer steps.
+        epochs: Epochs begun.
+        seconds: Of training, validation included.
+        parameters: Of the network.
+    """
+
+    accuracy: float
+    loss: float
+    train_accuracy: float
+    measured_on: str
+    steps: int
+    epochs: int
+    seconds: float
+    parameters: int
+
+    @property
+    def gap(self) -> float:
+        """The generalization gap: accuracy in training less that on other images."""
+        return self.train_accuracy - self.accuracy
+
+    def __str__(self) -> str:
+        return (
+            f"{self.measured_on} accuracy {100 * self.accuracy:.1f} %, loss {self.loss:.3f}; "
+            f"training accuracy {100 * self.train_accuracy:.1f} % (gap {100 * self.gap:+.1f}); "
+            f"{self.steps} steps in {self.seconds:.0f} s"
+        )
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    data: str | Path | Splits,
+    out: str | Path | None = None,
+    *,
+    overrides: Iterable[str] = (),
+    workers: int = 2,
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    strategy: str = "auto",
+    progress: bool = False,
+) -> Result:
+    """Trains the recipe's network on a dataset, with its augmentation and regularizers.
+
+    Validation and test see no augmentation (`evaluation.for_evaluation`). In `out` are then
+    recipe.yaml (every value written out), metrics.csv, TensorBoard's events, curve.png,
+    checkpoints/last.safetensors and best.safetensors, model.safetensors (the final weights, with
+    the model's name and its classes beside) and result.json. The same call goes on where an
+    interrupted one stopped, to the same weights to the bit on one device.
+
+    Args:
+        recipe: A recipe with or without a `train` section.
+        data: A folder of class folders, with or without splits; of IDX files; or `Splits`.
+        out: Where to write; nothing is written when left out.
+        overrides: Settings such as `train.epochs=5`.
+        workers: Of the loaders.
+        accelerator: Lightning's: auto, cpu, gpu, ...
+        devices: How many, or auto.
+        strategy: Lightning's: auto, ddp, fsdp, ...
+        progress: Whether to show a bar.
+
+    Raises:
+        RecipeError: The recipe does not hold.
+        UsageError: The model, the data, the devices or `out` cannot be used so.
+        DataError: An image or a checkpoint cannot be read.
+        DivergedError: The loss became NaN or infinite; the checkpoints of before are kept.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = recipes.load(recipe, overrides)
+    folder = None if out is None else Path(out)
+    text = recipe.dump(defaults=True)
+    if folder is not None and (done := _finished(folder, text)) is not None:
+        return done
+    if not isinstance(data, Splits):
+        data = open_splits(Path(data), recipe.train.validation, recipe.seed)
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)  # noqa: TID251 - the network's weights and its noise
+        module = AugmentedData(recipe, data, workers)
+        net = build(recipe.train.model, len(data.classes), data.channels)
+        wrapped = Regularized(net, recipe.regularize)
+        trainer = _trainer(recipe, folder, text, accelerator, devices, strategy, progress)
+        per_epoch = len(data.train) // (recipe.train.batch_size * trainer.world_size)
+        if per_epoch == 0:
+            raise UsageError(f"train.batch_size: {len(data.train)} images fill no batch")
+        steps = recipe.train.steps or recipe.train.epochs * per_epoch
+        classifier = Classifier(wrapped, recipe.train, steps)
+        last = None if folder is None else folder / "checkpoints" / "last.safetensors"
+        resumed = last is not None and last.exists()
+        begun = time.monotonic()
+        trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
+        seconds = time.monotonic() - begun
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        (fitted,) = trainer.test(classifier, module.fitted_dataloader(), verbose=False)
+        (tested,) = trainer.test(classifier, module.test_dataloader(), verbose=False)
+    result = Result(
+        accuracy=tested["test_acc"],
+        loss=tested["test_loss"],
+        train_accuracy=fitted["test_acc"],
+        measured_on="validation" if data.test is None else "test",
+        steps=trainer.global_step,
+        epochs=trainer.current_epoch,
+        seconds=seconds,
+        parameters=sum(each.numel() for each in net.parameters()),
+    )
+    if folder is not None and trainer.is_global_zero:
+        _write(folder, recipe, net, list(data.classes), data.channels, result)
+    return result
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """Returns a network that `train` made, with its weights, in `eval()`.
+
+    Its class names are `model.classes`.
+
+    Raises:
+        DataError: The file is no safetensors file of `train`'s; pickles are refused.
+    """
+    path = Path(path)
+    tensors, about = read_tensors(path)
+    try:
+        classes = json.loads(about["classes"])
+        model = build(about["model"], len(classes), int(about["channels"]))
+        model.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise DataError(path, f"is not a model of augpipe train: {first_sentence(error)}") from None
+    model.classes = classes
+    return model.eval()
+
+
+def _finished(folder: Path, text: str) -> Result | None:
+    """Returns the result of a run that is done; refuses a folder of another recipe."""
+    last = folder / "checkpoints" / "last.safetensors"
+    before = folder / "recipe.yaml"
+    if last.exists():
+        _, header = load_tree(last)
+        if header.get("recipe") != text:
+            raise UsageError(
+                f"{folder}: holds the checkpoint of another recipe ({before}): name another folder"
+            )
+    elif before.exists() and before.read_text(encoding="utf-8") != text:
+        raise UsageError(f"{folder}: holds a run of another recipe ({before}): name another folder")
+    done = folder / _RESULT
+    return Result(**json.loads(done.read_text(encoding="utf-8"))) if done.exists() else None
+
+
+def _trainer(
+    recipe: Recipe,
+    folder: Path | None,
+    text: str,
+    accelerator: str,
+    devices: int | str,
+    strategy: str,
+    progress: bool,
+) -> pl.Trainer:
+    rule = recipe.train
+    callbacks: list[pl.Callback] = [Regularize()]
+    loggers: list[Any] = []
+    plugins: list[Any] = []
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "recipe.yaml", text.encode())
+        loggers = [
+            CSVLogger(folder, name="", version=""),
+            TensorBoardLogger(folder, name="", version="tensorboard"),
+        ]
+        callbacks.append(_Checkpoints(folder / "checkpoints"))
+        plugins.append(SafeCheckpoints({"recipe": text, "augpipe": augpipe.__version__}))
+    try:
+        return pl.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            precision=_PRECISIONS[rule.precision],
+            max_epochs=None if rule.steps else rule.epochs,
+            max_steps=rule.steps or -1,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=plugins,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            enable_checkpointing=folder is not None,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (ValueError, RuntimeError, TypeError, ImportError) as error:
+        # Lightning's words: no such accelerator, too many devices, a precision that needs a GPU.
+        raise UsageError(f"training cannot be set up so: {first_sentence(error)}") from None
+
+
+class _Checkpoints(ModelCheckpoint):
+    """The last epoch's state, and the best one's."""
+
+    FILE_EXTENSION = ".safetensors"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor="val_acc",
+            mode="max",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+
+def _write(
+    folder: Path, recipe: Recipe, net: nn.Module, classes: list[str], channels: int, result: Result
+) -> None:
+    """Writes the final weights, the curve and the result; that last, for it says all is done."""
+    about = {
+        "format": "augpipe model 1",
+        "augpipe": augpipe.__version__,
+        "model": recipe.train.model,
+        "classes": json.dumps(classes),
+        "channels": str(channels),
+        "recipe": recipe.dump(defaults=True),
+        "result": json.dumps(asdict(result)),
+    }
+    tensors = {name: each.detach().cpu().clone() for name, each in net.state_dict().items()}
+    part = folder / f".{_WEIGHTS}.part"
+    save_file(tensors, part, about)
+    part.replace(folder / _WEIGHTS)
+    draw_curve(folder / "metrics.csv", folder / "curve.png", str(result))
+    write_atomic(folder / _RESULT, json.dumps(asdict(result), indent=1).encode())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Lightning's notices from the terminal; its errors still come."""
+    logs = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
+    levels = [each.level for each in logs]
+    for each in logs:
+        each.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torchmetrics")
+        warnings.filterwarnings("ignore", message=".*(lr_scheduler.step|isinstance.treespec).*")
+        try:
+            yield
+        finally:
+            for each, level in zip(logs, levels, strict=True):
+                each.setLevel(level)

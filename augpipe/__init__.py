@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from augpipe.expansion import verify as verify
     from augpipe.pipeline import Pipeline as Pipeline
     from augpipe.pipeline import load as load
+    from augpipe.training.running import train as train
     from augpipe.wrapping import regularize as regularize
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _HOMES = {
     "expand": "expansion",
     "load": "pipeline",
     "regularize": "wrapping",
+    "train": "training.running",
     "verify": "expansion",
 }
 __all__ = ["__version__", *_HOMES]

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from augpipe import __version__
-from augpipe.cli import datasets, imports, pictures, recipes
+from augpipe.cli import datasets, imports, pictures, recipes, training
 from augpipe.errors import AugpipeError, RecipeError, in_a_line, printable, reason
 
 
@@ -111,6 +111,11 @@ for _command, _words in (
     (recipes.ops, "augpipe ops rotate"),
     (imports.import_, "augpipe import samples/imports/torchvision.txt"),
     (recipes.schema, "augpipe schema > augpipe.schema.json"),
+    (training.train, "augpipe train configs/quickstart-train.yaml samples/garments"),
+    (
+        training.compare,
+        "augpipe compare configs/plain.yaml configs/quickstart-train.yaml --data samples/garments",
+    ),
     (pictures.bench, "augpipe bench configs/quickstart.yaml samples/photos"),
 ):
     # `import` is a word of Python's: its function ends in an underscore.

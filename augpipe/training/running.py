@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import save_file
@@ -30,6 +31,7 @@ from augpipe.training.checkpoint import SafeCheckpoints, load_tree, read_tensors
 from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits
+from augpipe.training.evaluation import for_evaluation
 from augpipe.training.models import build
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -89,6 +91,7 @@ def train(
     devices: int | str = "auto",
     strategy: str = "auto",
     progress: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Result:
     """Trains the recipe's network on a dataset, with its augmentation and regularizers.
 
@@ -108,6 +111,7 @@ def train(
         devices: How many, or auto.
         strategy: Lightning's: auto, ddp, fsdp, ...
         progress: Whether to show a bar.
+        say: Is told, line by line, what is trained on what.
 
     Raises:
         RecipeError: The recipe does not hold.
@@ -128,7 +132,16 @@ def train(
         module = AugmentedData(recipe, data, workers)
         net = build(recipe.train.model, len(data.classes), data.channels)
         wrapped = Regularized(net, recipe.regularize)
-        trainer = _trainer(recipe, folder, text, accelerator, devices, strategy, progress)
+        trainer = _trainer(
+            recipe,
+            folder,
+            text,
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            enable_progress_bar=progress,
+            limit_val_batches=1.0 if len(data.validation) else 0,
+        )
         per_epoch = len(data.train) // (recipe.train.batch_size * trainer.world_size)
         if per_epoch == 0:
             raise UsageError(f"train.batch_size: {len(data.train)} images fill no batch")
@@ -136,6 +149,8 @@ def train(
         classifier = Classifier(wrapped, recipe.train, steps)
         last = None if folder is None else folder / "checkpoints" / "last.safetensors"
         resumed = last is not None and last.exists()
+        if say is not None and trainer.is_global_zero:
+            say(_about(recipe, module, wrapped, trainer))
         begun = time.monotonic()
         trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
         seconds = time.monotonic() - begun
@@ -178,18 +193,29 @@ def load_model(path: str | Path) -> nn.Module:
     return model.eval()
 
 
+def _about(recipe: Recipe, module: AugmentedData, wrapped: Regularized, trainer: pl.Trainer) -> str:
+    """Says what is trained, on what, and how it is measured."""
+    parts, test = module.splits, module.splits.test
+    count = sum(each.numel() for each in wrapped.model.parameters())
+    measured = f"{len(test)} to test on" if test else "no test split: validation is the measure"
+    evaluation = ", ".join(op.name() for op in for_evaluation(recipe).sample) or "as they are"
+    device = trainer.strategy.root_device
+    return "\n".join(
+        (
+            f"{recipe.train.model}, {count:,} parameters, on {device}",
+            f"{len(parts.train)} images of {len(parts.classes)} classes to train on, "
+            f"{len(parts.validation)} to validate on, {measured}",
+            f"validation and test: {evaluation}",
+            str(wrapped),
+        )
+    )
+
+
 def _finished(folder: Path, text: str) -> Result | None:
     """Returns the result of a run that is done; refuses a folder of another recipe."""
     last = folder / "checkpoints" / "last.safetensors"
-    before = folder / "recipe.yaml"
-    if last.exists():
-        _, header = load_tree(last)
-        if header.get("recipe") != text:
-            raise UsageError(
-                f"{folder}: holds the checkpoint of another recipe ({before}): name another folder"
-            )
-    elif before.exists() and before.read_text(encoding="utf-8") != text:
-        raise UsageError(f"{folder}: holds a run of another recipe ({before}): name another folder")
+    if last.exists() and load_tree(last)[1].get("recipe") != text:
+        raise UsageError(f"{folder}: holds a checkpoint of another recipe: name another folder")
     done = folder / _RESULT
     return Result(**json.loads(done.read_text(encoding="utf-8"))) if done.exists() else None
 
@@ -198,10 +224,7 @@ def _trainer(
     recipe: Recipe,
     folder: Path | None,
     text: str,
-    accelerator: str,
-    devices: int | str,
-    strategy: str,
-    progress: bool,
+    **options: Any,
 ) -> pl.Trainer:
     rule = recipe.train
     callbacks: list[pl.Callback] = [Regularize()]
@@ -218,9 +241,6 @@ def _trainer(
         plugins.append(SafeCheckpoints({"recipe": text, "augpipe": augpipe.__version__}))
     try:
         return pl.Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
             precision=_PRECISIONS[rule.precision],
             max_epochs=None if rule.steps else rule.epochs,
             max_steps=rule.steps or -1,
@@ -230,11 +250,11 @@ def _trainer(
             log_every_n_steps=10,
             num_sanity_val_steps=0,
             enable_checkpointing=folder is not None,
-            enable_progress_bar=progress,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            **options,
         )
-    except (ValueError, RuntimeError, TypeError, ImportError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         # Lightning's words: no such accelerator, too many devices, a precision that needs a GPU.
         raise UsageError(f"training cannot be set up so: {first_sentence(error)}") from None
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel
 
+from augpipe.declared import Declared
 from augpipe.foreign import facts
 from augpipe.ops import catalogue
-from augpipe.ops.base import Op
 from augpipe.ops.foreign import all_names
 from augpipe.recipe import VERSION, Recipe
-from augpipe.settings import BoxRules, CacheRule
+from augpipe.settings import BoxRules, CacheRule, TrainRule
 from augpipe.spec import Declaration, Json, declaration
 
 
 def schema() -> Json:
     """Returns the JSON Schema of recipes, for editors (Draft 2020-12)."""
-    items: list[Json] = [{"enum": [n for n, cls in catalogue().items() if not _required(cls)]}]
     definitions: Json = {}
-    for name, cls in catalogue().items():
-        definitions[name] = _op_schema(cls)
-        items.append(
-            {
-                "type": "object",
-                "properties": {name: {"$ref": f"#/$defs/{name}"}},
-                "required": [name],
-                "additionalProperties": False,
-            }
-        )
+    items = _named(catalogue(), definitions, "")
     names = all_names()
     items[0]["enum"] += [name for name in names if name not in facts().examples]
     # Their parameters are known where the libraries are: `augpipe check` looks at them.
@@ -41,6 +33,7 @@ def schema() -> Json:
     )
     definitions["item"] = {"anyOf": items}
     section = {"type": "array", "items": {"$ref": "#/$defs/item"}}
+    definitions["regularizer"] = {"anyOf": _regularizers(definitions)}
     top: Json = {"version": {"const": VERSION}, "extends": {"type": "string"}}
     for key in ("seed", "fuse", "classes"):
         top[key] = _field_schema(Recipe, key)
@@ -51,11 +44,40 @@ def schema() -> Json:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "augpipe recipe",
         "type": "object",
-        "properties": {**top, "sample": section, "batch": section},
+        "properties": {
+            **top,
+            "sample": section,
+            "batch": section,
+            "regularize": {"type": "array", "items": {"$ref": "#/$defs/regularizer"}},
+            "train": _settings(TrainRule),
+        },
         "required": ["version"],
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def _regularizers(definitions: Json) -> list[Json]:
+    """Returns the forms of a regularizer's item; adds their definitions."""
+    from augpipe import regularizers
+
+    return _named(regularizers.catalogue(), definitions, "regularize.")
+
+
+def _named(shelf: Mapping[str, type[Declared]], definitions: Json, prefix: str) -> list[Json]:
+    """Returns the forms of an item: a bare name, or a name with parameters."""
+    forms: list[Json] = [{"enum": [name for name, cls in shelf.items() if not cls.required()]}]
+    for name, cls in shelf.items():
+        definitions[prefix + name] = _item_schema(cls)
+        forms.append(
+            {
+                "type": "object",
+                "properties": {name: {"$ref": f"#/$defs/{prefix}{name}"}},
+                "required": [name],
+                "additionalProperties": False,
+            }
+        )
+    return forms
 
 
 def _settings(cls: type[BaseModel]) -> Json:
@@ -63,18 +85,14 @@ def _settings(cls: type[BaseModel]) -> Json:
     return {"type": "object", "properties": fields, "additionalProperties": False}
 
 
-def _required(cls: type[Op]) -> list[str]:
-    return [name for name, field in cls.model_fields.items() if field.is_required()]
-
-
-def _op_schema(cls: type[Op]) -> Json:
+def _item_schema(cls: type[Declared]) -> Json:
     whole: Json = {
         "type": "object",
         "description": (cls.__doc__ or "").split("\n")[0],
         "properties": {name: _field_schema(cls, name) for name in cls.model_fields},
         "additionalProperties": False,
     }
-    if required := _required(cls):
+    if required := cls.required():
         whole["required"] = required
     forms = [whole]
     if not required or required == [cls.main]:
@@ -87,6 +105,6 @@ def _field_schema(cls: type[BaseModel], name: str) -> Json:
     field = cls.model_fields[name]
     declared: Declaration = declaration(field.metadata)
     out = {**declared.schema(), "description": f"{field.description} ({declared.allowed()})"}
-    if not field.is_required() and not isinstance(field.default, (Op, BaseModel)):
+    if not field.is_required() and not isinstance(field.default, BaseModel):
         out["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
     return out

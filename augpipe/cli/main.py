@@ -109,6 +109,7 @@ for _command, _words in (
     (datasets.expand, "augpipe expand configs/quickstart.yaml samples/garments runs/garments"),
     (datasets.verify, "augpipe verify runs/garments"),
     (recipes.ops, "augpipe ops rotate"),
+    (recipes.regularizers, "augpipe regularizers dropblock"),
     (imports.import_, "augpipe import samples/imports/torchvision.txt"),
     (recipes.schema, "augpipe schema > augpipe.schema.json"),
     (training.train, "augpipe train configs/quickstart-train.yaml samples/garments"),

@@ -1,4 +1,4 @@
-"""Commands about recipes and ops: check, explain, ops, schema."""
+"""Commands about recipes and ops: check, explain, ops, regularizers, schema."""
 
 from __future__ import annotations
 
@@ -60,6 +60,16 @@ def ops(
 
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     print(describe_op(name, width) if name else list_ops(width))
+
+
+def regularizers(
+    name: Annotated[str, typer.Argument(help="A regularizer, to read its method card.")] = "",
+) -> None:
+    """List the regularizers, or describe one."""
+    from augpipe.report.catalogue import describe_regularizer, list_regularizers
+
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    print(describe_regularizer(name, width) if name else list_regularizers(width))
 
 
 def schema() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from pydantic_core import PydanticUndefined
 
+from augpipe import regularizers
+from augpipe.declared import Declared
 from augpipe.errors import UsageError
 from augpipe.foreign import LIBRARIES, facts
 from augpipe.ir import Mix
@@ -72,6 +74,41 @@ def describe_op(name: str, width: int = 100) -> str:
     return "\n".join(lines)
 
 
+def list_regularizers(width: int = 100) -> str:
+    """Returns the regularizers by family: name, one line and parameters of each."""
+    blocks: list[str] = []
+    family = ""
+    names = max(len(name) for name in regularizers.catalogue())
+    indent = " " * (names + 4)
+    for name, cls in regularizers.catalogue().items():
+        own = cls.__module__.rpartition(".")[2]
+        if own != family:
+            blocks.append(("\n" if family else "") + own)
+            family = own
+        blocks.append(_filled(f"  {name.ljust(names)}  {_summary(cls)}", indent, width))
+        blocks.append(_filled(indent + ", ".join(cls.model_fields), indent, width))
+    return "\n".join(blocks)
+
+
+def describe_regularizer(name: str, width: int = 100) -> str:
+    """Returns a regularizer's method card and its parameters.
+
+    Raises:
+        UsageError: If there is no such regularizer.
+    """
+    cls = regularizers.find(name)
+    if cls is None:
+        raise UsageError(": ".join(filter(None, regularizers.why_not(name))))
+    lines = [name, "", _body(cls), "", "Parameters", ""]
+    for parameter, field in cls.model_fields.items():
+        default = "(required)" if field.is_required() else _yaml(_plain(field.default))
+        allowed = cls.declared()[parameter].allowed()
+        lines.append(f"  {parameter}: {default}")
+        text = f"      {_sentence(field.description or '')} {_sentence(allowed)}"
+        lines.append(_filled(text, " " * 6, width))
+    return "\n".join(lines)
+
+
 def example_item(cls: type[Op]) -> dict[str, Any]:
     """Returns a recipe item that shows an op's parameters: it holds as it stands."""
     fields: dict[str, Any] = dict(facts().examples.get(cls.name(), {}))
@@ -125,11 +162,11 @@ def _kind(cls: type[Op]) -> str:
     return kind_in_words(cls.kind) if cls.kind else "op"
 
 
-def _summary(cls: type[Op]) -> str:
+def _summary(cls: type[Declared]) -> str:
     return _body(cls).split("\n\n")[0].replace("\n", " ")
 
 
-def _body(cls: type[Op]) -> str:
+def _body(cls: type[Declared]) -> str:
     return inspect.cleandoc(cls.__doc__ or "")
 
 

@@ -88,6 +88,7 @@ def compare(
         int | None, typer.Option(min=1, help="Training images; all if not set.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; one a core.")] = None,
+    on: Annotated[str, typer.Option(help="test, or validation to choose settings by.")] = "test",
     overrides: Overrides = None,
 ) -> None:
     """Say which recipe helps on this data: paired seeds, intervals, table and plot.
@@ -110,6 +111,7 @@ def compare(
         steps=steps,
         size=size,
         jobs=jobs,
+        on=on,
         overrides=overrides or (),
         tell=tell,
     )

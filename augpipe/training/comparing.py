@@ -92,6 +92,7 @@ def compare(
     steps: int = 2000,
     size: int | None = None,
     jobs: int | None = None,
+    on: str = "test",
     overrides: Iterable[str] = (),
     names: Sequence[str] | None = None,
     tell: Callable[[str, int, Result], None] | None = None,
@@ -112,6 +113,8 @@ def compare(
         steps: Optimizer steps of every run.
         size: How many training images, in the classes' proportions; all when left out.
         jobs: Runs at a time; on a CPU each takes one core: one a core when left out, one on a GPU.
+        on: What to measure on: "test" (validation where there is none), or "validation", to
+            choose settings by: then the test split is not touched.
         overrides: Settings for all recipes.
         names: What to call the recipes; their files' names when left out.
         tell: Is told of each run: the recipe's name, the seed and the result.
@@ -121,13 +124,13 @@ def compare(
     """
     loaded = _load(sources, tuple(overrides), steps)
     called = list(names or (Path(str(each)).stem for each in sources))
-    _check(loaded, called, seeds, size, open_splits(Path(data), 0.0, 0))
+    _check(loaded, called, seeds, size, on, open_splits(Path(data), 0.0, 0))
     folder = Path(out)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     work: dict[Path, _Job] = {}
     for name, recipe in zip(called, loaded, strict=True):
         for seed in range(seeds):
-            job = _Job(name, recipe.model_copy(update={"seed": seed}), str(data), size)
+            job = _Job(name, recipe.model_copy(update={"seed": seed}), str(data), size, on)
             work[folder / "runs" / f"{name}-{seed}-{job.digest}.json"] = job
     done = {path: found for path in work if (found := _read(path)) is not None}
     todo = {path: job for path, job in work.items() if path not in done}
@@ -162,6 +165,16 @@ def subset(splits: Splits, size: int | None, seed: int) -> Splits:
     return replace(splits, train=replace(part, indices=_trimmed(part.indices[chosen], size, seed)))
 
 
+def with_validation(splits: Splits, share: float, seed: int) -> Splits:
+    """Returns the splits with a share of the training images held out, if there is no other."""
+    if len(splits.validation):
+        return splits
+    part = splits.train
+    kept, out = hold_out(np.asarray(part.targets)[part.indices].tolist(), share, seed)
+    train, validation = (replace(part, indices=part.indices[each]) for each in (kept, out))
+    return replace(splits, train=train, validation=validation)
+
+
 def _trimmed(indices: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
     """Leaves out, at random, what rounding up class by class gave too many."""
     order = np.argsort([hashlib.blake2b(f"{seed} {k}".encode()).digest() for k in indices.tolist()])
@@ -176,22 +189,26 @@ class _Job:
     recipe: Recipe
     data: str
     size: int | None
+    on: str
 
     @property
     def digest(self) -> str:
         """Names what the result depends on."""
-        said = f"{augpipe.__version__} {self.recipe.dump(defaults=True)} {self.data} {self.size}"
+        said = f"{augpipe.__version__} {self.recipe.dump()} {self.data} {self.size} {self.on}"
         return hashlib.blake2b(said.encode(), digest_size=6).hexdigest()
 
     def run(self) -> Result:
         """Trains."""
-        watched = any("monitor" in type(each).model_fields for each in self.recipe.regularize)
-        probe = open_splits(Path(self.data), 0.0, self.recipe.seed)
-        held = self.recipe.train.validation if watched or probe.test is None else 0.0
-        splits = open_splits(Path(self.data), held, self.recipe.seed)
-        if probe.test is not None and not watched:
+        recipe, seed = self.recipe, self.recipe.seed
+        splits = subset(open_splits(Path(self.data), 0.0, seed), self.size, seed)
+        watched = any("monitor" in type(each).model_fields for each in recipe.regularize)
+        if self.on == "validation" or splits.test is None or watched:
+            splits = with_validation(splits, recipe.train.validation, seed)
+        else:  # nobody looks at it
             splits = replace(splits, validation=replace(splits.validation, indices=_NONE))
-        return train(self.recipe, subset(splits, self.size, self.recipe.seed), workers=0)
+        if self.on == "validation":
+            splits = replace(splits, test=None)
+        return train(recipe, splits, workers=0)
 
 
 _NONE = np.zeros(0, np.int64)
@@ -209,8 +226,15 @@ def _load(
 
 
 def _check(
-    loaded: Sequence[Recipe], names: Sequence[str], seeds: int, size: int | None, splits: Splits
+    loaded: Sequence[Recipe],
+    names: Sequence[str],
+    seeds: int,
+    size: int | None,
+    on: str,
+    splits: Splits,
 ) -> None:
+    if on not in ("test", "validation"):
+        raise UsageError(f"on {on!r}: test or validation")
     if len(loaded) < 2:
         raise UsageError("compare needs two recipes or more; the first is the one to beat")
     if seeds < 1:

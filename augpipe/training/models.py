@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from augpipe.errors import UsageError, did_you_mean, first_sentence
-from augpipe.training.nets import WideResNet
+from augpipe.training.nets import RowReader, SmallTransformer, WideResNet
 
-SMALL = {"wrn_10_1": (10, 1), "wrn_16_1": (16, 1), "wrn_10_2": (10, 2), "wrn_28_2": (28, 2)}
+_WIDE = {"wrn_10_1": (10, 1), "wrn_16_1": (16, 1), "wrn_10_2": (10, 2), "wrn_28_2": (28, 2)}
+SMALL = (*_WIDE, "vit_small", "row_lstm")
 
 
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:
@@ -26,7 +27,12 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         if name not in SMALL:
             hint = did_you_mean(name, SMALL) or _elsewhere(name)
             raise UsageError(f"there is no model '{name}' here ({hint})")
-        return WideResNet(*SMALL[name], classes, channels)
+        match name:
+            case "vit_small":
+                return SmallTransformer(classes, channels)
+            case "row_lstm":
+                return RowReader(classes)
+        return WideResNet(*_WIDE[name], classes, channels)
     match library:
         case "torchvision":
             return _torchvision(inner, classes, channels)

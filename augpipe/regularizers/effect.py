@@ -47,10 +47,15 @@ class Effect(nn.Module):
         sites: Where it acts.
         needs_optimizer: Whether `before_step` has to be called.
         needs_closure: Whether `before_step` needs the closure.
+        order: When it acts around a step and at the end, whatever its place in the recipe: -1
+            first (new gradients), 0 in the recipe's order, 1 after these (averages of what they
+            leave), 2 at last. What has 2 keeps the weights that were validated: its `end_epoch`
+            comes before the others', with those weights in the model.
     """
 
     needs_optimizer = False
     needs_closure = False
+    order = 0
 
     def __init__(self, sites: Sequence[Site] = ()) -> None:
         super().__init__()
@@ -95,6 +100,13 @@ class Effect(nn.Module):
         self.after(module, functools.partial(_change_output, change))
 
     # What the wrapper calls.
+
+    def joined(self, whole: nn.Module) -> None:
+        """Hears of the wrapper, once every technique is on the model.
+
+        Techniques may have parameters and buffers of their own: it holds these and the model's.
+        Like modules of the model, it is kept in a tuple.
+        """
 
     def around_forward(self, forward: Forward, args: Any, kwargs: Any) -> Any:
         """Calls the model, in training."""
@@ -188,12 +200,15 @@ def weights_replaced(model: nn.Module, weights: Weights | None) -> Iterator[None
         yield
         return
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    with torch.no_grad():
-        kept = {name: own[name].clone() for name in weights}
-        try:
-            for name, value in weights.items():
-                own[name].copy_(value)
-            yield
-        finally:
-            for name, value in kept.items():
-                own[name].copy_(value)
+    kept = {name: own[name].detach().clone() for name in weights}
+    try:
+        _put(own, weights)
+        yield
+    finally:
+        _put(own, kept)
+
+
+@torch.no_grad()
+def _put(own: Mapping[str, Tensor], weights: Weights) -> None:
+    for name, value in weights.items():
+        own[name].copy_(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -70,9 +70,13 @@ class Regularized(nn.Module):
         self.effects = nn.ModuleList()
         self.steps = 0
         self._optimizer: torch.optim.Optimizer | None = None
+        self._judged_averaged = False  # since the last `end_epoch`
+        self._finished = False
         try:
             for regularizer in self.regularizers:
                 self.effects.append(regularizer.attach(model))
+            for effect in self._effects():
+                effect.joined(self)
         except BaseException:
             self.remove()
             raise
@@ -136,7 +140,7 @@ class Regularized(nn.Module):
             UsageError: A technique needs the closure.
         """
         self._optimizer = optimizer
-        for regularizer, effect in zip(self.regularizers, self._effects(), strict=True):
+        for regularizer, effect in self._by_order():
             if effect.needs_closure and closure is None:
                 raise UsageError(
                     f"{regularizer.name()} needs wrapped.before_step(optimizer, closure): a "
@@ -157,7 +161,8 @@ class Regularized(nn.Module):
                     "wrapped.before_step(optimizer) before optimizer.step()"
                 )
         self.steps += 1
-        for effect in self._effects():
+        self._finished = False
+        for _, effect in self._by_order():
             effect.after_step(self._optimizer)
             effect.tick(self.steps)
         self._optimizer = None
@@ -165,29 +170,45 @@ class Regularized(nn.Module):
     def end_epoch(self, metrics: Mapping[str, float]) -> bool:
         """Goes after each epoch's validation; returns whether to stop.
 
+        What was validated is what early stopping keeps: the averaged weights if `averaged` was
+        entered since the last call, else the model's own.
+
         Args:
             metrics: What was measured, by name, such as {"val_loss": 0.3}.
         """
-        return any([effect.end_epoch(metrics) for effect in self._effects()])
+        in_order = [effect for _, effect in self._by_order()]
+        with self.averaged() if self._judged_averaged else nullcontext():
+            stops = [effect.end_epoch(metrics) for effect in in_order if effect.order == 2]
+        self._judged_averaged = False
+        stops += [effect.end_epoch(metrics) for effect in in_order if effect.order != 2]
+        return any(stops)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Gives the model, for a while, the weights to judge it by, where a technique averages."""
+        """Gives the model, for a while, the weights to judge it by, where a technique averages.
+
+        After `finish` these are its own.
+        """
+        self._judged_averaged = True
         with ExitStack() as stack:
-            for effect in self._effects():
-                stack.enter_context(weights_replaced(self.model, effect.averaged()))
+            for _, effect in [] if self._finished else self._by_order():
+                stack.enter_context(weights_replaced(self, effect.averaged()))
             yield
 
     def finish(self, batches: Any = None) -> None:
         """Goes at the end of training, however it ended: the model gets its final weights.
 
-        Those of the best epoch with early stopping, else the averaged ones, else its own.
+        Those of the best epoch with early stopping, else the averaged ones, else its own. Called
+        again with no step between, it does nothing.
 
         Args:
             batches: Inputs, for techniques that measure batch statistics anew (`swa`).
         """
-        for effect in self._effects():
+        if self._finished:
+            return
+        for _, effect in self._by_order():
             effect.finish(batches)
+        self._finished = True
 
     def run_state(self) -> dict[str, Any]:
         """Returns what a run needs to go on, beside weights and optimizer: tensors and plain data.
@@ -249,6 +270,10 @@ class Regularized(nn.Module):
         for effect in self.effects:
             assert isinstance(effect, Effect)
             yield effect
+
+    def _by_order(self) -> list[tuple[Regularizer, Effect]]:
+        pairs = zip(self.regularizers, self._effects(), strict=True)
+        return sorted(pairs, key=lambda pair: pair[1].order)
 
     def _names(self) -> list[str]:
         return [each.name() for each in self.regularizers]

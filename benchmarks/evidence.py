@@ -26,7 +26,7 @@ from augpipe.training.comparing import Comparison, compare
 from augpipe.training.running import Result
 
 SEEDS, SIZE = 5, 1000
-_PLACES = ("on", "tie", "blocks")
+_PLACES = ("on", "tie")
 DOCS = Path(__file__).parents[1] / "docs"
 SHIFT = {"random_crop": {"size": 28, "padding": 2}}
 FLIP_SHIFT = ["horizontal_flip", SHIFT]
@@ -164,7 +164,7 @@ TRANSFORMER = Net(
     (
         one("attention_dropout", p=0.1),
         one("stochastic_depth", p=0.1),
-        one("tie_blocks", blocks="encoder.layers.*"),
+        one("share"),
         one("dropout", p=0.1),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,9 +78,9 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     except (EOFError, zlib.error) as error:
         raise DataError(packed, f"is not whole: {error}") from None
     start = 4 + 4 * dimensions
-    shape = np.frombuffer(data[4:start], ">u4").astype(int) if len(data) >= start else None
+    shape = np.frombuffer(data[4:start], ">u4").tolist() if len(data) >= start else None
     if shape is None or data[:4] != bytes([0, 0, 8, dimensions]):
         raise DataError(path, f"is not an IDX file of bytes in {dimensions} dimensions")
-    if len(data) - start != int(np.prod(shape)):
-        raise DataError(path, f"holds {len(data) - start} bytes for the shape {shape.tolist()}")
+    if len(data) - start != math.prod(shape):  # Python's integers do not overflow
+        raise DataError(path, f"holds {len(data) - start} bytes for the shape {shape}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

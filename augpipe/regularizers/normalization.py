@@ -313,7 +313,7 @@ class _Spectral(WeightEffect):
                 self._turn(index, matrix, self.iterations)
             # Not the buffers themselves: the next forward turns them before the backward of this.
             u, v = (self.get_buffer(f"{name}{index}").clone() for name in "uv")
-            sigma = torch.dot(u, torch.mv(matrix, v))
+            sigma = torch.dot(u, matrix @ v)
             tame = sigma <= (0.0 if self.always else self.bound)  # 0: a layer that starts as zeros
             return weight * torch.where(tame, 1.0, self.bound / sigma.masked_fill(tame, 1.0))
 
@@ -322,8 +322,8 @@ class _Spectral(WeightEffect):
         own_u, own_v = self.get_buffer(f"u{index}"), self.get_buffer(f"v{index}")
         u, v = own_u, own_v
         for _ in range(iterations):
-            u = F.normalize(torch.mv(matrix, v), dim=0, eps=1e-12)
-            turned = torch.mv(matrix.T, u)
+            u = F.normalize(matrix @ v, dim=0, eps=1e-12)
+            turned = matrix.T @ u
             v = torch.where(turned.any(), F.normalize(turned, dim=0, eps=1e-12), v)
         own_u.copy_(u)
         own_v.copy_(v)

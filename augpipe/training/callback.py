@@ -33,14 +33,14 @@ class Regularize(pl.Callback):
     `finish`, validates with averaged weights, stops where a technique says so, and keeps the
     techniques' state in checkpoints. Every wrapped network in the module is served.
 
-    Techniques that need the loss anew (`sam`) run `training_step` twice; under several devices
-    the second gradients are averaged as the first are.
+    Techniques that need the loss anew (`sam`) run `training_step` twice on each batch of the
+    step; under several devices the second gradients are averaged as the first are.
     """
 
     def __init__(self) -> None:
         self._nets: list[Regularized] = []
         self._loaded: list[Any] | None = None
-        self._batch: tuple[Any, int] | None = None
+        self._batches: list[tuple[Any, int]] = []
         self._step = 0
         self._averaged = ExitStack()
 
@@ -59,17 +59,21 @@ class Regularize(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes up a saved run."""
-        self._step = trainer.global_step
         if self._loaded is not None:
             for net, state in zip(self._nets, self._loaded, strict=True):
                 net.load_run_state(state)
             self._loaded = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the step to go on from, which Lightning knows by now."""
+        self._step = trainer.global_step
+        self._batches = []
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the batch for techniques that need it twice."""
-        self._batch = (batch, batch_idx)
+        """Keeps the batches of a step for techniques that need them twice."""
+        self._batches.append((batch, batch_idx))
 
     def on_before_optimizer_step(
         self,
@@ -86,6 +90,7 @@ class Regularize(pl.Callback):
         """Calls `after_step` where the optimizer stepped."""
         if trainer.global_step > self._step:
             self._step = trainer.global_step
+            self._batches = []
             for net in self._nets:
                 net.after_step()
 
@@ -97,10 +102,15 @@ class Regularize(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Puts the own weights back, and calls `end_epoch`."""
         self._averaged.close()
-        if trainer.sanity_checking or (
-            not trainer.fit_loop.restarting and trainer.state.fn != "fit"
-        ):
-            return
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._end_epoch(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Calls `end_epoch` where there is no validation to do it."""
+        if not trainer.enable_validation:
+            self._end_epoch(trainer)
+
+    def _end_epoch(self, trainer: pl.Trainer) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # Every device has to decide alike: metrics are logged with sync_dist.
         if any([net.end_epoch(metrics) for net in self._nets]):
@@ -114,6 +124,10 @@ class Regularize(pl.Callback):
         """Calls `finish` with the training batches."""
         for net in self._nets:
             net.finish(functools.partial(_inputs, trainer))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Calls `finish` where the checkpoint was the last one, and no step was left to do."""
+        self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the techniques' state."""
@@ -129,14 +143,14 @@ class Regularize(pl.Callback):
         pl_module: pl.LightningModule,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Clears the gradients and computes them anew for the same batch."""
-        assert self._batch is not None
+        """Clears the gradients and computes them anew for the same batches."""
         optimizer.zero_grad()
-        with _unlogged(pl_module), trainer.precision_plugin.train_step_context():
-            step = pl_module.training_step(*self._batch)
-        loss = step["loss"] if isinstance(step, Mapping) else step
-        assert isinstance(loss, torch.Tensor)  # there were gradients, so there was a loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        for batch in self._batches:
+            with _unlogged(pl_module), trainer.precision_plugin.train_step_context():
+                step = pl_module.training_step(*batch)
+            loss = step["loss"] if isinstance(step, Mapping) else step
+            assert isinstance(loss, torch.Tensor)  # there were gradients, so there was a loss
+            (loss / trainer.accumulate_grad_batches).backward()  # type: ignore[no-untyped-call]
         if trainer.world_size > 1:
             for parameter in pl_module.parameters():
                 if parameter.grad is not None:
@@ -146,6 +160,7 @@ class Regularize(pl.Callback):
 
 def _inputs(trainer: pl.Trainer) -> Iterator[Any]:
     """Yields the inputs of the training batches."""
+    trainer.fit_loop.setup_data()  # nothing is done where it was
     for batch in trainer.train_dataloader or ():
         yield batch[0] if isinstance(batch, tuple | list) else batch
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from augpipe.errors import DataError, reason
+from augpipe.errors import DataError, first_sentence, reason
 
 _TREE = "tree"
 _FORMAT = "augpipe checkpoint 1"
@@ -32,11 +32,24 @@ def save_tree(path: Path, tree: Any, metadata: Mapping[str, str] | None = None) 
     tensors: dict[str, Tensor] = {}
     plain = _pack(tree, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, tensors, {**(metadata or {}), "format": _FORMAT, _TREE: json.dumps(plain)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file; the file is whole or not there.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        header = {**(metadata or {}), "format": _FORMAT, _TREE: json.dumps(plain)}
-        save_file(tensors, part, header)
+        part.touch()
+        mode = part.stat().st_mode
+        save_file(tensors, part, metadata)
+        part.chmod(mode)  # safetensors makes a file that only its owner may read
         part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(path, f"cannot be written: {first_sentence(error)}") from None
     finally:
         part.unlink(missing_ok=True)
 

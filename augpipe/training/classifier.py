@@ -36,8 +36,8 @@ class Classifier(pl.LightningModule):
         self.net = net
         self._rule = rule
         self._steps = steps
-        self._generator: Tensor | None = None
-        names = ("train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
+        self._generators: list[Tensor] = []
+        names = ("val_loss", "val_acc", "test_loss", "test_acc")
         self.means = torch.nn.ModuleDict({name: MeanMetric() for name in names})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,28 +54,51 @@ class Classifier(pl.LightningModule):
         x, y = batch
         logits = self.net(x)
         loss = self.net.loss(logits, y)
-        if not math.isfinite(loss.item()):
-            raise DivergedError(
-                f"the loss is {loss.item()} at step {self.global_step}: lower train.lr "
-                f"(now {self._rule.rate:g}) or raise train.warmup"
-            )
+        self._check("the loss", loss.item())
         self.log("train_loss", loss, prog_bar=True)
-        self._log("train_acc", accuracy(logits, y), len(x))
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        # Every batch is as large and no batch is smaller: the mean of means is exact. A metric
+        # object would count the second pass of `sam` too.
+        hits = accuracy(logits, y)
+        self.log("train_acc", hits, False, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Refuses weights that are no numbers, before they are kept.
+
+        Raises:
+            DivergedError: Some are not finite.
+        """
+        for name, each in self.net.model.named_parameters():
+            if not bool(each.isfinite().all()):
+                self._check(f"a weight in {name}", math.nan)
+
+    def _check(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"{what} is {value} at step {self.global_step}: lower train.lr "
+                f"(now {self._rule.rate:g}) or raise train.warmup"
+            )
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Measures a validation batch."""
-        self._measure("val", batch)
+        """Measures a validation batch.
+
+        Raises:
+            DivergedError: The loss is not a number.
+        """
+        self._check("the validation loss", self._measure("val", batch))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Measures a test batch."""
         self._measure("test", batch)
 
-    def _measure(self, name: str, batch: Any) -> None:
+    def _measure(self, name: str, batch: Any) -> float:
         x, y = batch
         logits = self.net(x)
-        for metric, value in (("loss", self.net.loss(logits, y)), ("acc", accuracy(logits, y))):
+        loss = self.net.loss(logits, y)
+        for metric, value in (("loss", loss), ("acc", accuracy(logits, y))):
             self._log(f"{name}_{metric}", value, len(x))
+        return loss.item()
 
     def _log(self, name: str, value: Tensor, count: int) -> None:
         """Logs the epoch's mean, exact over batches of any size and over devices."""
@@ -85,20 +108,27 @@ class Classifier(pl.LightningModule):
         self.log(name, mean, prog_bar=name.startswith("val"), on_step=False, on_epoch=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps where PyTorch's generator stands: the noise goes on as it would have."""
-        checkpoint["generator"] = torch.get_rng_state()
+        """Keeps where PyTorch's generators stand: the noise goes on as it would have."""
+        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        checkpoint["generators"] = [torch.get_rng_state(), *gpus]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up where the generator stood, once training begins."""
-        self._generator = checkpoint.get("generator")
+        """Takes up where the generators stood, once training begins."""
+        self._generators = list(checkpoint.get("generators", ()))
 
     def on_train_start(self) -> None:
         """Starts the noise: of the rank's own, or where a checkpoint left it."""
-        if self._generator is not None:
-            torch.set_rng_state(self._generator)
-        elif self.trainer.world_size > 1:
-            # Ranks build the same network from the same seed; their noise must not be the same.
-            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)  # noqa: TID251
+        world = self.trainer.world_size
+        if world > 1:
+            # Ranks build the same network from the same seed; their noise must not be the same,
+            # nor, after a restart, that of the first steps.
+            own = self.trainer.global_rank + world * self.trainer.global_step
+            torch.manual_seed(torch.initial_seed() + own)  # noqa: TID251
+        elif self._generators:
+            first, *gpus = self._generators
+            torch.set_rng_state(first)
+            if len(gpus) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(gpus)
 
     def configure_optimizers(self) -> Any:
         """Returns the optimizer and the schedule of its learning rate, by step."""

@@ -161,8 +161,11 @@ def subset(splits: Splits, size: int | None, seed: int) -> Splits:
     if size is None or size >= len(part):
         return splits
     labels = np.asarray(part.targets)[part.indices]
-    _, chosen = hold_out(labels.tolist(), size / len(part), seed)
-    return replace(splits, train=replace(part, indices=_trimmed(part.indices[chosen], size, seed)))
+    rest, chosen = hold_out(labels.tolist(), size / len(part), seed)
+    # A class never gives its last image: close to all of them, some of the rest are needed.
+    more = _trimmed(part.indices[rest], max(size - len(chosen), 0), seed)
+    indices = np.sort(np.concatenate([_trimmed(part.indices[chosen], size, seed), more]))
+    return replace(splits, train=replace(part, indices=indices))
 
 
 def with_validation(splits: Splits, share: float, seed: int) -> Splits:

@@ -80,7 +80,7 @@ def open_splits(path: Path, held_out: float, seed: int) -> Splits:
     path = Path(path).expanduser()
     read: Callable[[str | None], FolderImages | IdxImages]
     split: str | None
-    if is_idx(path):
+    if idx := is_idx(path):
         read, split = functools.partial(IdxImages, path), "train"
         channels, others = 1, {"test": "test"}
     else:
@@ -95,7 +95,8 @@ def open_splits(path: Path, held_out: float, seed: int) -> Splits:
     parts = {}
     for kind, name in others.items():
         other = read(name)
-        if list(other.classes) != list(base.classes):
+        # IDX files hold no names: the highest class may have no image here.
+        if list(other.classes) != list(base.classes)[: len(other.classes) if idx else None]:
             raise DataError(path, f"the classes of {name} are not those of training")
         parts[kind] = Part(_source(path, other), name, np.arange(len(other)), other.targets)
     train = Part(_source(path, base), split, every, base.targets)

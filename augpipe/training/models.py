@@ -59,8 +59,8 @@ def _torchvision(name: str, classes: int, channels: int) -> nn.Module:
         raise UsageError(f"torchvision has no classifier '{name}'" + (f" ({hint})" if hint else ""))
     if channels != 3:
         raise UsageError(
-            f"torchvision.{name} takes RGB images, these have {channels} channels: begin the "
-            "recipe's sample section with to_rgb, or take a small net or timm's"
+            f"torchvision.{name} takes RGB images, these have one channel: take a small net "
+            "or one of timm's, such as timm.resnet18"
         )
     more = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
     return get_model(name, weights=None, num_classes=classes, **more)

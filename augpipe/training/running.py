@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +20,6 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from safetensors.torch import save_file
 from torch import nn
 
 import augpipe
@@ -27,7 +29,7 @@ from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.recipe import Recipe
 from augpipe.regularizers.wrapper import Regularized
 from augpipe.training.callback import Regularize
-from augpipe.training.checkpoint import SafeCheckpoints, load_tree, read_tensors
+from augpipe.training.checkpoint import SafeCheckpoints, load_tree, read_tensors, write_tensors
 from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits
@@ -41,6 +43,7 @@ _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 _RESULT = "result.json"
 _WEIGHTS = "model.safetensors"
+_METRICS = "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,11 @@ def train(
     if not isinstance(recipe, Recipe):
         recipe = recipes.load(recipe, overrides)
     folder = None if out is None else Path(out)
-    text = recipe.dump(defaults=True)
-    if folder is not None and (done := _finished(folder, text)) is not None:
-        return done
     if not isinstance(data, Splits):
         data = open_splits(Path(data), recipe.train.validation, recipe.seed)
+    about = {"recipe": recipe.dump(defaults=True), "data": _images(data)}
+    if folder is not None and (done := _finished(folder, about)) is not None:
+        return done
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(recipe.seed)  # noqa: TID251 - the network's weights and its noise
         module = AugmentedData(recipe, data, workers)
@@ -135,7 +138,7 @@ def train(
         trainer = _trainer(
             recipe,
             folder,
-            text,
+            about,
             accelerator=accelerator,
             devices=devices,
             strategy=strategy,
@@ -152,12 +155,11 @@ def train(
         if say is not None and trainer.is_global_zero:
             say(_about(recipe, module, wrapped, trainer))
         begun = time.monotonic()
-        trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
-        seconds = time.monotonic() - begun
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        (fitted,) = trainer.test(classifier, module.fitted_dataloader(), verbose=False)
-        (tested,) = trainer.test(classifier, module.test_dataloader(), verbose=False)
+        with _stoppable(trainer, last):
+            trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
+            seconds = time.monotonic() - begun
+            (fitted,) = trainer.test(classifier, module.fitted_dataloader(), verbose=False)
+            (tested,) = trainer.test(classifier, module.test_dataloader(), verbose=False)
     result = Result(
         accuracy=tested["test_acc"],
         loss=tested["test_loss"],
@@ -187,7 +189,7 @@ def load_model(path: str | Path) -> nn.Module:
         classes = json.loads(about["classes"])
         model = build(about["model"], len(classes), int(about["channels"]))
         model.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
         raise DataError(path, f"is not a model of augpipe train: {first_sentence(error)}") from None
     model.classes = classes
     return model.eval()
@@ -211,19 +213,36 @@ def _about(recipe: Recipe, module: AugmentedData, wrapped: Regularized, trainer:
     )
 
 
-def _finished(folder: Path, text: str) -> Result | None:
-    """Returns the result of a run that is done; refuses a folder of another recipe."""
+def _images(splits: Splits) -> str:
+    """Names the data that a run is of."""
+    counts = (len(splits.train), len(splits.validation), len(splits.test or ()))
+    return f"{' + '.join(map(str, counts))} images of {', '.join(splits.classes)}"
+
+
+def _finished(folder: Path, about: Mapping[str, str]) -> Result | None:
+    """Returns the result of a run that is done; refuses a folder of another run."""
     last = folder / "checkpoints" / "last.safetensors"
-    if last.exists() and load_tree(last)[1].get("recipe") != text:
-        raise UsageError(f"{folder}: holds a checkpoint of another recipe: name another folder")
+    if last.exists():
+        kept = load_tree(last)[1]
+        other = next((name for name in about if kept.get(name) != about[name]), None)
+        if other:
+            raise UsageError(
+                f"{folder}: holds a checkpoint of another {other}: name another folder"
+                + (f" (it is of {kept.get(other)})" if other == "data" else "")
+            )
     done = folder / _RESULT
-    return Result(**json.loads(done.read_text(encoding="utf-8"))) if done.exists() else None
+    if not done.exists():
+        return None
+    try:
+        return Result(**json.loads(done.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(done, f"is not a result: {error}; remove it to measure again") from None
 
 
 def _trainer(
     recipe: Recipe,
     folder: Path | None,
-    text: str,
+    about: Mapping[str, str],
     **options: Any,
 ) -> pl.Trainer:
     rule = recipe.train
@@ -232,13 +251,14 @@ def _trainer(
     plugins: list[Any] = []
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "recipe.yaml", text.encode())
+        write_atomic(folder / "recipe.yaml", about["recipe"].encode())
+        callbacks.append(_History(folder / _METRICS))
         loggers = [
             CSVLogger(folder, name="", version=""),
             TensorBoardLogger(folder, name="", version="tensorboard"),
         ]
         callbacks.append(_Checkpoints(folder / "checkpoints"))
-        plugins.append(SafeCheckpoints({"recipe": text, "augpipe": augpipe.__version__}))
+        plugins.append(SafeCheckpoints({**about, "augpipe": augpipe.__version__}))
     try:
         return pl.Trainer(
             precision=_PRECISIONS[rule.precision],
@@ -257,6 +277,31 @@ def _trainer(
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         # Lightning's words: no such accelerator, too many devices, a precision that needs a GPU.
         raise UsageError(f"training cannot be set up so: {first_sentence(error)}") from None
+
+
+class _History(pl.Callback):
+    """Writes again what a run that goes on has logged: Lightning's logger begins the file anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self._rows = list(csv.DictReader(file))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the rows of before the checkpoint."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                for row in self._rows:
+                    step = int(row.pop("step"))
+                    if step < trainer.global_step:
+                        logger.log_metrics({k: v for k, v in row.items() if v}, step)
+                logger.save()
+        self._rows = []
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes them where no step was left to do."""
+        self.on_train_start(trainer, pl_module)
 
 
 class _Checkpoints(ModelCheckpoint):
@@ -290,11 +335,28 @@ def _write(
         "result": json.dumps(asdict(result)),
     }
     tensors = {name: each.detach().cpu().clone() for name, each in net.state_dict().items()}
-    part = folder / f".{_WEIGHTS}.part"
-    save_file(tensors, part, about)
-    part.replace(folder / _WEIGHTS)
-    draw_curve(folder / "metrics.csv", folder / "curve.png", str(result))
+    write_tensors(folder / _WEIGHTS, tensors, about)
+    draw_curve(folder / _METRICS, folder / "curve.png", str(result))
     write_atomic(folder / _RESULT, json.dumps(asdict(result), indent=1).encode())
+
+
+@contextmanager
+def _stoppable(trainer: pl.Trainer, last: Path | None) -> Iterator[None]:
+    """Has Ctrl-C be a KeyboardInterrupt again: Lightning ends the process, and ignores the next."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        stopped = KeyboardInterrupt()
+        if last is not None and last.exists():
+            stopped.add_note("the same call goes on from the last whole epoch")
+        raise stopped from None
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -112,8 +112,9 @@ def test_eval_is_the_plain_model(row: Row) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_remove_restores_the_model_to_the_bit(row: Row, training: bool) -> None:
     plain = row.net.build().train(training)
-    model, wrapped = wrap(row)
+    model = row.net.build()
     before = {name: id(each) for name, each in model.named_parameters()}
+    wrapped = augpipe.regularize(model, [row.item])
     wrapped.train(training)
     assert wrapped.remove() is model
     assert hooks(model) == 0

@@ -18,6 +18,11 @@ N = 100_000
 RAISED = pytest.raises(augpipe.UsageError)
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def on_identity(item: Any, module: nn.Module | None = None) -> nn.Module:
     """Returns a model whose only module is the site."""
     name, fields = next(iter(item.items()))
@@ -122,7 +127,9 @@ def test_spatial_dropout_on_words_and_on_the_first_of_a_tuple() -> None:
         heard: list[Any] = []
         item = {"on": on, "p": 0.5, "at": "output", "channels": "last"}
         wrapped = augpipe.regularize(model, [{"spatial_dropout": item}])
-        model.get_submodule(on).register_forward_hook(lambda m, a, out, heard=heard: heard.append(out))
+        model.get_submodule(on).register_forward_hook(
+            lambda m, a, out, heard=heard: heard.append(out)
+        )
         wrapped(LM.inputs())
         y = heard[0][0] if on == "lstm" else heard[0]
         zero = y == 0
@@ -230,12 +237,12 @@ def test_the_type_is_kept_also_with_a_schedule(item: str, dtype: torch.dtype) ->
 def test_gradients(item: str) -> None:
     wrapped = on_identity({item: 0.4})
 
-    def seeded(x: Tensor) -> Tensor:
+    def same_noise(x: Tensor) -> Tensor:
         torch.manual_seed(0)
         return wrapped(x)
 
     x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(seeded, (x,))
+    assert torch.autograd.gradcheck(same_noise, (x,))
 
 
 @pytest.mark.parametrize("item", NOISES)

@@ -34,10 +34,10 @@ def images(side: int) -> Case:
 
 CASES = {
     "resnet18": images(64),
-    "convnext_tiny": images(64),
+    "convnext_tiny": images(32),
     "vit_b_16": images(224),  # the only size that it takes
-    "swin_t": images(64),
-    "timm_efficientnet_b0": images(64),
+    "swin_t": images(32),
+    "timm_efficientnet_b0": images(32),
     "lstm_language_model": Case(nets.LM.inputs, nets.LM.targets),
     "transformer_encoder": Case(nets.TRANSFORMER.inputs, nets.TRANSFORMER.targets),
 }
@@ -69,6 +69,7 @@ def test_each_recipe_has_its_model() -> None:
 
 
 @EACH
+@pytest.mark.slow
 def test_a_recipe_trains_its_model_and_comes_off_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +82,9 @@ def test_a_recipe_trains_its_model_and_comes_off_again(
     exec(first, names)
     model = names["model"]
     before = copied(model)
-    outputs = [seen(model.train(mode), case) for mode in (False, True)]
+    # Plain, ViT computes the same in training, and takes its time for it.
+    modes = (False,) if path.stem == "vit_b_16" else (False, True)
+    outputs = [seen(model.train(mode), case) for mode in modes]
     model.load_state_dict(before)  # running statistics moved
 
     exec("\n".join(rest), names)
@@ -107,8 +110,8 @@ def test_a_recipe_trains_its_model_and_comes_off_again(
     after = wrapped.state_dict()
     assert list(after) == list(before)
     assert all(bool(torch.isfinite(each).all()) for each in [torch.tensor(losses), *after.values()])
-    moved = [name for name, each in model.named_parameters() if not torch.equal(each, before[name])]
-    assert len(moved) > 0.8 * len(list(model.parameters()))  # some have no gradient at first
+    assert any(not torch.equal(each, before[name]) for name, each in model.named_parameters())
+    assert all(each.grad is not None for each in wrapped.parameters())
     metrics = {"val_loss": 1.0, "val_accuracy": 0.5, "val_perplexity": 3.0}
     with wrapped.averaged():
         assert list(wrapped.state_dict()) == list(before)
@@ -119,7 +122,7 @@ def test_a_recipe_trains_its_model_and_comes_off_again(
     assert hooks(model) == 0
     assert list(model.state_dict()) == list(before)
     model.load_state_dict(before)
-    for mode, expected in zip((False, True), outputs, strict=True):
+    for mode, expected in zip(modes, outputs, strict=True):
         assert torch.equal(seen(model.train(mode), case), expected)
 
 

@@ -146,6 +146,10 @@ def test_r_drop_takes_one_loss_for_each_forward() -> None:
     wrapped.loss(output, CLASSES)
     with pytest.raises(augpipe.UsageError, match=say):
         wrapped.loss(output, CLASSES)
+    output = wrapped(X) * 1.0  # another tensor
+    wrapped.loss(output, CLASSES)
+    with pytest.raises(augpipe.UsageError, match=say):
+        wrapped.loss(output, CLASSES)
     wrapped.eval()
     wrapped.loss(wrapped(X), CLASSES)
 

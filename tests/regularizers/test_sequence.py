@@ -223,6 +223,14 @@ def test_attention_dropout_finds_the_attentions_of_known_models(make, count) -> 
     assert len(wrapped.effects[0].sites) == count
 
 
+def test_a_block_that_keeps_the_number_it_built_its_attention_with_is_none() -> None:
+    block = SelfAttention()
+    block.attention_dropout = 0.2
+    wrapped = wrap(nn.Sequential(block), "attention_dropout")
+    assert [site.name for site in wrapped.effects[0].sites] == ["0.attention"]
+    assert block.attention_dropout == 0.2
+
+
 def test_attention_dropout_follows_its_schedule_and_gives_back_what_was_there() -> None:
     model = seeded(lambda: nn.Sequential(nn.MultiheadAttention(8, 2, dropout=0.25)))
     rate = {"start": 0.5, "end": 0.1, "steps": 4}

@@ -99,6 +99,20 @@ def test_what_was_validated_is_what_is_kept(order: tuple[str, str], validated: s
         assert model.weight.item() == seen[1]  # the end is the end
 
 
+def test_each_epoch_says_anew_what_it_validated() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    wrapped = augpipe.regularize(model, ["early_stopping", {"ema": {"decay": 0.5}}])
+    for value, loss in ((1.0, 2.0), (3.0, 1.0)):
+        nn.init.constant_(model.weight, value)
+        wrapped.after_step()
+        if loss == 2.0:
+            with wrapped.averaged():
+                pass
+        wrapped.end_epoch({"val_loss": loss})
+    wrapped.finish()
+    assert model.weight.item() == 3.0
+
+
 def test_averaged_weights_end_a_training_without_any_validation() -> None:
     model = nn.Linear(1, 1, bias=False)
     wrapped = augpipe.regularize(model, ["early_stopping", {"ema": {"decay": 0.5}}])

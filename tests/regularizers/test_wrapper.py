@@ -338,8 +338,11 @@ def test_finish_comes_once_and_again_after_more_steps() -> None:
     wrapped.finish()
     assert not wrapped.model[0].weight.any()
     loop(wrapped, MLP, 1)
+    with wrapped.averaged():
+        expected = weights(wrapped)
+    assert not equal(weights(wrapped), expected)
     wrapped.finish()
-    assert wrapped.model[0].weight.any()
+    assert equal(weights(wrapped), expected)
 
 
 def test_averaged_weights_have_gradients_as_their_own_have() -> None:

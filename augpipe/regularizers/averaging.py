@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -202,7 +202,7 @@ class _Swa(_Average):
                 own[name].copy_(value)
             raise
 
-    def measure(self, batches: Iterable[Any]) -> None:
+    def measure(self, batches: Iterable[Any] | Callable[[], Iterable[Any]]) -> None:
         """Measures the running statistics of batch normalization on inputs."""
         model = self.model[0]
         norms = [each for name, each in self.norms if name in self.trained]
@@ -216,7 +216,7 @@ class _Swa(_Average):
                 each.train()
                 each.reset_running_stats()
                 each.momentum = None  # the mean of all batches
-            for batch in batches:
+            for batch in batches() if callable(batches) else batches:
                 x = batch[0] if isinstance(batch, (list, tuple)) else batch
                 model(x.to(device) if isinstance(x, Tensor) else x)
                 seen += 1

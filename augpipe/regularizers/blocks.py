@@ -82,7 +82,7 @@ class Block:
         """Says where it acts, and beside what: ", on bn2, beside its own 0.1"."""
         inside = [name.removeprefix(f"{self.name}.") for name, _ in self.ends]
         on = f", on {' and '.join(inside)}" if inside != [self.name] else ""
-        return on + (f", beside its own {self.own:g}" if self.own else "")
+        return on + (f", beside its own {self.own:.3g}" if self.own else "")
 
 
 def blocks(model: nn.Module) -> list[Block]:
@@ -185,12 +185,13 @@ def _block(name: str, module: nn.Module) -> Block | None:
 def _ends(module: nn.Module) -> tuple[str, ...]:
     """Returns the names, inside a block, of the modules that end its branches; none of another."""
     declared = getattr(module, "branches", None)
-    if isinstance(declared, tuple) and all(isinstance(each, str) for each in declared):
+    declared = (declared,) if isinstance(declared, str) else declared
+    if isinstance(declared, (tuple, list)) and all(isinstance(each, str) for each in declared):
         for end in declared:
             if not _has(module, end):
                 kind = type(module).__name__
                 raise UsageError(f"{kind}.branches names '{end}', which is no module inside it")
-        return declared
+        return tuple(declared)
     for cls in type(module).__mro__:
         ends = BRANCHES.get(f"{cls.__module__}.{cls.__qualname__}")
         if ends is not None:

@@ -202,7 +202,8 @@ class Regularized(nn.Module):
         again with no step between, it does nothing.
 
         Args:
-            batches: Inputs, for techniques that measure batch statistics anew (`swa`).
+            batches: Inputs, or a function that returns them and is called only if needed, for
+                techniques that measure batch statistics anew (`swa`).
         """
         if self._finished:
             return

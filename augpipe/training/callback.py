@@ -9,8 +9,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import nn
 
+from augpipe.data.loader import Loader
 from augpipe.errors import UsageError
 from augpipe.regularizers.wrapper import Regularized
 
@@ -145,9 +147,10 @@ class Regularize(pl.Callback):
     ) -> None:
         """Clears the gradients and computes them anew for the same batches."""
         optimizer.zero_grad()
-        for batch in self._batches:
+        numbered = is_param_in_hook_signature(pl_module.training_step, "batch_idx", min_args=2)
+        for batch, number in self._batches:
             with _unlogged(pl_module), trainer.precision_plugin.train_step_context():
-                step = pl_module.training_step(*batch)
+                step = pl_module.training_step(batch, *([number] if numbered else []))
             loss = step["loss"] if isinstance(step, Mapping) else step
             assert isinstance(loss, torch.Tensor)  # there were gradients, so there was a loss
             (loss / trainer.accumulate_grad_batches).backward()  # type: ignore[no-untyped-call]
@@ -159,9 +162,12 @@ class Regularize(pl.Callback):
 
 
 def _inputs(trainer: pl.Trainer) -> Iterator[Any]:
-    """Yields the inputs of the training batches."""
+    """Yields the inputs of the training batches, those of the epoch after the last."""
     trainer.fit_loop.setup_data()  # nothing is done where it was
-    for batch in trainer.train_dataloader or ():
+    batches = trainer.train_dataloader or ()
+    if isinstance(batches, Loader):  # how often Lightning has begun it must not count
+        batches.set_epoch(trainer.current_epoch)
+    for batch in batches:
         yield batch[0] if isinstance(batch, tuple | list) else batch
 
 

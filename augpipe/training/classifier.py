@@ -63,6 +63,11 @@ class Classifier(pl.LightningModule):
         self.log("train_acc", hits, False, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
+    def on_train_batch_end(self, *ignored: Any) -> None:
+        """Stops after the last step, be it within an epoch."""
+        if self.global_step >= self._steps:
+            self.trainer.should_stop = True
+
     def on_train_epoch_end(self) -> None:
         """Refuses weights that are no numbers, before they are kept.
 

@@ -204,14 +204,27 @@ class _Job:
         """Trains."""
         recipe, seed = self.recipe, self.recipe.seed
         splits = subset(open_splits(Path(self.data), 0.0, seed), self.size, seed)
-        watched = any("monitor" in type(each).model_fields for each in recipe.regularize)
-        if self.on == "validation" or splits.test is None or watched:
+        measured = "validation" if self.on == "validation" or splits.test is None else "test"
+        if measured == "validation":
             splits = with_validation(splits, recipe.train.validation, seed)
-        else:  # nobody looks at it
-            splits = replace(splits, validation=replace(splits.validation, indices=_NONE))
-        if self.on == "validation":
-            splits = replace(splits, test=None)
-        return train(recipe, splits, workers=0)
+            splits = replace(_unvalidated(splits), test=splits.validation)
+        if any("monitor" in type(each).model_fields for each in recipe.regularize):
+            # What a run chooses by must not be what it is judged by.
+            splits = with_validation(splits, recipe.train.validation, seed)
+        else:
+            splits = _unvalidated(splits)
+        return replace(train(recipe, splits, workers=0), measured_on=measured)
+
+    def keep(self, path: Path) -> Result:
+        """Trains, and writes the result: here, so that it is kept whatever becomes of others."""
+        result = self.run()
+        write_atomic(path, json.dumps(asdict(result), indent=1).encode())
+        return result
+
+
+def _unvalidated(splits: Splits) -> Splits:
+    """Returns the splits without validation images: nobody looks at them."""
+    return replace(splits, validation=replace(splits.validation, indices=_NONE))
 
 
 _NONE = np.zeros(0, np.int64)
@@ -271,12 +284,11 @@ def _run(
     pool = ProcessPoolExecutor(min(count, len(todo)), context, torch.set_num_threads, (1,))
     try:
         started: dict[Future[Result], Path] = {
-            pool.submit(job.run): path for path, job in todo.items()
+            pool.submit(job.keep, path): path for path, job in todo.items()
         }
         for future in as_completed(started):
             path = started[future]
             done[path] = future.result()
-            write_atomic(path, json.dumps(asdict(done[path]), indent=1).encode())
             if tell is not None:
                 tell(todo[path].name, todo[path].recipe.seed, done[path])
     finally:

@@ -181,7 +181,9 @@ class AugmentedData(pl.LightningDataModule):
         """Returns the training batches; a last one that is smaller is left out."""
         part = self.splits.train
         share = {"rank": self._rank, "world_size": self._world}
-        epoch = self.trainer.current_epoch if self.trainer else 0
+        # Epochs done; in a run that goes on `current_epoch` is one less until it has begun.
+        done: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        epoch = done.processed if done else 0
         more = {"indices": part.indices.tolist(), "drop_last": True, "epoch": epoch, **share}
         return self._loader(self._pipe, part, **more)
 

@@ -127,6 +127,8 @@ def train(
     folder = None if out is None else Path(out)
     if not isinstance(data, Splits):
         data = open_splits(Path(data), recipe.train.validation, recipe.seed)
+    if not len(data.test or data.validation):
+        raise UsageError("there is nothing to measure on: no test split, and train.validation is 0")
     about = {"recipe": recipe.dump(defaults=True), "data": _images(data)}
     if folder is not None and (done := _finished(folder, about)) is not None:
         return done
@@ -149,6 +151,8 @@ def train(
         if per_epoch == 0:
             raise UsageError(f"train.batch_size: {len(data.train)} images fill no batch")
         steps = recipe.train.steps or recipe.train.epochs * per_epoch
+        # Not by `max_steps`, with which Lightning counts otherwise in a run that goes on.
+        trainer.fit_loop.max_epochs = -(-steps // per_epoch)
         classifier = Classifier(wrapped, recipe.train, steps)
         last = None if folder is None else folder / "checkpoints" / "last.safetensors"
         resumed = last is not None and last.exists()
@@ -257,13 +261,14 @@ def _trainer(
             CSVLogger(folder, name="", version=""),
             TensorBoardLogger(folder, name="", version="tensorboard"),
         ]
-        callbacks.append(_Checkpoints(folder / "checkpoints"))
+        if options["limit_val_batches"]:
+            callbacks.append(_Checkpoint(folder / "checkpoints", "best", "val_acc"))
+        callbacks.append(_Checkpoint(folder / "checkpoints", "last"))
         plugins.append(SafeCheckpoints({**about, "augpipe": augpipe.__version__}))
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             precision=_PRECISIONS[rule.precision],
-            max_epochs=None if rule.steps else rule.epochs,
-            max_steps=rule.steps or -1,
+            max_epochs=rule.epochs,
             logger=loggers,
             callbacks=callbacks,
             plugins=plugins,
@@ -277,6 +282,10 @@ def _trainer(
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         # Lightning's words: no such accelerator, too many devices, a precision that needs a GPU.
         raise UsageError(f"training cannot be set up so: {first_sentence(error)}") from None
+    if rule.precision == "float16" and trainer.strategy.root_device.type == "cpu":
+        # Lightning would take bfloat16, and say so in a warning.
+        raise UsageError("training cannot be set up so: float16 needs a GPU, bfloat16 does not")
+    return trainer
 
 
 class _History(pl.Callback):
@@ -304,18 +313,20 @@ class _History(pl.Callback):
         self.on_train_start(trainer, pl_module)
 
 
-class _Checkpoints(ModelCheckpoint):
-    """The last epoch's state, and the best one's."""
+class _Checkpoint(ModelCheckpoint):
+    """The state after the last epoch, or after the one with the highest of a metric.
+
+    Two of them, since Lightning's `save_last` saves only where the metric rose.
+    """
 
     FILE_EXTENSION = ".safetensors"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str, monitor: str | None = None) -> None:
         super().__init__(
             dirpath=folder,
-            filename="best",
-            monitor="val_acc",
+            filename=name,
+            monitor=monitor,
             mode="max",
-            save_last=True,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )

@@ -102,8 +102,9 @@ def test_averages_follow_what_other_techniques_do_to_the_weights() -> None:
         assert not model[0].weight.any()
 
 
+@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("net", [MLP, RESNET], ids=lambda net: net.name)
-def test_swa_is_torchs(net: Net) -> None:
+def test_swa_is_torchs(net: Net, lazy: bool) -> None:
     model = net.build()
     wrapped = augpipe.regularize(model, [{"swa": {"start": 2, "every": 2, "unit": "steps"}}])
     oracle = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())
@@ -112,7 +113,7 @@ def test_swa_is_torchs(net: Net) -> None:
     batches = [net.inputs(), (net.inputs() * 2 + 1, net.targets()), [net.inputs() - 1]]
     update_bn(batches, oracle.module)
     momentum = [each.momentum for each in model.modules() if hasattr(each, "momentum")]
-    wrapped.finish(batches)
+    wrapped.finish((lambda: iter(batches)) if lazy else batches)
     same(model, oracle.module)
     assert [e.momentum for e in model.modules() if hasattr(e, "momentum")] == momentum
     assert all(each.training for each in model.modules())

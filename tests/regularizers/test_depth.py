@@ -251,6 +251,9 @@ EACH = pytest.mark.parametrize("name", list(CASES))
 def test_without_its_branches_a_block_is_its_shortcut(name: str) -> None:
     case = CASES[name]
     model = case.build().train()
+    with torch.no_grad():
+        for each in model.parameters():  # of no layer does nothing come out where nothing goes in
+            each.add_(torch.randn_like(each), alpha=0.1)
     found = {block.name: model.get_submodule(block.name) for block in blocks(model)}
     assert len(found) == case.count
     item = {"p": 1, "mode": "uniform", "per": "batch"}
@@ -308,6 +311,21 @@ def test_blocks_that_say_what_they_are() -> None:
     class Wrong(Unit):
         branches = ("g",)
 
+    class Listed(Unit):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branches = ["f"]
+
+    class Single(Unit):
+        branches = "f"
+
+    class Bare(Unit):
+        branches = ()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop_path = nn.Identity()
+
     class Branched(nn.Module):
         """Has `branches` of another meaning."""
 
@@ -315,10 +333,19 @@ def test_blocks_that_say_what_they_are() -> None:
             super().__init__()
             self.branches = nn.ModuleList([nn.Identity()])
 
-    assert [block.name for block in blocks(nn.Sequential(Unit(), Branched(), Unit()))] == ["0", "2"]
+    found = blocks(nn.Sequential(Unit(), Branched(), Listed(), Bare(), Single()))
+    assert [block.name for block in found] == ["0", "2", "4"]
+    assert [[name for name, _ in block.ends] for block in found] == [["0.f"], ["2.f"], ["4.f"]]
     with pytest.raises(augpipe.UsageError) as caught:
         blocks(nn.Sequential(Wrong()))
     assert str(caught.value) == "Wrong.branches names 'g', which is no module inside it"
+
+
+def test_a_branch_ends_after_its_attention() -> None:
+    """Which scaling before squeeze-and-excitation would not do: se(2 x) is not 2 se(x)."""
+    for rate, end in ((0.0, "se"), (0.1, "drop_path")):
+        model = timm_model("seresnet50", drop_path_rate=rate, **SMALL_RESNET)()
+        assert [name for name, _ in blocks(model)[-1].ends] == [f"layer4.0.{end}"]
 
 
 @pytest.mark.parametrize(

@@ -193,9 +193,7 @@ def test_a_slip_in_a_name_is_answered() -> None:
 def test_the_state_of_another_recipe_is_refused() -> None:
     wrapped = augpipe.regularize(MLP.build(), ["dropout", "ema"])
     other = augpipe.regularize(MLP.build(), ["ema"])
-    with pytest.raises(
-        augpipe.UsageError, match=r"regularizers dropout, ema; this .* ema$"
-    ):
+    with pytest.raises(augpipe.UsageError, match=r"regularizers dropout, ema; this .* ema$"):
         other.load_run_state(wrapped.run_state())
     with pytest.raises(augpipe.UsageError, match="has the regularizers none"):
         other.load_run_state(Regularized(MLP.build(), ()).run_state())

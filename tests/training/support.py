@@ -53,6 +53,7 @@ class Broken:
 
     def __init__(self, images: Any, after: int, what: BaseException | str) -> None:
         self.images, self.left, self.what = images, after, what
+        self.classes = images.classes
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,6 +72,7 @@ class Never:
 
     def __init__(self, length: int) -> None:
         self.length = length
+        self.classes = CLASSES
 
     def __len__(self) -> int:
         return self.length

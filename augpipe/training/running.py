@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -353,9 +351,7 @@ def _write(
 
 @contextmanager
 def _stoppable(trainer: pl.Trainer, last: Path | None) -> Iterator[None]:
-    """Has Ctrl-C be a KeyboardInterrupt again: Lightning ends the process, and ignores the next."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
+    """Has Ctrl-C be a KeyboardInterrupt again, of which Lightning makes an exit."""
     try:
         yield
     except SystemExit:
@@ -365,9 +361,6 @@ def _stoppable(trainer: pl.Trainer, last: Path | None) -> Iterator[None]:
         if last is not None and last.exists():
             stopped.add_note("the same call goes on from the last whole epoch")
         raise stopped from None
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -143,7 +143,9 @@ def test_wrapping_twice_is_refused_and_after_remove_is_not() -> None:
     assert again.model is model and len(again.effects) == len(STACK)
 
 
-@pytest.mark.parametrize("bad", [None, "resnet18", lambda x: x, MLP], ids=repr)
+@pytest.mark.parametrize(
+    "bad", [None, "resnet18", lambda x: x, MLP], ids=lambda each: type(each).__name__
+)
 def test_what_is_no_module_is_refused(bad) -> None:
     with pytest.raises(augpipe.UsageError, match=r"must be a torch\.nn\.Module; got"):
         augpipe.regularize(bad, STACK)

@@ -237,8 +237,7 @@ class _Crew:
         dtype = np.dtype(lies.dtype)
         length = math.prod(lies.shape) * dtype.itemsize
         array = self._slots[lies.slot][:length].view(dtype).reshape(lies.shape)
-        self._tasks.hold(lies.slot)
-        weakref.finalize(array, self._tasks.give_back, lies.slot).atexit = False
+        self._tasks.hold(lies.slot, array)
         return array
 
 
@@ -312,22 +311,20 @@ class _Tasks(Sampler[Any]):
         self._slots = range(slots)
         # Free is what is in neither: a batch may go at any moment, so nothing else is noted.
         self._asked: set[int] = set()
-        self._held: set[int] = set()
+        # No callback tells of an array's end: an interrupt that meets one is lost.
+        self._held: dict[int, weakref.ref[Array]] = {}
 
-    def hold(self, slot: int) -> None:
-        """Notes that a batch lies there which somebody holds."""
-        self._held.add(slot)
+    def hold(self, slot: int, array: Array) -> None:
+        """Notes that a batch lies there, for as long as somebody holds it."""
+        self._held[slot] = weakref.ref(array)
         self._asked.discard(slot)
-
-    def give_back(self, slot: int) -> None:
-        """Takes memory back that nobody holds any more."""
-        self._held.discard(slot)
 
     def __iter__(self) -> Iterator[_Task]:
         # By now the DataLoader has waited for what a loop that broke off had still asked for.
         self._asked.clear()
         for part in self.parts:
-            taken = self._asked | self._held
+            held = {each for each, array in self._held.items() if array() is not None}
+            taken = self._asked | held
             # -1 if that many batches are held
             slot = next((each for each in self._slots if each not in taken), -1)
             if slot >= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -53,7 +52,7 @@ class Dropout(Regularizer):
         return self.scale == "inverted"
 
     def attach(self, model: nn.Module) -> Effect:
-        found = select.modules(model, self.on, self.name(), lambda: last_linear(model))
+        found = select.modules(model, self.on, self.name(), lambda: select.last_linear(model))
         return _Dropout(self, found)
 
 
@@ -83,7 +82,7 @@ class GaussianDropout(Regularizer):
     """Whether the modules' input or output is multiplied."""
 
     def attach(self, model: nn.Module) -> Effect:
-        found = select.modules(model, self.on, self.name(), lambda: last_linear(model))
+        found = select.modules(model, self.on, self.name(), lambda: select.last_linear(model))
         return _Gaussian(self.name(), self.p, self.at, found)
 
 
@@ -117,7 +116,7 @@ class SpatialDropout(Regularizer):
 
     def attach(self, model: nn.Module) -> Effect:
         found = select.modules(
-            model, self.on, self.name(), lambda: last_convolution(model), what="convolution"
+            model, self.on, self.name(), lambda: _last_convolution(model), what="convolution"
         )
         return _Spatial(self, found)
 
@@ -157,7 +156,12 @@ class Standout(Regularizer):
     def attach(self, model: nn.Module) -> Effect:
         accepts = (nn.Linear, nn.modules.conv._ConvNd)
         found = select.modules(
-            model, self.on, self.name(), lambda: _linear(model)[:-1], accepts, "hidden linear layer"
+            model,
+            self.on,
+            self.name(),
+            lambda: select.of_types(model, (nn.Linear,))[:-1],
+            accepts,
+            "hidden linear layer",
         )
         return _Standout(self, found)
 
@@ -232,22 +236,10 @@ class _Standout(Effect):
         return z * (torch.rand(z.shape, device=z.device) < keep).to(z.dtype)
 
 
-def last_linear(model: nn.Module) -> Iterable[select.Named]:
-    """Yields the last linear layer of a model: the classifier of most."""
-    return _linear(model)[-1:]
-
-
-def last_convolution(model: nn.Module) -> Iterable[select.Named]:
-    """Yields the last convolution of a model, if another comes before it.
+def _last_convolution(model: nn.Module) -> list[select.Named]:
+    """Returns the last convolution of a model, if another comes before it.
 
     The only one cuts images into patches: its channels are the image's colours.
     """
-    convs = [each for each in model.named_modules() if isinstance(each[1], nn.modules.conv._ConvNd)]
-    return convs[-1:] if len(convs) > 1 else []
-
-
-def _linear(model: nn.Module) -> list[select.Named]:
-    # Attention's output projection holds weights for a function; nobody calls it.
-    uncalled = nn.modules.linear.NonDynamicallyQuantizableLinear
-    linear = [each for each in model.named_modules() if isinstance(each[1], nn.Linear)]
-    return [each for each in linear if not isinstance(each[1], uncalled)]
+    found = select.of_types(model, (nn.modules.conv._ConvNd,))
+    return found[-1:] if len(found) > 1 else []

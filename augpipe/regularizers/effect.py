@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ class Effect(nn.Module):
 
     def change_input(self, module: nn.Module, change: Change) -> None:
         """Has change(module, x) -> tensor or None act on a module's first argument."""
-        self.before(module, functools.partial(_change_input, change))
+        first = next(iter(inspect.signature(module.forward).parameters), "")
+        self.before(module, functools.partial(_change_input, change, first))
 
     def change_output(self, module: nn.Module, change: Change) -> None:
         """Has change(module, x) -> tensor or None act on what a module returns."""
@@ -160,9 +162,13 @@ class Effect(nn.Module):
         self._handles.clear()
 
 
-def _change_input(change: Change, module: nn.Module, args: Any, kwargs: Any) -> Any:
-    changed = change(module, args[0])
-    return None if changed is None else ((changed, *args[1:]), kwargs)
+def _change_input(change: Change, first: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    if not args and first not in kwargs:
+        return None
+    changed = change(module, args[0] if args else kwargs[first])
+    if changed is None:
+        return None
+    return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, first: changed})
 
 
 def _change_output(change: Change, module: nn.Module, args: Any, output: Any) -> Any:

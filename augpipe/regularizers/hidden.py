@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -54,7 +53,7 @@ class ISDA(Regularizer):
     """Whether the features' covariances count, or their variances alone."""
 
     def attach(self, model: nn.Module) -> Effect:
-        auto = functools.partial(_last_linear, model)
+        auto = functools.partial(select.last_linear, model)
         found = select.modules(model, self.on, self.name(), auto, (nn.Linear,), "linear layer")
         if len(found) > 1:
             raise UsageError(f"{self.name()}: on: must select one layer, not {len(found)}")
@@ -264,14 +263,9 @@ def _beta(alpha: float | Tensor, device: torch.device) -> Tensor:
     return (1 + c * (1 - r).sqrt() / (r + c * c * (1 - r)).clamp_min(1e-30).sqrt()) / 2
 
 
-def _last_linear(model: nn.Module) -> Iterable[select.Named]:
-    linear = [each for each in model.named_modules() if isinstance(each[1], nn.Linear)]
-    return linear[-1:]
-
-
 def _blocks(model: nn.Module) -> list[select.Named]:
     """Returns what a model is a chain of, without the first and without the classifier."""
-    last = {id(module) for _, module in _last_linear(model)}
+    last = {id(module) for _, module in select.last_linear(model)}
     chain = _children("", model)
 
     def inner() -> list[select.Named]:

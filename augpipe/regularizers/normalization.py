@@ -16,7 +16,7 @@ from augpipe.errors import UsageError
 from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Regularizer, Sites
 from augpipe.regularizers.effect import Effect, Site
-from augpipe.regularizers.weights import WeightEffect, called, never_called, of_types
+from augpipe.regularizers.weights import WeightEffect
 from augpipe.spec import Choice, Flag, Number
 
 _KINDS = (nn.Linear, _ConvNd)
@@ -59,7 +59,7 @@ class BatchNorm(Regularizer):
     def attach(self, model: nn.Module) -> Effect:
         auto = functools.partial(_without_norm, model)
         found = select.modules(model, self.on, self.name(), auto, _KINDS, _WHAT)
-        return _Inserted(self, called(model, found, self.name()))
+        return _Inserted(self, found)
 
 
 class _Inserted(Effect):
@@ -93,8 +93,7 @@ def _width(module: nn.Module) -> int:
 def _without_norm(model: nn.Module) -> Iterable[select.Named]:
     if any(isinstance(each, select.NORMS) for each in model.modules()):
         return []
-    silent = never_called(model)
-    return [each for each in of_types(model, _KINDS) if each[1] not in silent][:-1]
+    return select.of_types(model, _KINDS)[:-1]
 
 
 class GhostBatchNorm(Regularizer):
@@ -242,7 +241,7 @@ class _Freeze(Effect):
 
 def _batch_norms(model: nn.Module, on: str | tuple[str, ...], who: str) -> list[select.Named]:
     kinds = (_BatchNorm,)
-    auto = functools.partial(of_types, model, kinds)
+    auto = functools.partial(select.of_types, model, kinds)
     return select.modules(model, on, who, auto, kinds, "batch normalization")
 
 
@@ -282,9 +281,9 @@ class SpectralNorm(Regularizer):
         return False
 
     def attach(self, model: nn.Module) -> Effect:
-        auto = functools.partial(of_types, model, _KINDS)
+        auto = functools.partial(select.of_types, model, _KINDS)
         found = select.modules(model, self.on, self.name(), auto, _KINDS, _WHAT)
-        return _Spectral(self, called(model, found, self.name()))
+        return _Spectral(self, found)
 
 
 class _Spectral(WeightEffect):

@@ -94,10 +94,12 @@ def modules(
         what: What a site is, in a word or two, for the error.
 
     Raises:
-        UsageError: Nothing is selected; with the names that come nearest.
+        UsageError: Nothing is selected, with the names that come nearest; or nothing that is
+            called in a forward.
     """
+    silent = _never_called(model)
     if on == AUTO:
-        found = list(auto())
+        found = [each for each in auto() if each[1] not in silent]
         if not found:
             raise UsageError(
                 f"{who}: {type(model).__name__} has no {what} of its own accord: name it, on: ..."
@@ -110,10 +112,38 @@ def modules(
             raise UsageError(f"{who}: {_no_site(model, selector.lstrip('!'), 'module', named)}")
     chosen = [(name, each) for name, each in named if _chosen(selectors, name, each)]
     fit = [(name, each) for name, each in chosen if isinstance(each, tuple(accepts))]
+    if fit and all(each in silent for _, each in fit):
+        raise UsageError(
+            f"{who}: {fit[0][0]} is never called: the attention around it reads its weights"
+        )
+    fit = [(name, each) for name, each in fit if each not in silent]
     if not fit:
         inside = f" ({chosen[0][0]} is a {type(chosen[0][1]).__name__})" if chosen else ""
         raise UsageError(f"{who}: on: {_said(on)} selects no {what}{inside}")
     return fit
+
+
+def of_types(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[Named]:
+    """Returns the modules of some types that are called in a forward, with their names."""
+    silent = _never_called(model)
+    found = [(name, each) for name, each in model.named_modules() if isinstance(each, kinds)]
+    return [(name, each) for name, each in found if each not in silent]
+
+
+def last_linear(model: nn.Module) -> list[Named]:
+    """Returns the last linear layer of a model, in a list: the classifier of most."""
+    return of_types(model, (nn.Linear,))[-1:]
+
+
+def _never_called(model: nn.Module) -> set[nn.Module]:
+    """Returns the layers whose weights their parent reads without calling them: no hook fires."""
+    found: set[nn.Module] = set()
+    for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            found.add(module.out_proj)
+        elif "ShiftedWindowAttention" in types_of(module):  # torchvision's
+            found.update(each for each in (module.qkv, module.proj) if isinstance(each, nn.Module))
+    return found
 
 
 def parameters(

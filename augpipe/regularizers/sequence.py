@@ -16,7 +16,7 @@ from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Probability, Regularizer, Sites
 from augpipe.regularizers.effect import Effect, Site, keep_mask, rescale
 from augpipe.regularizers.rate import Schedule
-from augpipe.regularizers.weights import of_types, recurrent
+from augpipe.regularizers.weights import recurrent
 from augpipe.spec import Choice
 
 
@@ -116,7 +116,7 @@ class EmbeddingDropout(Regularizer):
 
     def attach(self, model: nn.Module) -> Effect:
         kinds = (nn.Embedding,)
-        auto = functools.partial(of_types, model, kinds)
+        auto = functools.partial(select.of_types, model, kinds)
         found = select.modules(model, self.on, self.name(), auto, kinds, "embedding")
         return _EmbeddingDropout(self, found)
 

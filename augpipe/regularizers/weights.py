@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augpipe.errors import UsageError
 from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Probability, Regularizer, Sites
-from augpipe.regularizers.dropout import last_linear
 from augpipe.regularizers.effect import Effect, Site, keep_mask, rescale
 from augpipe.spec import Choice
 
@@ -64,9 +62,9 @@ class DropConnect(Regularizer):
     def attach(self, model: nn.Module) -> Effect:
         accepts = (nn.Linear, *CONVOLUTIONS)
         what = "linear or convolutional layer"
-        auto = functools.partial(last_linear, model)
+        auto = functools.partial(select.last_linear, model)
         found = select.modules(model, self.on, self.name(), auto, accepts, what)
-        return _DropConnect(self, called(model, found, self.name()))
+        return _DropConnect(self, found)
 
 
 class WeightEffect(Effect):
@@ -242,37 +240,6 @@ def recurrent(
 ) -> list[tuple[str, nn.RNNBase]]:
     """Returns the LSTM, GRU and RNN layers that `on` selects; `auto` is all of them."""
     kinds = (nn.RNNBase,)
-    auto = functools.partial(of_types, model, kinds)
+    auto = functools.partial(select.of_types, model, kinds)
     found = select.modules(model, on, who, auto, kinds, "recurrent layer (LSTM, GRU, RNN)")
     return [(name, each) for name, each in found if isinstance(each, nn.RNNBase)]
-
-
-def of_types(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterable[select.Named]:
-    """Yields the modules of some types, with their names."""
-    return [(name, each) for name, each in model.named_modules() if isinstance(each, kinds)]
-
-
-def never_called(model: nn.Module) -> set[nn.Module]:
-    """Returns the layers whose weights their parent reads without calling them: no hook fires."""
-    found: set[nn.Module] = set()
-    for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention):
-            found.add(module.out_proj)
-        elif "ShiftedWindowAttention" in select.types_of(module):  # torchvision's
-            found.update(each for each in (module.qkv, module.proj) if isinstance(each, nn.Module))
-    return found
-
-
-def called(model: nn.Module, found: list[select.Named], who: str) -> list[select.Named]:
-    """Returns the modules that are called in a forward.
-
-    Raises:
-        UsageError: None is.
-    """
-    silent = never_called(model)
-    fit = [(name, each) for name, each in found if each not in silent]
-    if not fit:
-        raise UsageError(
-            f"{who}: {found[0][0]} is never called: the attention around it reads its weights"
-        )
-    return fit

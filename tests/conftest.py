@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
+
+# Two test processes with a thread for each core get in one another's way: small networks then
+# train ten times slower. Before torch is imported, and for the programs that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What a machine is busy with is not a test's business.
 hypothesis.settings.register_profile("unhurried", deadline=None)

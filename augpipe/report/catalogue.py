@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -24,21 +25,20 @@ from augpipe.spec import Choice, Declaration, Number, Refused, Size
 
 def list_ops(width: int = 100) -> str:
     """Returns the catalogue: name, kind of meaning, one line and parameters of each op."""
-    blocks: list[str] = []
-    family = ""
-    names = max(len(name) for name in catalogue())
-    for name, cls in catalogue().items():
-        own = cls.__module__.rpartition(".")[2]
-        if own != family:
-            blocks.append(("\n" if family else "") + own)
-            family = own
-        indent = " " * (names + 4)
-        blocks.append(
-            _filled(f"  {name.ljust(names)}  {_kind(cls)}: {_summary(cls)}", indent, width)
-        )
-        blocks.append(_filled(indent + ", ".join(_parameters(cls)), indent, width))
-    blocks.append("\n" + list_libraries(width))
-    return "\n".join(blocks)
+    rows = {
+        name: (cls, f"{_kind(cls)}: {_summary(cls)}", _parameters(cls))
+        for name, cls in catalogue().items()
+    }
+    return _by_family(rows, width) + "\n\n" + list_libraries(width)
+
+
+def list_regularizers(width: int = 100) -> str:
+    """Returns the regularizers by family: name, one line and parameters of each."""
+    rows = {
+        name: (cls, _summary(cls), list(cls.model_fields))
+        for name, cls in regularizers.catalogue().items()
+    }
+    return _by_family(rows, width)
 
 
 def describe_op(name: str, width: int = 100) -> str:
@@ -52,42 +52,16 @@ def describe_op(name: str, width: int = 100) -> str:
     cls = find(name)
     if cls is None:
         raise UsageError(": ".join(filter(None, why_not(name))))
-    rows = []
-    for parameter in _parameters(cls):
-        field, declared = cls.model_fields[parameter], cls.declared()[parameter]
-        default = "(required)" if field.is_required() else _yaml(_plain(field.default))
-        rows.append((parameter, default, declared.allowed(), field.description or ""))
     lines = [f"{name}  ({_kind(cls)})", "", _body(cls), ""]
     if cls.kind is Mix:  # what all of them have in common stands in their module
         lines += [
             inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "").partition("\n\n")[2],
             "",
         ]
-    lines += ["Parameters", ""]
-    for parameter, default, allowed, description in rows:
-        lines.append(f"  {parameter}: {default}")
-        lines.append(
-            _filled(f"      {_sentence(description)} {_sentence(allowed)}", " " * 6, width)
-        )
+    lines += _explained(cls, _parameters(cls), width)
     fields = _yaml(example_item(cls)[name])
     lines += ["", "Example", "", "  version: 1", f"  {cls.sections[0]}:", f"    - {name}: {fields}"]
     return "\n".join(lines)
-
-
-def list_regularizers(width: int = 100) -> str:
-    """Returns the regularizers by family: name, one line and parameters of each."""
-    blocks: list[str] = []
-    family = ""
-    names = max(len(name) for name in regularizers.catalogue())
-    indent = " " * (names + 4)
-    for name, cls in regularizers.catalogue().items():
-        own = cls.__module__.rpartition(".")[2]
-        if own != family:
-            blocks.append(("\n" if family else "") + own)
-            family = own
-        blocks.append(_filled(f"  {name.ljust(names)}  {_summary(cls)}", indent, width))
-        blocks.append(_filled(indent + ", ".join(cls.model_fields), indent, width))
-    return "\n".join(blocks)
 
 
 def describe_regularizer(name: str, width: int = 100) -> str:
@@ -99,14 +73,36 @@ def describe_regularizer(name: str, width: int = 100) -> str:
     cls = regularizers.find(name)
     if cls is None:
         raise UsageError(": ".join(filter(None, regularizers.why_not(name))))
-    lines = [name, "", _body(cls), "", "Parameters", ""]
-    for parameter, field in cls.model_fields.items():
-        default = "(required)" if field.is_required() else _yaml(_plain(field.default))
-        allowed = cls.declared()[parameter].allowed()
-        lines.append(f"  {parameter}: {default}")
-        text = f"      {_sentence(field.description or '')} {_sentence(allowed)}"
-        lines.append(_filled(text, " " * 6, width))
+    lines = [name, "", _body(cls), "", *_explained(cls, list(cls.model_fields), width)]
     return "\n".join(lines)
+
+
+def _by_family(rows: Mapping[str, tuple[type[Declared], str, Sequence[str]]], width: int) -> str:
+    """Returns names with what they do and their parameters, under the files they stand in."""
+    blocks: list[str] = []
+    family = ""
+    names = max(map(len, rows))
+    indent = " " * (names + 4)
+    for name, (cls, words, parameters) in rows.items():
+        own = cls.__module__.rpartition(".")[2]
+        if own != family:
+            blocks.append(("\n" if family else "") + own)
+            family = own
+        blocks.append(_filled(f"  {name.ljust(names)}  {words}", indent, width))
+        blocks.append(_filled(indent + ", ".join(parameters), indent, width))
+    return "\n".join(blocks)
+
+
+def _explained(cls: type[Declared], parameters: Sequence[str], width: int) -> list[str]:
+    """Returns lines that tell of parameters: default, what it is, what it may be."""
+    lines = ["Parameters", ""]
+    for name in parameters:
+        field, declared = cls.model_fields[name], cls.declared()[name]
+        default = "(required)" if field.is_required() else _yaml(_plain(field.default))
+        lines.append(f"  {name}: {default}")
+        text = f"      {_sentence(field.description or '')} {_sentence(declared.allowed())}"
+        lines.append(_filled(text, " " * 6, width))
+    return lines
 
 
 def example_item(cls: type[Op]) -> dict[str, Any]:

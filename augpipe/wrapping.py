@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -16,9 +16,16 @@ from augpipe.regularizers.base import Regularizer
 from augpipe.regularizers.wrapper import Regularized
 
 
+@runtime_checkable
+class HasRecipe(Protocol):
+    """What was made from a recipe: a pipeline."""
+
+    recipe: Recipe
+
+
 def regularize(
     model: nn.Module,
-    recipe: str | Path | Mapping[str, Any] | Recipe | Sequence[Any],
+    recipe: str | Path | Mapping[str, Any] | Recipe | HasRecipe | Regularizer | Sequence[Any],
     criterion: Callable[[Any, Any], Tensor] = soft_cross_entropy,
     *,
     overrides: Iterable[str] = (),
@@ -27,10 +34,10 @@ def regularize(
 
     Args:
         model: Any module. It is changed by hooks alone; `remove()` takes them off.
-        recipe: A recipe file, its content, or the items of its `regularize:` section, as in
-            [{"dropout": {"p": 0.1}}, "label_smoothing"] or as objects.
+        recipe: A recipe file, its content, a pipeline of it, or the items of its `regularize:`
+            section, as in [{"dropout": {"p": 0.1}}, "label_smoothing"] or as objects.
         criterion: loss(output, target).
-        overrides: Settings such as `regularize.0.dropout.p=0.2`.
+        overrides: Settings such as `regularize.0.dropout.p=0.2`, of a recipe that is read here.
 
     Raises:
         RecipeError: The recipe does not hold; every problem with its place.
@@ -38,11 +45,28 @@ def regularize(
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"model must be a torch.nn.Module; got {type(model).__name__}")
-    if not isinstance(recipe, (str, Path, Mapping, Recipe)):
-        items = [each.item() if isinstance(each, Regularizer) else each for each in recipe]
-        recipe = {"version": recipes.VERSION, "regularize": items}
-    if not isinstance(recipe, Recipe):
-        recipe = recipes.load(recipe, overrides)
-    if not recipe.regularize:
+    read = _read(recipe, overrides)
+    if not read.regularize:
         raise UsageError("the recipe has no regularizers: name some under 'regularize:'")
-    return Regularized(model, recipe.regularize, criterion)
+    return Regularized(model, read.regularize, criterion)
+
+
+def _read(recipe: Any, overrides: Iterable[str]) -> Recipe:
+    match recipe:
+        case Recipe():
+            if list(overrides):
+                raise UsageError("overrides are for a recipe that is read: give its file")
+            return recipe
+        case HasRecipe():
+            return _read(recipe.recipe, overrides)
+        case str() | Path() | Mapping():
+            return recipes.load(recipe, overrides)
+        case Regularizer():
+            return _read([recipe], overrides)
+        case Sequence():
+            items = [each.item() if isinstance(each, Regularizer) else each for each in recipe]
+            return recipes.load({"version": recipes.VERSION, "regularize": items}, overrides)
+    raise UsageError(
+        "recipe must be a file, its content, a pipeline or a list of regularizers; "
+        f"got {type(recipe).__name__}"
+    )

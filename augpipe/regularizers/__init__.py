@@ -8,7 +8,7 @@ from augpipe.declared import classes_in
 from augpipe.errors import did_you_mean
 from augpipe.regularizers.base import Regularizer
 
-_NOT_REGULARIZERS = {"base", "blocks", "effect", "rate", "select", "wrapper"}
+_NOT_REGULARIZERS = {"base", "blocks", "effect", "logits", "rate", "select", "state", "wrapper"}
 
 
 @functools.cache

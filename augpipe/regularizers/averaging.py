@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from augpipe.errors import UsageError
 from augpipe.regularizers.base import Regularizer
-from augpipe.regularizers.effect import Effect, Site, Weights
+from augpipe.regularizers.effect import Effect, Site, Weights, fitted
 from augpipe.regularizers.rate import Rate
 from augpipe.spec import Choice, Flag, Number
 
@@ -53,6 +54,8 @@ class Swa(Regularizer):
     on. `finish(batches)` gives the model the average and measures the running statistics of its
     batch normalization anew, in one pass over the inputs.
 
+    A run that ends before `start` keeps its own weights; `finish` warns of that.
+
     Suggested: start at three quarters of the training, with a learning rate that stays high from
     there (constant or cyclic, about half the first): with one that falls to 0 the averaged points
     lie close together and little is gained. Weights narrower than float32 are averaged in
@@ -88,12 +91,15 @@ class Swa(Regularizer):
 class _Average(Effect):
     order = 1
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, who: str, words: str) -> None:
         super().__init__([Site("weights", words)])
+        self.who = who
         self.taken = 0
         self.average: Weights = {}
 
     def joined(self, whole: nn.Module) -> None:
+        if next(whole.parameters(), None) is None:
+            raise UsageError(f"{self.who}: the model has no parameters to average")
         self.whole = (whole,)
 
     @torch.no_grad()
@@ -105,8 +111,7 @@ class _Average(Effect):
             self.average = {name: each.clone() for name, each in weights.items()}
             return
         for name, value in weights.items():
-            old = self.average[name]
-            self.average[name] = old if old.device == value.device else old.to(value.device)
+            self.average[name] = self.average[name].to(value)  # the model may have been moved
         # One call for all of them, as PyTorch's own averages and optimizers have it.
         torch._foreach_lerp_([self.average[name] for name in weights], [*weights.values()], share)
 
@@ -120,25 +125,21 @@ class _Average(Effect):
             own[name].copy_(value)
 
     def extra(self) -> dict[str, Any]:
-        average = {name: each.clone() for name, each in self.average.items()}
-        return {"taken": self.taken, "average": average}
+        return {"taken": self.taken, "average": dict(self.average)}
 
     def load_extra(self, state: Mapping[str, Any]) -> None:
-        own = dict(self.whole[0].named_parameters())
+        self.average = fitted(state["average"], self.whole[0], self.who)
         self.taken = int(state["taken"])
-        self.average = {
-            name: each.to(own[name].device, copy=True) for name, each in state["average"].items()
-        }
 
 
 class _Ema(_Average):
     def __init__(self, spec: Ema) -> None:
         warm = ", warm-up" if spec.warmup else ""
-        super().__init__(f"moving average, decay {spec.decay}{warm}")
+        super().__init__(spec.name(), f"moving average, decay {spec.decay}{warm}")
         self.decay = self.dial(spec.decay)
         self.warmup = spec.warmup
 
-    def after_step(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         decay = float(self.decay)
         if self.warmup:
             decay = min(decay, (1 + self.taken) / (10 + self.taken))
@@ -147,7 +148,8 @@ class _Ema(_Average):
 
 class _Swa(_Average):
     def __init__(self, spec: Swa, model: nn.Module) -> None:
-        super().__init__(f"average from {spec.unit[:-1]} {spec.start}, every {spec.every}")
+        words = f"average from {spec.unit[:-1]} {spec.start}, every {spec.every}"
+        super().__init__(spec.name(), words)
         self.spec = spec
         self.model = (model,)
         self.counted = 0
@@ -163,7 +165,7 @@ class _Swa(_Average):
                 "has put in (batch_norm): build it into the model, or take ema"
             )
 
-    def after_step(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.trained = [name for name, each in self.norms if each.training]
         if self.spec.unit == "steps":
             self.count()
@@ -182,15 +184,27 @@ class _Swa(_Average):
     def averaged(self) -> Weights | None:
         return None if self.trained else super().averaged()
 
-    @torch.no_grad()
-    def finish(self, batches: Any = None) -> None:
+    def check_finish(self, batches: Any = None) -> None:
         if not self.trained or not self.taken:
-            return super().finish()
+            return
         if batches is None:
             raise UsageError(
                 f"swa: {self.trained[0]} is batch normalization, whose statistics are not those "
                 "of the averaged weights: call wrapped.finish(batches) with inputs to measure them"
             )
+        if isinstance(batches, Mapping) or not (callable(batches) or isinstance(batches, Iterable)):
+            raise UsageError(f"swa: batches must be inputs, not {type(batches).__name__}")
+
+    @torch.no_grad()
+    def finish(self, batches: Any = None) -> None:
+        if not self.taken and self.counted:
+            warnings.warn(
+                f"swa: nothing was averaged in {self.counted} {self.spec.unit}, for it starts "
+                f"after {self.spec.start}: the model keeps its own weights",
+                stacklevel=3,
+            )
+        if not self.trained or not self.taken:
+            return super().finish()
         whole = self.whole[0]
         own: Weights = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
         before = {name: each.detach().clone() for name, each in own.items()}

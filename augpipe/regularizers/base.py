@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from augpipe.declared import Declared
 from augpipe.regularizers.rate import Rate
@@ -56,7 +56,13 @@ class Regularizer(Declared):
 
     A subclass declares its fields and answers `attach`. Where it acts on places in the network
     it has a field `on` of `Sites`.
+
+    Attributes:
+        structural: Whether it changes which parameters the model has. Such a one is put on first,
+            whatever its place in the recipe, for others hold parameters.
     """
+
+    structural: ClassVar[bool] = False
 
     @property
     def keeps_eval(self) -> bool:

@@ -140,7 +140,9 @@ def rows_axis(module: nn.Module) -> int:
 
     It is 0, or 1 for PyTorch's recurrent, attention and transformer layers without `batch_first`.
     """
-    for each in (module, *module.children()):
+    # A recurrent layer inside a block does not tell of the block, which may turn what it takes.
+    inside = [each for each in module.children() if not isinstance(each, nn.RNNBase)]
+    for each in (module, *inside):
         if getattr(each, "batch_first", True) is False:
             return 1
     return 0

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augpipe.errors import UsageError
 from augpipe.regularizers.rate import Schedule
 
 Forward = Callable[..., Any]
 Loss = Callable[[Any, Any], Tensor]
 Closure = Callable[[], Any]
 Change = Callable[[nn.Module, Any], Any]
+Answer = Callable[[nn.Module, Any, Any], Any]
 Groups = list[dict[str, Any]]
 Weights = dict[str, Tensor]
 
@@ -82,24 +84,38 @@ class Effect(nn.Module):
         """Registers hook(module, args, kwargs) -> (args, kwargs) or None, before its forward."""
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
-    def after(self, module: nn.Module, hook: Callable[..., Any], always: bool = False) -> None:
-        """Registers hook(module, args, output) -> output or None, after its forward.
+    def after(
+        self, module: nn.Module, hook: Callable[..., Any], first: bool = False, always: bool = False
+    ) -> None:
+        """Registers hook(module, args, kwargs, output) -> output or None, after its forward.
 
         Args:
             module: A module of the model.
             hook: The hook.
+            first: Before those that are there; else after them.
             always: Call it also where the forward raised, with output None.
         """
-        self._handles.append(module.register_forward_hook(hook, always_call=always))
+        self._handles.append(
+            module.register_forward_hook(hook, prepend=first, with_kwargs=True, always_call=always)
+        )
 
     def change_input(self, module: nn.Module, change: Change) -> None:
         """Has change(module, x) -> tensor or None act on a module's first argument."""
-        first = next(iter(inspect.signature(module.forward).parameters), "")
-        self.before(module, functools.partial(_change_input, change, first))
+        self.before(module, functools.partial(_change_input, change, first_name(module)))
 
     def change_output(self, module: nn.Module, change: Change) -> None:
         """Has change(module, x) -> tensor or None act on what a module returns."""
         self.after(module, functools.partial(_change_output, change))
+
+    def change_answer(self, module: nn.Module, change: Answer, first: bool = False) -> None:
+        """Has change(module, x, y) -> tensor or None act on what a module returns for x.
+
+        Args:
+            module: A module of the model.
+            change: It gets the module's first argument too.
+            first: As in `after`.
+        """
+        self.after(module, functools.partial(_change_answer, change, first_name(module)), first)
 
     # What the wrapper calls.
 
@@ -127,15 +143,18 @@ class Effect(nn.Module):
         return groups
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: Closure | None) -> None:
-        """Acts between `backward` and the optimizer's step."""
+        """Acts between `backward` and the optimizer's step; of several, for each."""
 
-    def after_step(self, optimizer: torch.optim.Optimizer | None) -> None:
-        """Acts after the optimizer's step."""
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Acts after the step of all optimizers for which `before_step` was called."""
 
     def tick(self, step: int) -> None:
         """Sets the rates for the time after this many steps."""
         for schedule, value in self._dials:
             value.fill_(schedule.at(step))
+
+    def check_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Refuses metrics that `end_epoch` could not take, before any technique has heard them."""
 
     def end_epoch(self, metrics: Mapping[str, float]) -> bool:
         """Hears what was measured after an epoch; returns whether to stop."""
@@ -144,6 +163,9 @@ class Effect(nn.Module):
     def averaged(self) -> Weights | None:
         """Returns the weights to judge the model by, if they are not its own."""
         return None
+
+    def check_finish(self, batches: Any = None) -> None:
+        """Refuses batches that `finish` could not take, before any technique has finished."""
 
     def finish(self, batches: Any = None) -> None:
         """Acts at the end of training, however it ended."""
@@ -155,11 +177,22 @@ class Effect(nn.Module):
     def load_extra(self, state: Mapping[str, Any]) -> None:
         """Takes what `extra` returned."""
 
+    def restore(self) -> None:
+        """Puts back what a forward that was broken off, by Ctrl-C, has left on the model."""
+
+    def settle(self) -> None:
+        """Hears that the model has other weights than a step of training gave it."""
+
     def remove(self) -> None:
         """Takes everything off the model."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def first_name(module: nn.Module) -> str:
+    """Returns the name of a module's first argument, under which it may be given too."""
+    return next(iter(inspect.signature(module.forward).parameters), "")
 
 
 def _change_input(change: Change, first: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -171,8 +204,14 @@ def _change_input(change: Change, first: str, module: nn.Module, args: Any, kwar
     return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, first: changed})
 
 
-def _change_output(change: Change, module: nn.Module, args: Any, output: Any) -> Any:
+def _change_output(change: Change, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
     return change(module, output)
+
+
+def _change_answer(
+    change: Answer, first: str, module: nn.Module, args: Any, kwargs: Any, output: Any
+) -> Any:
+    return change(module, args[0] if args else kwargs[first], output)
 
 
 def keep_mask(like: Tensor, shape: Sequence[int], p: float | Tensor) -> Tensor:
@@ -186,7 +225,9 @@ def keep_mask(like: Tensor, shape: Sequence[int], p: float | Tensor) -> Tensor:
         p: The probability of a zero.
     """
     # rand() < 1 - p, not >= p: float32 draws are in [0, 1), so that p = 0 keeps all, p = 1 none.
-    return (torch.rand(tuple(shape), device=like.device) < 1.0 - p).to(like.dtype)
+    # Of float32 whatever the default: bfloat16 has no draws near enough to 1 for a small p.
+    drawn = torch.rand(tuple(shape), dtype=torch.float32, device=like.device)
+    return drawn.lt_(1.0 - p).to(like.dtype)
 
 
 def rescale(p: float | Tensor) -> float | Tensor:
@@ -194,6 +235,20 @@ def rescale(p: float | Tensor) -> float | Tensor:
     if isinstance(p, Tensor):
         return torch.where(p < 1, 1 / (1 - p).clamp_min(1e-12), 0.0)
     return 1 / (1 - p) if p < 1 else 0.0
+
+
+def fitted(saved: Mapping[str, Tensor], whole: nn.Module, who: str) -> Weights:
+    """Returns copies of saved weights, each on the device of the model's own.
+
+    Raises:
+        UsageError: They are not of this model: another name, another shape.
+    """
+    own = {**dict(whole.named_parameters()), **dict(whole.named_buffers())}
+    for name, value in saved.items():
+        if name not in own or own[name].shape != value.shape:
+            have = tuple(own[name].shape) if name in own else "not there"
+            raise UsageError(f"{who}: saved is {name} {tuple(value.shape)}, here it is {have}")
+    return {name: value.to(own[name].device, copy=True) for name, value in saved.items()}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from augpipe.errors import UsageError
 from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Regularizer, Sites
 from augpipe.regularizers.effect import Closure, Effect, Site
@@ -114,10 +115,10 @@ class GradientNoise(Regularizer):
 
 
 class _OnGradients(Effect):
-    def __init__(self, words: str, found: tuple[nn.Parameter, ...] | None) -> None:
+    def __init__(self, who: str, words: str, found: tuple[nn.Parameter, ...] | None) -> None:
         where = "all" if found is None else f"{len(found)} of them"
         super().__init__([Site("gradients", f"{words}, {where}")])
-        self.found = found
+        self.who, self.found = who, found
 
     def joined(self, whole: nn.Module) -> None:
         self.whole = (whole,)
@@ -126,7 +127,10 @@ class _OnGradients(Effect):
         """Returns those of the parameters that this optimizer steps, where they have gradients."""
         own = {id(each) for group in optimizer.param_groups for each in group["params"]}
         found = self.whole[0].parameters() if self.found is None else self.found
-        return [each for each in found if each.grad is not None and id(each) in own]
+        stepped = [each for each in found if each.grad is not None and id(each) in own]
+        if any(each.grad.is_sparse for each in stepped if each.grad is not None):
+            raise UsageError(f"{self.who} takes no sparse gradients: set sparse=False")
+        return stepped
 
 
 class _Sam(_OnGradients):
@@ -134,7 +138,9 @@ class _Sam(_OnGradients):
     needs_closure = True
 
     def __init__(self, spec: Sam, found: tuple[nn.Parameter, ...] | None) -> None:
-        super().__init__(f"{'adaptive, ' if spec.adaptive else ''}rho {spec.rho}", found)
+        super().__init__(
+            spec.name(), f"{'adaptive, ' if spec.adaptive else ''}rho {spec.rho}", found
+        )
         self.spec = spec
         self.rho = self.dial(spec.rho)
 
@@ -167,7 +173,7 @@ class _Sam(_OnGradients):
 
 class _Clipping(_OnGradients):
     def __init__(self, spec: GradientClipping, found: tuple[nn.Parameter, ...] | None) -> None:
-        super().__init__(f"{spec.by} at most {spec.limit}", found)
+        super().__init__(spec.name(), f"{spec.by} at most {spec.limit}", found)
         self.limit = self.dial(spec.limit)
         self.by_norm = spec.by == "norm"
 
@@ -178,7 +184,7 @@ class _Clipping(_OnGradients):
 
 class _Noise(_OnGradients):
     def __init__(self, spec: GradientNoise, found: tuple[nn.Parameter, ...] | None) -> None:
-        super().__init__(f"eta {spec.eta}, gamma {spec.gamma:g}", found)
+        super().__init__(spec.name(), f"eta {spec.eta}, gamma {spec.gamma:g}", found)
         self.eta = self.dial(spec.eta)
         self.gamma = spec.gamma
         self.step = 0

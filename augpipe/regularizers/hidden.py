@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from augpipe.errors import UsageError
 from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Regularizer, Sites
-from augpipe.regularizers.effect import Effect, Forward, Loss, Site
-from augpipe.regularizers.outputs import IGNORED, PerForward, logits_of
+from augpipe.regularizers.effect import Effect, Forward, Loss, Site, first_name
+from augpipe.regularizers.logits import PerForward, ignored_class, logits_of, target_of
 from augpipe.regularizers.rate import Rate
 from augpipe.spec import Choice, Flag
 
@@ -75,6 +76,9 @@ class ManifoldMixup(Regularizer):
     layer: layer1 to layer4 of a resnet. Where that leaves fewer than two, sequences and modules
     with one child are looked into. It takes the model's children for a chain.
 
+    Not for a place whose forward is computed again in `backward` (activation checkpointing)
+    after another forward has drawn anew, as where gradients of several batches are gathered.
+
     Paper: Verma et al., "Manifold Mixup: Better Representations by Interpolating Hidden States",
     ICML 2019, arXiv 1806.05236.
     """
@@ -95,7 +99,7 @@ class ManifoldMixup(Regularizer):
         found: list[select.Named] = []
         if self.on != AUTO or blocks or not self.input:
             found = select.modules(model, self.on, self.name(), lambda: blocks, what="block")
-        return _ManifoldMixup(self, found)
+        return _ManifoldMixup(self, model, found)
 
 
 class _ISDA(PerForward):
@@ -123,11 +127,11 @@ class _ISDA(PerForward):
         self.register_buffer("count", new(classes))
         self.register_buffer("mean", new(classes, size))
         self.register_buffer("covariance", new(shape))
-        self.before(linear, self.see)
+        self.change_input(linear, self.see)
 
-    def see(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def see(self, module: nn.Module, x: Tensor) -> None:
         if module.training:
-            self.features = args[0].detach()
+            self.features = x.detach()
 
     def around_forward(self, forward: Forward, args: Any, kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
@@ -135,15 +139,27 @@ class _ISDA(PerForward):
         self.features = None
         return output
 
+    def joined(self, whole: nn.Module) -> None:
+        self.ignored = ignored_class(whole, self.who)
+
     def around_loss(self, loss: Loss, output: Any, target: Any) -> Tensor:
         logits, fresh = logits_of(output, self.who), self.of(output)
         classes = len(self.count)
         rows = logits.movedim(1, -1)
-        hard = not target.is_floating_point()
+        hard = not target_of(target, self.who).is_floating_point()
+        if target.shape != (rows.shape[:-1] if hard else logits.shape):
+            raise UsageError(
+                f"{self.who}: a target {tuple(target.shape)} for logits {tuple(logits.shape)}"
+            )
         with torch.autocast(logits.device.type, enabled=False):
             if hard:
-                known = target.reshape(-1) != IGNORED
-                index = target.reshape(-1).long().clamp_min(0)
+                known = target.reshape(-1) != self.ignored
+                index = target.reshape(-1).long().where(known, 0)
+                # On another device that would wait for it.
+                if index.device.type == "cpu" and not bool(
+                    ((index >= 0) & (index < classes)).all()
+                ):
+                    raise UsageError(f"{self.who}: the target has classes beyond its {classes}")
                 shares = F.one_hot(index, classes) * known[:, None]
             else:
                 shares = target.movedim(1, -1).reshape(-1, classes)
@@ -200,12 +216,13 @@ class _ISDA(PerForward):
 
 
 class _ManifoldMixup(PerForward):
-    def __init__(self, spec: ManifoldMixup, found: list[select.Named]) -> None:
+    def __init__(self, spec: ManifoldMixup, model: nn.Module, found: list[select.Named]) -> None:
         words = f"{spec.at} mixed, alpha {spec.alpha}"
         sites = [Site("input", f"mixed, alpha {spec.alpha}")] if spec.input else []
         super().__init__(spec.name(), sites + [Site(name, words) for name, _ in found])
         self.alpha = self.dial(spec.alpha)
         self.input = spec.input
+        self.first = first_name(model)
         self.places = len(found) + 1
         self.drawn: tuple[Tensor, Tensor] | None = None
         for i, (_, module) in enumerate(found):
@@ -213,9 +230,9 @@ class _ManifoldMixup(PerForward):
             place(module, functools.partial(self.mix, i + 1))
 
     def around_forward(self, forward: Forward, args: Any, kwargs: Any) -> Any:
-        if not args or not isinstance(args[0], Tensor):
+        x = args[0] if args else kwargs.get(self.first)
+        if not isinstance(x, Tensor):
             raise UsageError(f"{self.who}: the model's first argument must be a tensor")
-        x = args[0]
         first = 0 if self.input and x.is_floating_point() else 1
         if first == self.places:
             raise UsageError(f"{self.who}: the input holds integers, and nothing else is named")
@@ -225,7 +242,8 @@ class _ManifoldMixup(PerForward):
         place = torch.randint(first, self.places, (), device=x.device)
         chosen = torch.arange(self.places, device=x.device) == place
         self.drawn = torch.where(chosen, lam, 1.0), perm
-        output = forward(self.blend(0, x) if first == 0 else x, *args[1:], **kwargs)
+        rest = {name: each for name, each in kwargs.items() if args or name != self.first}
+        output = forward(self.blend(0, x) if first == 0 else x, *args[1:], **rest)
         self.keep(output, (lam, perm))
         return output
 
@@ -246,9 +264,10 @@ class _ManifoldMixup(PerForward):
 
     def around_loss(self, loss: Loss, output: Any, target: Any) -> Tensor:
         lam, perm = self.of(output)
+        target = target_of(target, self.who)
         return lam * loss(output, target) + (1 - lam) * loss(output, target[perm])
 
-    def after_step(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.drawn = None  # only now: activation checkpointing runs the hooks again in `backward`
 
 

@@ -16,11 +16,13 @@ from augpipe.errors import UsageError
 from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Regularizer, Sites
 from augpipe.regularizers.effect import Effect, Site
-from augpipe.regularizers.weights import WeightEffect
+from augpipe.regularizers.weights import WeightEffect, holding
 from augpipe.spec import Choice, Flag, Number
 
 _KINDS = (nn.Linear, _ConvNd)
 _WHAT = "linear or convolutional layer"
+_EXACT = 1024  # up to this smaller side singular vectors are computed: a second; then iterated
+_ROUNDS = 100
 
 
 class BatchNorm(Regularizer):
@@ -67,16 +69,15 @@ class _Inserted(Effect):
         super().__init__([Site(name, "batch norm behind it") for name, _ in found])
         self.norms = nn.ModuleList()
         for index, (_, module) in enumerate(found):
-            weight = module._parameters["weight"]
-            assert weight is not None
-            width = _width(module)
-            norm = nn.BatchNorm1d(width, spec.eps, spec.momentum).to(weight.device, weight.dtype)
-            self.norms.append(norm)
+            norm = nn.BatchNorm1d(_width(module), spec.eps, spec.momentum)
+            self.norms.append(norm.to(_own(module)))
             self.change_output(module, functools.partial(self.normalize, index))
 
     def normalize(self, index: int, module: nn.Module, y: Tensor) -> Tensor:
         norm = self.norms[index]
         assert isinstance(norm, nn.BatchNorm1d)
+        if norm.weight.dtype != _own(module).dtype:  # the model was converted, but not this
+            norm.to(_own(module))
         rows = y.reshape(-1, y.shape[-1]) if isinstance(module, nn.Linear) else y
         mean, var, momentum = norm.running_mean, norm.running_var, norm.momentum or 0.0
         # By the layer's own mode: a part of the model may be frozen.
@@ -84,6 +85,12 @@ class _Inserted(Effect):
             rows, mean, var, norm.weight, norm.bias, module.training, momentum, norm.eps
         )
         return out.view(y.shape)
+
+
+def _own(module: nn.Module) -> Tensor:
+    weight = module.weight  # a layer's own, or what a parametrization makes of it
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def _width(module: nn.Module) -> int:
@@ -135,30 +142,26 @@ class _Ghost(Effect):
         self.size = spec.size
         self._layers = tuple(module for _, module in found)
         self._rest: list[tuple[Tensor, ...]] = [() for _ in found]
+
+    def joined(self, whole: nn.Module) -> None:
+        # Only now, to come after whatever acts on the layer's input, and before what acts on its
+        # output: these are to see the whole batch.
         for index, module in enumerate(self._layers):
-            self.before(module, functools.partial(self.part, index))
-            put = functools.partial(self.join, index)
-            self._handles.append(module.register_forward_hook(put, prepend=True, always_call=True))
+            self.change_input(module, functools.partial(self.part, index))
+            join = functools.partial(self.join, index)
+            self.after(module, join, first=True, always=True)
 
-    def train(self, mode: bool = True) -> _Ghost:
-        # After whatever else acts on the layer's input, which is to see the whole batch. The
-        # wrapper calls this when every technique is on the model.
-        for module in self._layers:
-            for handle in self._handles:
-                if handle.id in module._forward_pre_hooks:
-                    module._forward_pre_hooks.move_to_end(handle.id)  # type: ignore[attr-defined]
-        super().train(mode)
-        return self
+    def restore(self) -> None:
+        self._rest = [() for _ in self._layers]
 
-    def part(self, index: int, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        x = args[0]
+    def part(self, index: int, module: nn.Module, x: Tensor) -> Tensor | None:
         if not module.training or len(x) <= self.size:
             return None
-        first, *rest = x.split(_parts(x, self.size))
+        first, *rest = torch.split(x, _parts(x, self.size))
         self._rest[index] = tuple(rest)
-        return (first, *args[1:]), kwargs
+        return first
 
-    def join(self, index: int, module: nn.Module, args: Any, output: Any) -> Any:
+    def join(self, index: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         rest, self._rest[index] = self._rest[index], ()
         if not rest or output is None:
             return None
@@ -201,19 +204,22 @@ class FreezeBatchNorm(Regularizer):
     """Whether scale and shift are frozen too: they get no gradient."""
 
     def attach(self, model: nn.Module) -> Effect:
-        return _Freeze(self, _batch_norms(model, self.on, self.name()))
+        return _Freeze(self, model, _batch_norms(model, self.on, self.name()))
 
 
 class _Freeze(Effect):
-    def __init__(self, spec: FreezeBatchNorm, found: list[select.Named]) -> None:
+    def __init__(self, spec: FreezeBatchNorm, model: nn.Module, found: list[select.Named]) -> None:
         wait = f" after {spec.after} steps" if spec.after else ""
         scale = ", scale and shift" if spec.affine else ""
         super().__init__([Site(name, f"statistics{scale} frozen{wait}") for name, _ in found])
         self._layers = tuple(module for _, module in found)
         self.wait, self.affine, self.frozen = spec.after, spec.affine, spec.after == 0
+        self._model = (model,)
+        self._modes: tuple[bool, ...] = ()  # what the layers would have
 
     def train(self, mode: bool = True) -> _Freeze:
         super().train(mode)
+        self._modes = tuple(each.training for each in self._layers)
         self._apply_mode()
         return self
 
@@ -230,8 +236,9 @@ class _Freeze(Effect):
 
     def remove(self) -> None:
         super().remove()
-        for module in self._layers:
-            module.train(self.training)
+        if self.frozen:
+            for module, mode in zip(self._layers, self._modes, strict=False):
+                module.train(mode and self._model[0].training)
 
     def _apply_mode(self) -> None:
         if self.frozen and self.training:
@@ -256,7 +263,10 @@ class SpectralNorm(Regularizer):
     Suggested: bound 1, one iteration, on every layer of a GAN's discriminator; as a regularizer
     of classifiers `when: above` with a bound of 2 to 10, which leaves tame layers alone. In
     `eval()` the weight is divided too: the output differs from the plain model's, and `remove()`
-    gives back the weight as it is learned, undivided. u and v are kept in `run_state()`.
+    gives back the weight as it is learned, undivided. u and v are kept in `run_state()`. They
+    start as the singular vectors, and are found anew where other weights come: by `eval()`,
+    `averaged()`, `finish` and `load_state_dict`. Not for layers whose forward is computed again
+    in `backward` (activation checkpointing): the power method would go on in between.
 
     `auto` is every convolution and linear layer.
 
@@ -283,12 +293,10 @@ class SpectralNorm(Regularizer):
     def attach(self, model: nn.Module) -> Effect:
         auto = functools.partial(select.of_types, model, _KINDS)
         found = select.modules(model, self.on, self.name(), auto, _KINDS, _WHAT)
-        return _Spectral(self, found)
+        return _Spectral(self, holding(found, ["weight"], self.name()))
 
 
 class _Spectral(WeightEffect):
-    _START = 15  # iterations, as PyTorch begins
-
     def __init__(self, spec: SpectralNorm, found: list[select.Named]) -> None:
         words = f"weight, {'sigma' if spec.when == 'always' else 'sigma at most'} {spec.bound:g}"
         super().__init__([Site(name, words) for name, _ in found])
@@ -303,7 +311,13 @@ class _Spectral(WeightEffect):
             self.register_buffer(f"u{index}", matrix.new_zeros(matrix.shape[0]))
             self.register_buffer(f"v{index}", v.to(matrix))
             self.reweight(module, ["weight"], functools.partial(self.divide, index))
-        self._converge()
+        self.settle()
+
+    def train(self, mode: bool = True) -> _Spectral:
+        super().train(mode)
+        if not mode:
+            self.settle()
+        return self
 
     def divide(self, index: int, module: nn.Module, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
@@ -311,7 +325,7 @@ class _Spectral(WeightEffect):
             if module.training:
                 self._turn(index, matrix, self.iterations)
             # Not the buffers themselves: the next forward turns them before the backward of this.
-            u, v = (self.get_buffer(f"{name}{index}").clone() for name in "uv")
+            u, v = (self.get_buffer(f"{name}{index}").to(matrix, copy=True) for name in "uv")
             sigma = torch.dot(u, matrix @ v)
             tame = sigma <= (0.0 if self.always else self.bound)  # 0: a layer that starts as zeros
             return weight * torch.where(tame, 1.0, self.bound / sigma.masked_fill(tame, 1.0))
@@ -319,7 +333,7 @@ class _Spectral(WeightEffect):
     @torch.no_grad()
     def _turn(self, index: int, matrix: Tensor, iterations: int) -> None:
         own_u, own_v = self.get_buffer(f"u{index}"), self.get_buffer(f"v{index}")
-        u, v = own_u, own_v
+        v = own_v.to(matrix)  # the model may have been moved or converted
         for _ in range(iterations):
             u = F.normalize(matrix @ v, dim=0, eps=1e-12)
             turned = matrix.T @ u
@@ -327,16 +341,37 @@ class _Spectral(WeightEffect):
         own_u.copy_(u)
         own_v.copy_(v)
 
-    def _converge(self) -> None:
+    @torch.no_grad()
+    def settle(self) -> None:
         for index, module in enumerate(self._layers):
-            self._turn(index, _matrix(module), self._START)
+            with torch.autocast(_own(module).device.type, enabled=False):
+                self._converge(index, _matrix(module))
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
-        super()._load_from_state_dict(state, prefix, *rest)
-        # As a part of the wrapper: the model has new weights, and its state knows no u and v.
-        # Alone it is `load_run_state`, which brings those that belong to the weights.
-        if prefix:
-            self._converge()
+    def _converge(self, index: int, matrix: Tensor) -> None:
+        """Finds the vectors of the largest singular value; not for meta tensors, not for NaN."""
+        v = self.get_buffer(f"v{index}")
+        if matrix.is_meta or not bool(matrix.isfinite().all()):
+            return
+        if min(matrix.shape) <= _EXACT:
+            top = _top(matrix.double())
+            v.copy_(torch.where(top.any(), top, v))
+            self._turn(index, matrix, 1)
+            return
+        sigma = -1.0
+        for _ in range(_ROUNDS):
+            self._turn(index, matrix, 10)
+            before, sigma = sigma, float((matrix @ v.to(matrix)).norm())
+            if abs(sigma - before) <= 1e-6 * sigma:
+                return
+
+
+def _top(matrix: Tensor) -> Tensor:
+    """Returns the right singular vector of the largest singular value."""
+    rows, columns = matrix.shape
+    if rows >= columns:
+        return torch.linalg.eigh(matrix.T @ matrix).eigenvectors[:, -1]
+    left = torch.linalg.eigh(matrix @ matrix.T).eigenvectors[:, -1]
+    return F.normalize(matrix.T @ left, dim=0)
 
 
 def _matrix(module: nn.Module) -> Tensor:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from augpipe.errors import UsageError
 from augpipe.regularizers.base import Regularizer
 from augpipe.regularizers.effect import Effect, Forward, Loss, Site
+from augpipe.regularizers.logits import (
+    PerForward,
+    ignored_class,
+    log_softmax,
+    logits_of,
+    mean,
+    target_of,
+    widened,
+)
 from augpipe.regularizers.rate import Rate
-
-IGNORED = -100
 
 
 class LabelSmoothing(Regularizer):
@@ -25,13 +29,18 @@ class LabelSmoothing(Regularizer):
 
         loss' = (1 - epsilon) loss(output, target) + epsilon mean(-log softmax(output))
 
+    With nn.CrossEntropyLoss the second term is weighted and reduced as that is. Of a function the
+    weights are not known: it counts all classes alike. Losses of PyTorch that are no
+    cross-entropy of logits are refused, here and in all techniques on logits.
+
     Suggested: epsilon 0.1; 0.05 with strong mixing. The network becomes less sure of itself, as
     is meant: calibrate anew, and do not distil from it (Müller et al., arXiv 1906.02629).
     `epsilon` is the share given to all K classes; papers that give it to the K - 1 others mean
     epsilon K / (K - 1) by it.
 
     Paper: Szegedy et al., "Rethinking the Inception Architecture", arXiv 1512.00567. Equal to
-    `F.cross_entropy(label_smoothing=epsilon)`; class -100 is ignored.
+    `F.cross_entropy(label_smoothing=epsilon)`; class -100, or the criterion's `ignore_index`, is
+    ignored.
     """
 
     main: ClassVar[str] = "epsilon"
@@ -54,8 +63,8 @@ class ConfidencePenalty(Regularizer):
     negative.
 
     Paper: Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output
-    Distributions", arXiv 1701.06548. H is `torch.distributions.Categorical.entropy`; class -100
-    is ignored.
+    Distributions", arXiv 1701.06548. H is `torch.distributions.Categorical.entropy`; class -100,
+    or the criterion's `ignore_index`, is ignored.
     """
 
     main: ClassVar[str] = "beta"
@@ -76,7 +85,8 @@ class RDrop(Regularizer):
     Suggested: alpha 0.3 to 1 for images, 1 to 5 for text. Without noise in the network
     (`dropout` and its like) it does nothing, at twice the cost. Batch statistics are updated
     twice a step. List it after techniques on the loss, so that both outputs have them, and
-    before `manifold_mixup`, so that both runs mix alike. Call `loss` once for each forward.
+    before `manifold_mixup`, so that both runs mix alike. Call `loss` once for each forward,
+    with the output, which must be the tensor of logits.
 
     Paper: Liang et al., "R-Drop: Regularized Dropout for Neural Networks", NeurIPS 2021, arXiv
     2106.14448. As in its authors' code; the paper sums the two losses, which is this twice, with
@@ -99,49 +109,47 @@ class RDrop(Regularizer):
 class _Smoothing(Effect):
     def __init__(self, spec: LabelSmoothing) -> None:
         super().__init__([Site("loss", f"epsilon {spec.epsilon}")])
+        self.who = spec.name()
         self.epsilon = self.dial(spec.epsilon)
 
+    def joined(self, whole: nn.Module) -> None:
+        self.whole = (whole,)
+        self.ignored = ignored_class(whole, self.who)
+
     def around_loss(self, loss: Loss, output: Any, target: Any) -> Tensor:
-        even = -_log_softmax(output, "label_smoothing").mean(dim=1)
-        return (1 - self.epsilon) * loss(output, target) + self.epsilon * _mean(even, target)
+        even = self.even(output, target)
+        return (1 - self.epsilon) * loss(output, target) + self.epsilon * even
+
+    def even(self, output: Any, target: Any) -> Tensor:
+        """Returns the loss on targets that are all classes alike."""
+        own = self.whole[0].criterion
+        if not isinstance(own, nn.CrossEntropyLoss):
+            even = -log_softmax(output, self.who).mean(dim=1)
+            return mean(even, target, self.ignored, self.who)
+        logits, goal = widened(logits_of(output, self.who)), target_of(target, self.who)
+        return F.cross_entropy(
+            logits,
+            goal.to(logits.dtype) if goal.is_floating_point() else goal,
+            None if own.weight is None else own.weight.to(logits.dtype),
+            ignore_index=own.ignore_index,
+            reduction=own.reduction,
+            label_smoothing=1.0,
+        )
 
 
 class _Confidence(Effect):
     def __init__(self, spec: ConfidencePenalty) -> None:
         super().__init__([Site("loss", f"beta {spec.beta}")])
+        self.who = spec.name()
         self.beta = self.dial(spec.beta)
 
+    def joined(self, whole: nn.Module) -> None:
+        self.ignored = ignored_class(whole, self.who)
+
     def penalty(self, output: Any, target: Any) -> Tensor:
-        logs = _log_softmax(output, "confidence_penalty")
-        return self.beta * _mean((logs.exp() * logs).sum(dim=1), target)
-
-
-class PerForward(Effect):
-    """Keeps something of each forward for the loss on its output, which may come late."""
-
-    def __init__(self, who: str, sites: Iterable[Site]) -> None:
-        super().__init__(tuple(sites))
-        self.who = who
-        self.kept: tuple[tuple[Any, Any], ...] = ()
-
-    def keep(self, output: Any, value: Any) -> None:
-        # Two: a forward may go without a loss, and another technique may call the model twice.
-        self.kept = (*self.kept[-1:], (output, value))
-
-    def of(self, output: Any) -> Any:
-        """Returns what was kept of the forward that gave this output."""
-        if not self.kept:
-            raise UsageError(f"{self.who}: call loss once after each forward in training")
-        found = [value for own, value in self.kept if _is_same(own, output)]
-        return found[-1] if found else self.kept[-1][1]
-
-    def penalty(self, output: Any, target: Any) -> Tensor | None:
-        places = [i for i, (own, _) in enumerate(self.kept) if _is_same(own, output)]
-        self.kept = self.kept[places[-1] + 1 :] if places else ()
-        return None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "kept": ()}  # autograd's tensors cannot be copied
+        logs = log_softmax(output, self.who)
+        less = mean((logs.exp() * logs).sum(dim=1), target, self.ignored, self.who)
+        return self.beta * less
 
 
 class _RDrop(PerForward):
@@ -149,8 +157,11 @@ class _RDrop(PerForward):
         super().__init__(spec.name(), [Site("loss", f"alpha {spec.alpha}")])
         self.alpha = self.dial(spec.alpha)
 
+    def joined(self, whole: nn.Module) -> None:
+        self.ignored = ignored_class(whole, self.who)
+
     def around_forward(self, forward: Forward, args: Any, kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
+        output = logits_of(forward(*args, **kwargs), self.who)
         self.keep(output, forward(*args, **kwargs))
         return output
 
@@ -158,35 +169,7 @@ class _RDrop(PerForward):
         return (loss(output, target) + loss(self.of(output), target)) / 2
 
     def penalty(self, output: Any, target: Any) -> Tensor:
-        a, b = (_log_softmax(each, self.who) for each in (output, self.of(output)))
+        a, b = (log_softmax(each, self.who) for each in (output, self.of(output)))
         super().penalty(output, target)
         both = ((a.exp() - b.exp()) * (a - b)).sum(dim=1)  # KL(p1 || p2) + KL(p2 || p1)
-        return self.alpha / 2 * _mean(both, target)
-
-
-def _is_same(own: Any, output: Any) -> bool:
-    if own is output or not (isinstance(own, Tensor) and isinstance(output, Tensor)):
-        return own is output
-    # A distributed model hands out an alias of the tensor.
-    return own.untyped_storage()._cdata == output.untyped_storage()._cdata
-
-
-def logits_of(output: Any, who: str) -> Tensor:
-    """Returns the output as logits (n, K, ...)."""
-    if isinstance(output, Tensor) and output.ndim >= 2 and output.is_floating_point():
-        return output
-    what = f"floats {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-    raise UsageError(f"{who} needs logits (n, K, ...), the model's output is {what}")
-
-
-def _log_softmax(output: Any, who: str) -> Tensor:
-    logits = logits_of(output, who)
-    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=1)
-
-
-def _mean(each: Tensor, target: Any) -> Tensor:
-    """Returns the mean over the targets that are not to be ignored."""
-    if target.is_floating_point():
-        return each.mean()
-    known = target != IGNORED
-    return each.where(known, 0.0).sum() / known.sum()
+        return self.alpha / 2 * mean(both, target, self.ignored, self.who)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from augpipe.errors import UsageError
 from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Regularizer, Sites
 from augpipe.regularizers.effect import Closure, Effect, Groups, Site
+from augpipe.regularizers.logits import widened
 from augpipe.regularizers.rate import Rate, Schedule
 from augpipe.spec import Choice, Number
 
@@ -20,7 +21,6 @@ Chosen = Mapping[str, nn.Parameter]
 Strength = Annotated[Any, Rate(0)]
 DECAY = "decoupled_decay"
 """The key of an optimizer's group that holds the strength of its decay."""
-_ITERATIONS = 2  # of the power method, a step: the paper's number
 
 
 class L2(Regularizer):
@@ -89,6 +89,7 @@ class L1(Regularizer):
 
     Suggested: strength 1e-5 to 1e-4 with SGD at 0.1. A subgradient in the loss would only come
     near zero. Exact for plain SGD; under Adam each weight is pulled by the same lr strength.
+    Weights that are frozen, or have no gradient in a step, are left alone.
 
     `auto` is the weights, as in `l2`.
 
@@ -116,7 +117,7 @@ class ElasticNet(Regularizer):
     soft(w, t) = sign(w) max(|w| - t, 0). `sparsity()` of the effect tells the share of zeros.
 
     Suggested: strength 1e-4, l1_ratio 0.5. With l1_ratio 1 it is `l1`; with 0 it shrinks as
-    `weight_decay` does, by division.
+    `weight_decay` does, by division. Like `l1` it leaves weights without a gradient alone.
 
     `auto` is the weights, as in `l2`.
 
@@ -148,7 +149,7 @@ class GroupLasso(Regularizer):
     Suggested: strength 1e-5 to 1e-4 with SGD at 0.1. A unit whose row is zero still gives its
     bias to the next layer. `rows` are the first dimension: outputs of linear layers and
     convolutions, words of embeddings, but the inputs of transposed convolutions; `columns` the
-    second.
+    second. Like `l1` it leaves weights without a gradient alone.
 
     `auto` is the weights, as in `l2`.
 
@@ -174,43 +175,7 @@ class GroupLasso(Regularizer):
         return _GroupLasso(self, chosen)
 
 
-class Orthogonality(Regularizer):
-    """Draws each weight matrix towards orthonormal rows, or columns where these are fewer.
-
-    loss' = loss + strength sum ||G||_F^2, G = W W^T - I where W (outputs, all inputs) is wide
-    and W^T W - I where it is tall, which differ by a constant only. With `variant: spectral`
-    (SRIP), the largest squared singular value of G in place of its norm, by a power method that
-    goes on from step to step.
-
-    Suggested: strength 1e-2 to 1e-1 at first, falling to 0 during training by a schedule, and
-    less weight decay while it is on: they pull apart.
-
-    `auto` is the weights of linear layers and convolutions; recurrent and attention weights that
-    stack several matrices are left out.
-
-    Paper: Bansal, Chen and Wang, "Can We Gain More from Orthogonality Regularizations in Training
-    Deep CNNs?", NeurIPS 2018, arXiv 1810.09102: soft is SO. It writes SRIP with the singular
-    value; its authors' code squares it, as here.
-    """
-
-    main: ClassVar[str] = "strength"
-
-    on: Sites = AUTO
-    """The parameters: their names, or modules with all that is in them."""
-    strength: Strength = 1e-2
-    """Weight of the penalty."""
-    variant: Annotated[str, Choice(("soft", "spectral"))] = "soft"
-    """Which norm of the gap: all of it (soft), or its worst direction (spectral)."""
-
-    def attach(self, model: nn.Module) -> Effect:
-        chosen = select.parameters(model, self.on, self.name(), lambda: _matrices(model))
-        for name, each in chosen.items():
-            if each.ndim < 2:
-                raise UsageError(f"{self.name()}: '{name}' has one dimension: it is no matrix")
-        return _Orthogonality(self, chosen)
-
-
-class _OnWeights(Effect):
+class OnWeights(Effect):
     """On some parameters, which stay the model's."""
 
     def __init__(
@@ -226,14 +191,15 @@ class _OnWeights(Effect):
         return {id(each) for each in self.chosen}
 
 
-class _L2(_OnWeights):
+class _L2(OnWeights):
     def penalty(self, output: Any, target: Any) -> Tensor:
-        squares = torch.stack([_wide(each).square().sum() for each in self.chosen])
+        squares = torch.stack([widened(each).square().sum() for each in self.chosen])
         return self.strength / 2 * squares.sum()
 
 
-class _WeightDecay(_OnWeights):
+class _WeightDecay(OnWeights):
     needs_optimizer = True
+    decayed = False  # in this step, in one of the optimizers
 
     def groups(self, groups: Groups) -> Groups:
         mine, out = self.mine(), []
@@ -256,11 +222,7 @@ class _WeightDecay(_OnWeights):
         mine = self.mine()
         marked = [group for group in optimizer.param_groups if DECAY in group]
         own = [group for group in marked if any(id(each) in mine for each in group["params"])]
-        if not own:
-            raise UsageError(
-                f"{self.who}: no group of the optimizer has '{DECAY}': build it from "
-                "wrapped.param_groups(), and load only a state that such a one saved"
-            )
+        self.decayed = self.decayed or bool(own)
         for group in own:
             if isinstance(self.strength, Tensor):  # a schedule's; else the group's own holds
                 group[DECAY] = float(self.strength)
@@ -268,21 +230,39 @@ class _WeightDecay(_OnWeights):
             if weights:
                 torch._foreach_mul_(weights, 1 - _rate(group) * group[DECAY])
 
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        decayed, self.decayed = self.decayed, False
+        if not decayed:
+            raise UsageError(
+                f"{self.who}: no group of the optimizer has '{DECAY}': build it from "
+                "wrapped.param_groups(), and load only a state that such a one saved"
+            )
 
-class _Proximal(_OnWeights):
+
+class _Proximal(OnWeights):
     """A proximal step after the optimizer's, at the learning rate of the weight's group."""
 
     needs_optimizer = True
 
+    def __init__(self, *own: Any) -> None:
+        super().__init__(*own)
+        self.stepped: set[int] = set()
+
+    def before_step(self, optimizer: torch.optim.Optimizer, closure: Closure | None) -> None:
+        # A loop may clear the gradients before `after_step`.
+        self.stepped |= {id(each) for each in self.chosen if each.grad is not None}
+
     @torch.no_grad()
-    def after_step(self, optimizer: torch.optim.Optimizer | None) -> None:
-        assert optimizer is not None  # `needs_optimizer`
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         mine, found = self.mine(), False
-        for group in optimizer.param_groups:
+        now = self.stepped | {id(each) for each in self.chosen if each.grad is not None}
+        self.stepped = set()
+        for group in (group for each in optimizers for group in each.param_groups):
             weights = [each for each in group["params"] if id(each) in mine]
+            found = found or bool(weights)
+            weights = [each for each in weights if each.requires_grad and id(each) in now]
             if weights:
                 self.shrink(weights, _rate(group))
-                found = True
         if not found:
             raise UsageError(f"{self.who}: the optimizer has none of its parameters")
 
@@ -338,63 +318,7 @@ class _GroupLasso(_Proximal):
         )
 
 
-class _Orthogonality(_OnWeights):
-    def __init__(self, spec: Orthogonality, chosen: Chosen) -> None:
-        super().__init__(spec.name(), chosen, spec.strength, f"{spec.variant}, ")
-        self.spectral = spec.variant == "spectral"
-        for i, weight in enumerate(self.chosen if self.spectral else ()):
-            side = min(len(weight), weight[0].numel())
-            # Some direction that no weights are likely to be orthogonal to, the same in each run.
-            start = torch.cos(torch.arange(1.0, side + 1, device=weight.device))
-            self.register_buffer(f"direction{i}", start / start.norm())
-
-    def penalty(self, output: Any, target: Any) -> Tensor:
-        # Under autocast the products would be in half precision, too coarse to take I from.
-        with torch.autocast(self.chosen[0].device.type, enabled=False):
-            gaps = [_gap(_wide(each).flatten(1)) for each in self.chosen]
-            if self.spectral:
-                gaps = [self._largest(i, gap) for i, gap in enumerate(gaps)]
-            return self.strength * torch.stack([gap.square().sum() for gap in gaps]).sum()
-
-    def _largest(self, i: int, gap: Tensor) -> Tensor:
-        """Returns the largest singular value of a symmetric matrix; its gradient is exact."""
-        right = self.get_buffer(f"direction{i}")
-        if right.device != gap.device:
-            self.to(gap.device)
-            right = self.get_buffer(f"direction{i}")
-        with torch.no_grad():
-            u = right.to(gap.dtype)
-            for _ in range(_ITERATIONS):
-                v = _unit(gap @ u, u)
-                u = _unit(gap @ v, v)
-            right.copy_(u)
-        # Both vectors: with eigenvalues +s and -s one alone may mix these, and give less.
-        return v @ gap @ u
-
-
-def _gap(weight: Tensor) -> Tensor:
-    rows, columns = weight.shape
-    product = weight @ weight.T if rows <= columns else weight.T @ weight
-    return product - torch.eye(len(product), dtype=weight.dtype, device=weight.device)
-
-
-def _unit(vector: Tensor, otherwise: Tensor) -> Tensor:
-    norm = vector.norm()
-    return torch.where(norm > 0, vector / norm.clamp_min(1e-30), otherwise)
-
-
-def _matrices(model: nn.Module) -> Iterable[str]:
-    for prefix, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            yield f"{prefix}.weight" if prefix else "weight"
-
-
 def _rate(group: Mapping[str, Any]) -> Any:
     """Returns a group's learning rate; a tensor only where reading it would wait for a device."""
     lr = group["lr"]
     return float(lr) if isinstance(lr, Tensor) and lr.device.type == "cpu" else lr
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Returns a tensor in float32, or as it is in float64."""
-    return x if x.dtype == torch.float64 else x.float()

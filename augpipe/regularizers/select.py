@@ -12,6 +12,7 @@ import difflib
 import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -27,11 +28,24 @@ NORMS = (
     nn.RMSNorm,
 )
 """Normalization layers: their parameters are not decayed, and nothing is measured on them."""
+UNCALLED: dict[str, tuple[str, ...]] = {
+    "torch.nn.modules.activation.MultiheadAttention": ("out_proj",),
+    "torchvision.models.swin_transformer.ShiftedWindowAttention": ("qkv", "proj"),
+    "torchvision.models.video.swin_transformer.ShiftedWindowAttention3d": ("qkv", "proj"),
+    "timm.models.beit.Attention": ("qkv",),
+    "timm.models.eva.EvaAttention": ("qkv",),
+    "timm.models.swin_transformer_v2.WindowAttention": ("qkv",),
+}
+"""The layers that a type reads the weights of, and does not call: no hook fires."""
 
 
 @functools.lru_cache(maxsize=256)
-def pattern(selector: str) -> re.Pattern[str]:
-    """Translates a selector of names."""
+def pattern(selector: str, who: str = "", field: str = "on") -> re.Pattern[str]:
+    """Translates a selector of names.
+
+    Raises:
+        UsageError: It is none, as `[9-1]`.
+    """
     out, i = "", 0
     while i < len(selector):
         rest = selector[i:]
@@ -54,7 +68,8 @@ def pattern(selector: str) -> re.Pattern[str]:
     try:
         return re.compile(out)
     except re.error as error:
-        raise UsageError(f"on: '{selector}' is not a pattern: {error}") from None
+        said = f"{who}: " if who else ""
+        raise UsageError(f"{said}{field}: '{selector}' is not a pattern: {error}") from None
 
 
 def types_of(module: nn.Module) -> list[str]:
@@ -108,6 +123,7 @@ def modules(
     selectors = (on,) if isinstance(on, str) else on
     named: list[Named] = [(name, each) for name, each in model.named_modules() if name]
     for selector in selectors:
+        pattern(selector.lstrip("!"), who)
         if not any(_matches(selector.lstrip("!"), name, each) for name, each in named):
             raise UsageError(f"{who}: {_no_site(model, selector.lstrip('!'), 'module', named)}")
     chosen = [(name, each) for name, each in named if _chosen(selectors, name, each)]
@@ -139,10 +155,12 @@ def _never_called(model: nn.Module) -> set[nn.Module]:
     """Returns the layers whose weights their parent reads without calling them: no hook fires."""
     found: set[nn.Module] = set()
     for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention):
-            found.add(module.out_proj)
-        elif "ShiftedWindowAttention" in types_of(module):  # torchvision's
-            found.update(each for each in (module.qkv, module.proj) if isinstance(each, nn.Module))
+        if getattr(module, "q_bias", 0) is None or getattr(module, "qkv_bias_separate", False):
+            continue  # timm's call the layer where they add no bias to it, or add it apart
+        for cls in type(module).__mro__:
+            for name in UNCALLED.get(f"{cls.__module__}.{cls.__qualname__}", ()):
+                inside = getattr(module, name)
+                found.update([inside] if isinstance(inside, nn.Module) else [])
     return found
 
 
@@ -151,6 +169,7 @@ def parameters(
     on: str | tuple[str, ...],
     who: str,
     auto: Callable[[], Iterable[str]] | None = None,
+    field: str = "on",
 ) -> dict[str, nn.Parameter]:
     """Returns the parameters that `on` selects, by name, each tensor once.
 
@@ -163,6 +182,7 @@ def parameters(
         on: The selectors.
         who: The regularizer, for the error.
         auto: Other parameters to take for `auto`, by name.
+        field: The field of the regularizer that holds them, for the error.
 
     Raises:
         UsageError: Nothing is selected; with the names that come nearest.
@@ -178,15 +198,16 @@ def parameters(
     places: list[tuple[str, nn.Module | None]] = [(name, None) for name in every]
     places += [(name, each) for name, each in model.named_modules() if name]
     for selector in selectors:
+        pattern(selector.lstrip("!"), who, field)
         if not any(_matches(selector.lstrip("!"), name, each) for name, each in places):
-            problem = _no_site(model, selector.lstrip("!"), "parameter or module", places)
+            problem = _no_site(model, selector.lstrip("!"), "parameter or module", places, field)
             raise UsageError(f"{who}: {problem}")
     positive = tuple(each for each in selectors if not each.startswith("!"))
     negative = tuple(each[1:] for each in selectors if each.startswith("!"))
     names = _below(model, positive) - _below(model, negative)
     found = {name: each for name, each in every.items() if name in names}
     if not found:
-        raise UsageError(f"{who}: on: {_said(on)} selects no parameters")
+        raise UsageError(f"{who}: {field}: {_said(on)} selects no parameters")
     return found
 
 
@@ -216,8 +237,19 @@ def _weights(model: nn.Module) -> Iterable[str]:
 
 
 def _no_site(
-    model: nn.Module, selector: str, what: str, named: Sequence[tuple[str, nn.Module | None]]
+    model: nn.Module,
+    selector: str,
+    what: str,
+    named: Sequence[tuple[str, nn.Module | None]],
+    field: str = "on",
 ) -> str:
+    first: dict[Any, str] = {}
+    for name, each in (
+        *model.named_modules(remove_duplicate=False),
+        *model.named_parameters(remove_duplicate=False),
+    ):
+        if first.setdefault(each, name) != name and pattern(selector).fullmatch(name):
+            return f"{field}: '{selector}' is {first[each]}: call it by that name"
     known = dict.fromkeys(name for name, _ in named)
     known.update(dict.fromkeys(type(each).__name__ for _, each in named if each is not None))
     near = difflib.get_close_matches(selector, list(known), n=3, cutoff=0.5)
@@ -225,7 +257,7 @@ def _no_site(
     if not hint:
         top = ", ".join(name for name, _ in model.named_children()) or "no module inside"
         hint = f"it has {top}"
-    return f"on: '{selector}' matches no {what} of {type(model).__name__} ({hint})"
+    return f"{field}: '{selector}' matches no {what} of {type(model).__name__} ({hint})"
 
 
 def _said(on: str | tuple[str, ...]) -> str:

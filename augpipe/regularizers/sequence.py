@@ -126,16 +126,16 @@ class _EmbeddingDropout(Effect):
         super().__init__([Site(name, f"words, p {spec.p}") for name, _ in found])
         self.p = self.dial(spec.p)
         for _, module in found:
-            self.after(module, self.drop)
+            self.change_answer(module, self.drop)
 
-    def drop(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    def drop(self, module: nn.Module, x: Tensor, output: Tensor) -> Tensor | None:
         assert isinstance(module, nn.Embedding)
         if not module.training:
             return None
         # On what was looked up, not on the weight: no product over the whole vocabulary, and a
         # sparse gradient stays sparse.
         words = keep_mask(output, (module.num_embeddings, 1), self.p)
-        return output * F.embedding(args[0], words) * rescale(self.p)
+        return output * F.embedding(x, words) * rescale(self.p)
 
 
 class AttentionDropout(Regularizer):
@@ -186,6 +186,12 @@ class _AttentionDropout(Effect):
         self._layers = tuple(holder for _, each in found for holder in _rate_in(each))
         self._own = tuple(getattr(module, name) for module, name in self._layers)
         self._set(self.p.at(0) if isinstance(self.p, Schedule) else self.p)
+
+    def joined(self, whole: nn.Module) -> None:
+        effects = [each for each in whole.modules() if isinstance(each, _AttentionDropout)]
+        for other in effects[: effects.index(self)]:
+            if set(other._layers) & set(self._layers):
+                raise UsageError("attention_dropout: two of them have a layer in common")
 
     def tick(self, step: int) -> None:
         if isinstance(self.p, Schedule):

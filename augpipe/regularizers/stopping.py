@@ -12,7 +12,7 @@ from torch import nn
 
 from augpipe.errors import UsageError
 from augpipe.regularizers.base import Regularizer
-from augpipe.regularizers.effect import Effect, Site, Weights
+from augpipe.regularizers.effect import Effect, Site, Weights, fitted
 from augpipe.spec import ArgumentRefused, Choice, Number, Text
 
 _UP = re.compile(
@@ -92,6 +92,9 @@ class _Stopping(Effect):
     def joined(self, whole: nn.Module) -> None:
         self.whole = (whole,)
 
+    def check_epoch(self, metrics: Mapping[str, float]) -> None:
+        self.value(metrics)
+
     def end_epoch(self, metrics: Mapping[str, float]) -> bool:
         if self.improves(self.value(metrics)):
             self.waited = 0
@@ -134,9 +137,8 @@ class _Stopping(Effect):
         return {"best": self.best, "waited": self.waited, "kept": dict(self.kept)}
 
     def load_extra(self, state: Mapping[str, Any]) -> None:
-        own = self.own()
+        self.kept = fitted(state["kept"], self.whole[0], "early_stopping")
         self.best, self.waited = state["best"], int(state["waited"])
-        self.kept = {name: value.to(own[name].device) for name, value in state["kept"].items()}
 
 
 def _direction(metric: str) -> str | None:

@@ -73,6 +73,7 @@ class Share(Regularizer):
     """
 
     main: ClassVar[str] = "tie"
+    structural: ClassVar[bool] = True
 
     tie: Annotated[str | Groups, Ties()] = AUTO
     """The groups: parameters, or modules, by name or pattern."""
@@ -82,7 +83,18 @@ class Share(Regularizer):
         return False
 
     def attach(self, model: nn.Module) -> Effect:
-        return _Share(model, _rows(model, self.tie, self.name()))
+        rows = _rows(model, self.tie, self.name())
+        for row in rows:
+            (first, one), *others = row.items()
+            for name, other in others:
+                if (one.dtype, one.requires_grad) != (other.dtype, other.requires_grad):
+                    has, have = _kind(one), _kind(other)
+                    raise UsageError(f"{self.name()}: {first} is {has}, {name} is {have}")
+        return _Share(model, rows)
+
+
+def _kind(parameter: nn.Parameter) -> str:
+    return f"{parameter.dtype}, {'trained' if parameter.requires_grad else 'frozen'}"
 
 
 class _Share(Effect):
@@ -105,7 +117,7 @@ class _Share(Effect):
         for shared, _, where in self._tied:
             _place(shared, where)
 
-    def after_step(self, optimizer: torch.optim.Optimizer | None) -> None:
+    def after_step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.trained = True
 
     def extra(self) -> dict[str, Any]:
@@ -225,7 +237,7 @@ def _group(model: nn.Module, group: tuple[str, ...], who: str) -> list[Named]:
     row: Named = {}
     blocks: list[str] = []
     for selector in group:
-        matches = select.pattern(selector).fullmatch
+        matches = select.pattern(selector, who, "tie").fullmatch
         own = {name: each for name, each in parameters.items() if matches(name)}
         inside = [
             name
@@ -233,7 +245,7 @@ def _group(model: nn.Module, group: tuple[str, ...], who: str) -> list[Named]:
             if name and (matches(name) or selector in select.types_of(each)) and not own
         ]
         if not own and not inside:
-            select.parameters(model, selector, who)  # it words what is wrong
+            select.parameters(model, selector, who, field="tie")  # it words what is wrong
         row.update(own)
         blocks += [name for name in inside if name not in blocks]
     said = f"{who}: [{', '.join(group)}]"

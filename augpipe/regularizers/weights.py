@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from augpipe.errors import UsageError
 from augpipe.regularizers import select
 from augpipe.regularizers.base import AUTO, Probability, Regularizer, Sites
 from augpipe.regularizers.effect import Effect, Site, keep_mask, rescale
@@ -64,44 +65,69 @@ class DropConnect(Regularizer):
         what = "linear or convolutional layer"
         auto = functools.partial(select.last_linear, model)
         found = select.modules(model, self.on, self.name(), auto, accepts, what)
-        return _DropConnect(self, found)
+        return _DropConnect(self, holding(found, ["weight"], self.name()))
+
+
+def holding(found: list[select.Named], names: Sequence[str], who: str) -> list[select.Named]:
+    """Returns the layers, which must hold these weights themselves.
+
+    Raises:
+        UsageError: A layer computes one of them anew for each forward, as `weight_norm` does.
+    """
+    for place, module in found:
+        for name in names:
+            if module._parameters.get(name) is None:
+                raise UsageError(
+                    f"{who}: {place}.{name} is no parameter: it is computed anew, by "
+                    "weight_norm or another parametrization"
+                )
+    return found
 
 
 class WeightEffect(Effect):
     """An effect that gives layers other weights for a forward.
 
-    The computed tensor stands in the layer's `_parameters` during its forward, and the parameter
-    comes back after it, also where the forward raises. Two of them on one weight compose: the
-    first keeps the parameter, the second sees what the first computed.
+    The computed tensor stands in the layer's `_parameters` during its forward, and what stood
+    there comes back after it, also where the forward raises. Two of them on one weight compose:
+    the second sees what the first computed, and puts that back before the first.
     """
 
     def __init__(self, sites: Sequence[Site] = ()) -> None:
         super().__init__(sites)
-        self._kept: list[dict[str, nn.Parameter]] = []
+        self._kept: list[dict[str, Any]] = []
+        self._reweighted: tuple[nn.Module, ...] = ()
 
     def reweight(self, module: nn.Module, names: Sequence[str], compute: Compute) -> None:
         """Has compute(module, weight) -> tensor or None stand for some weights of a module."""
         index = len(self._kept)
         self._kept.append({})
+        self._reweighted += (module,)
         self.before(module, functools.partial(self._put, tuple(names), compute, index))
-        self.after(module, functools.partial(self._put_back, index), always=True)
+        self.after(module, functools.partial(self._put_back, index), first=True, always=True)
+
+    def restore(self) -> None:
+        for index, module in enumerate(self._reweighted):
+            self._put_back(index, module)
+
+    def remove(self) -> None:
+        self.restore()
+        super().remove()
 
     def _put(
         self, names: Sequence[str], compute: Compute, index: int, module: nn.Module, *call: Any
     ) -> None:
         weights: dict[str, Any] = module._parameters
+        kept = self._kept[index]
         for name in names:
-            own = weights[name]
-            computed = compute(module, own)
-            if computed is None:
-                continue
-            if isinstance(own, nn.Parameter):
-                self._kept[index][name] = own
-            weights[name] = computed
+            if name in kept:  # of a forward that was broken off
+                weights[name] = kept.pop(name)
+            computed = compute(module, weights[name])
+            if computed is not None:
+                kept[name], weights[name] = weights[name], computed
         if isinstance(module, nn.RNNBase):
             _flat(module)
 
-    def _put_back(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
+    def _put_back(self, index: int, module: nn.Module, *call: Any) -> None:
         for name, own in self._kept[index].items():
             module._parameters[name] = own
         self._kept[index].clear()
@@ -122,37 +148,38 @@ class _DropConnect(WeightEffect):
     def __init__(self, spec: DropConnect, found: list[select.Named]) -> None:
         super().__init__([Site(name, f"weight, p {spec.p}, by {spec.mask}") for name, _ in found])
         self.p = self.dial(spec.p)
-        for _, module in found:
-            if spec.mask == "batch":
-                self.reweight(module, ["weight"], self.drop)
-            else:
-                self._first(module, self.drop_by_sample)
-            if spec.at_test == "gaussian":
-                self._first(module, self.sample)
+        self.spec = spec
+        self._layers = tuple(module for _, module in found)
+        for module in self._layers if spec.mask == "batch" else ():
+            self.reweight(module, ["weight"], self.drop)
 
-    def _first(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        # Before all other forward hooks: while the weight is the one that the layer used.
-        self._handles.append(module.register_forward_hook(hook, prepend=True))
+    def joined(self, whole: nn.Module) -> None:
+        # Only now, to come before all other hooks: while the weight is the one the layer used.
+        for module in self._layers:
+            if self.spec.mask == "sample":
+                self.change_answer(module, self.drop_by_sample, first=True)
+            if self.spec.at_test == "gaussian":
+                self.change_answer(module, self.sample, first=True)
 
     def drop(self, module: nn.Module, weight: Tensor) -> Tensor | None:
         if not module.training:
             return None
         return weight * keep_mask(weight, weight.shape, self.p) * rescale(self.p)
 
-    def drop_by_sample(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        if not module.training:
+    def drop_by_sample(self, module: nn.Module, x: Tensor, output: Tensor) -> Tensor | None:
+        if not module.training or not x.numel():
             return None
-        x, weight = args[0], _weight(module)
+        weight = _weight(module)
         x = x if output.ndim > _dimensions(module) else x.unsqueeze(0)  # one sample alone
         mask = keep_mask(weight, (len(x), *weight.shape), self.p)
         # What the masks make different: the layer's own forward is not in vain, and p = 0 is exact.
-        apart = _apply_each(module, x, weight * (mask * rescale(self.p) - 1))
-        return output + apart.view(output.shape)
+        apart = _apply_each(module, x, weight * (mask * rescale(self.p)).sub_(1))
+        return output + apart.reshape(output.shape)
 
-    def sample(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    def sample(self, module: nn.Module, x: Tensor, output: Tensor) -> Tensor | None:
         if module.training:
             return None
-        variance = _apply(module, args[0].square(), _weight(module).square())
+        variance = _apply(module, x.square(), _weight(module).square())
         variance = variance * (self.p * rescale(self.p))
         # The root's slope is infinite at 0, where an input of zeros ends up.
         deviation = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
@@ -188,8 +215,8 @@ def _apply_each(module: nn.Module, x: Tensor, weights: Tensor) -> Tensor:
     """Returns the layer's sums without bias, each sample with weights of its own."""
     n = len(x)
     if isinstance(module, nn.Linear):
-        y = torch.bmm(x.reshape(n, -1, x.shape[-1]), weights.transpose(1, 2))
-        return y.view(*x.shape[:-1], weights.shape[1])
+        # In this order the weights, most of all that is read, are read as they lie.
+        return torch.bmm(weights, x.reshape(n, -1, x.shape[-1]).transpose(1, 2)).transpose(1, 2)
     y = _apply(module, x.reshape(1, -1, *x.shape[2:]), weights.flatten(0, 1), n)
     return y.view(n, weights.shape[1], *y.shape[2:])
 
@@ -218,7 +245,10 @@ class WeightDrop(Regularizer):
     """Probability that a weight is dropped."""
 
     def attach(self, model: nn.Module) -> Effect:
-        return _WeightDrop(self, recurrent(model, self.on, self.name()))
+        found = recurrent(model, self.on, self.name())
+        for name, module in found:
+            holding([(name, module)], _hidden(module), self.name())
+        return _WeightDrop(self, found)
 
 
 class _WeightDrop(WeightEffect):
@@ -226,13 +256,16 @@ class _WeightDrop(WeightEffect):
         super().__init__([Site(name, f"weight_hh, p {spec.p}") for name, _ in found])
         self.p = self.dial(spec.p)
         for _, module in found:
-            hidden = [each for each in module._flat_weights_names if each.startswith("weight_hh")]
-            self.reweight(module, hidden, self.drop)
+            self.reweight(module, _hidden(module), self.drop)
 
     def drop(self, module: nn.Module, weight: Tensor) -> Tensor | None:
         if not module.training:
             return None
         return weight * keep_mask(weight, weight.shape, self.p) * rescale(self.p)
+
+
+def _hidden(module: nn.RNNBase) -> list[str]:
+    return [name for name in module._flat_weights_names if name.startswith("weight_hh")]
 
 
 def recurrent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from augpipe.errors import UsageError, did_you_mean
 from augpipe.losses import soft_cross_entropy
+from augpipe.regularizers import state as states
 from augpipe.regularizers.base import Regularizer
 from augpipe.regularizers.effect import Closure, Effect, Groups, weights_replaced
 
@@ -39,7 +41,8 @@ class Regularized(nn.Module):
     otherwise. The noise comes from PyTorch's generator: `torch.manual_seed` reproduces a run.
 
     `torch.compile(wrapped)`, autocast, and `DistributedDataParallel(wrapped)` work: call the
-    outer module, and `loss`, `before_step` and the rest on this one.
+    outer module, and `loss`, `before_step` and the rest on this one. One thread trains it: a
+    forward may put other weights into a layer for its time.
 
     Args:
         model: The model.
@@ -52,7 +55,8 @@ class Regularized(nn.Module):
         steps: How many optimizer steps were done.
 
     Raises:
-        UsageError: A technique finds no site; then nothing is left on the model.
+        UsageError: A technique finds no site; or the model is compiled, or wrapped, or lazy.
+            Nothing is left on it.
     """
 
     def __init__(
@@ -64,25 +68,32 @@ class Regularized(nn.Module):
         super().__init__()
         if isinstance(model, Regularized):
             raise UsageError("the model is wrapped already: remove() that first, or wrap it once")
+        _check(model)
+        if not callable(criterion):
+            raise UsageError(f"criterion must be loss(output, target); got {criterion!r}")
         self.model = model
         self.regularizers = tuple(regularizers)
         self.criterion = criterion
         self.effects = nn.ModuleList()
         self.steps = 0
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizers: list[torch.optim.Optimizer] = []
         self._judged_averaged = False  # since the last `end_epoch`
         self._finished = False
+        order = sorted(enumerate(self.regularizers), key=lambda pair: not pair[1].structural)
         try:
-            for regularizer in self.regularizers:
+            for _, regularizer in order:
                 self.effects.append(regularizer.attach(model))
+            places = sorted(range(len(order)), key=lambda i: order[i][0])
+            self.effects = nn.ModuleList(self.effects[i] for i in places)
             for effect in self._effects():
                 effect.joined(self)
         except BaseException:
             self.remove()
             raise
-        self.train(model.training)
-        self.register_state_dict_post_hook(_as_the_model)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_from_the_model)  # type: ignore[no-untyped-call]
+        # Not `self.train`: the model's parts keep their modes, such as a frozen backbone's.
+        self.training = model.training
+        self.effects.train(model.training)
+        states.keep_names(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the model."""
@@ -91,7 +102,11 @@ class Regularized(nn.Module):
             for effect in self._effects():
                 if type(effect).around_forward is not Effect.around_forward:
                     call = functools.partial(_around, effect, call)
-        return call(*args, **kwargs)
+        try:
+            return call(*args, **kwargs)
+        except BaseException:
+            states.restore(self)
+            raise
 
     def loss(self, output: Any, target: Any) -> Tensor:
         """Returns the loss to minimize: the criterion with what the techniques make of it.
@@ -115,7 +130,9 @@ class Regularized(nn.Module):
         return total
 
     def param_groups(self, **options: Any) -> Groups:
-        """Returns the parameter groups to build any of PyTorch's optimizers with.
+        """Returns the parameter groups to build an optimizer with: any that takes groups.
+
+        Of PyTorch's that is every one but LBFGS.
 
         Args:
             options: Settings for every group, as `lr=0.1`.
@@ -129,7 +146,8 @@ class Regularized(nn.Module):
     def before_step(self, optimizer: torch.optim.Optimizer, closure: Closure | None = None) -> None:
         """Goes between `backward` and `optimizer.step()`: clipping, decay, noise on gradients.
 
-        Gradients must be unscaled: with a GradScaler, call `scaler.unscale_(optimizer)` first.
+        With several optimizers it is called for each, and `after_step` then once. Gradients must
+        be unscaled: with a GradScaler, call `scaler.unscale_(optimizer)` first.
 
         Args:
             optimizer: The optimizer.
@@ -139,7 +157,10 @@ class Regularized(nn.Module):
         Raises:
             UsageError: A technique needs the closure.
         """
-        self._optimizer = optimizer
+        if not isinstance(getattr(optimizer, "param_groups", None), list):
+            raise UsageError(f"before_step takes the optimizer; got {type(optimizer).__name__}")
+        if not any(each is optimizer for each in self._optimizers):
+            self._optimizers.append(optimizer)
         for regularizer, effect in self._by_order():
             if effect.needs_closure and closure is None:
                 raise UsageError(
@@ -155,7 +176,7 @@ class Regularized(nn.Module):
             UsageError: A technique needs the optimizer, and `before_step` was not called.
         """
         for regularizer, effect in zip(self.regularizers, self._effects(), strict=True):
-            if effect.needs_optimizer and self._optimizer is None:
+            if effect.needs_optimizer and not self._optimizers:
                 raise UsageError(
                     f"{regularizer.name()} needs the learning rate: call "
                     "wrapped.before_step(optimizer) before optimizer.step()"
@@ -163,9 +184,9 @@ class Regularized(nn.Module):
         self.steps += 1
         self._finished = False
         for _, effect in self._by_order():
-            effect.after_step(self._optimizer)
+            effect.after_step(self._optimizers)
             effect.tick(self.steps)
-        self._optimizer = None
+        self._optimizers = []
 
     def end_epoch(self, metrics: Mapping[str, float]) -> bool:
         """Goes after each epoch's validation; returns whether to stop.
@@ -176,7 +197,12 @@ class Regularized(nn.Module):
         Args:
             metrics: What was measured, by name, such as {"val_loss": 0.3}.
         """
+        if not isinstance(metrics, Mapping):
+            kind = type(metrics).__name__
+            raise UsageError(f'end_epoch takes what was measured, {{"val_loss": 0.3}}; got {kind}')
         in_order = [effect for _, effect in self._by_order()]
+        for effect in in_order:
+            effect.check_epoch(metrics)
         with self.averaged() if self._judged_averaged else nullcontext():
             stops = [effect.end_epoch(metrics) for effect in in_order if effect.order == 2]
         self._judged_averaged = False
@@ -190,10 +216,16 @@ class Regularized(nn.Module):
         After `finish` these are its own.
         """
         self._judged_averaged = True
-        with ExitStack() as stack:
-            for _, effect in [] if self._finished else self._by_order():
-                stack.enter_context(weights_replaced(self, effect.averaged()))
-            yield
+        others = [] if self._finished else [each.averaged() for _, each in self._by_order()]
+        others = [each for each in others if each is not None]
+        try:
+            with ExitStack() as stack:
+                for each in others:
+                    stack.enter_context(weights_replaced(self, each))
+                self._settle(others)
+                yield
+        finally:
+            self._settle(others)
 
     def finish(self, batches: Any = None) -> None:
         """Goes at the end of training, however it ended: the model gets its final weights.
@@ -208,8 +240,11 @@ class Regularized(nn.Module):
         if self._finished:
             return
         for _, effect in self._by_order():
+            effect.check_finish(batches)
+        for _, effect in self._by_order():
             effect.finish(batches)
         self._finished = True
+        self._settle()
 
     def run_state(self) -> dict[str, Any]:
         """Returns what a run needs to go on, beside weights and optimizer: tensors and plain data.
@@ -217,14 +252,27 @@ class Regularized(nn.Module):
         Saved with `torch.save`, it loads with `weights_only=True`.
         """
         each = [{"own": effect.state_dict(), "extra": effect.extra()} for effect in self._effects()]
-        return {"steps": self.steps, "regularizers": self._names(), "effects": each}
+        criterion = self.criterion.state_dict() if isinstance(self.criterion, nn.Module) else {}
+        kept = {"steps": self.steps, "regularizers": self._names(), "effects": each}
+        return copy.deepcopy({**kept, "criterion": criterion})
 
     def load_run_state(self, state: Mapping[str, Any]) -> None:
-        """Takes what `run_state` returned.
+        """Takes what `run_state` returned, after `load_state_dict`: it belongs to those weights.
 
         Raises:
-            UsageError: It is of other regularizers.
+            UsageError: It is of another run: then nothing has changed.
         """
+        before = self.run_state()
+        try:
+            self._take(state)
+        except Exception as error:
+            self._take(before)
+            if isinstance(error, UsageError):
+                raise
+            problem = f"{type(error).__name__}: {error}"
+            raise UsageError(f"this is no state of such a run ({problem})") from error
+
+    def _take(self, state: Mapping[str, Any]) -> None:
         names = list(state["regularizers"])
         if names != self._names():
             raise UsageError(
@@ -236,9 +284,12 @@ class Regularized(nn.Module):
             effect.load_state_dict(saved["own"])
             effect.load_extra(saved["extra"])
             effect.tick(self.steps)
+        if isinstance(self.criterion, nn.Module):
+            self.criterion.load_state_dict(state["criterion"])
 
     def remove(self) -> nn.Module:
         """Takes everything off the model and returns it, plain."""
+        states.restore(self)
         for effect in reversed(list(self._effects())):
             effect.remove()
         self.effects = nn.ModuleList()
@@ -276,30 +327,25 @@ class Regularized(nn.Module):
         pairs = zip(self.regularizers, self._effects(), strict=True)
         return sorted(pairs, key=lambda pair: pair[1].order)
 
+    def _settle(self, changed: Any = True) -> None:
+        for effect in self._effects() if changed else ():
+            effect.settle()
+
     def _names(self) -> list[str]:
         return [each.name() for each in self.regularizers]
 
 
+def _check(model: nn.Module) -> None:
+    """Refuses models that hooks do not reach."""
+    for name, module in model.named_modules():
+        place = f"its '{name}'" if name else "the model"
+        compiled = getattr(module, "_compiled_call_impl", None) or hasattr(module, "_orig_mod")
+        if compiled or isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(f"{place} is compiled: wrap the model first, then compile the wrapper")
+        own = [*module._parameters.values(), *module._buffers.values()]
+        if any(nn.parameter.is_lazy(each) for each in own):
+            raise UsageError(f"{place} has no weights yet: call the model once first")
+
+
 def _around(effect: Effect, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return effect.around_forward(call, args, kwargs)
-
-
-def _as_the_model(
-    module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: Any
-) -> None:
-    """Gives a state the keys of the plain model."""
-    inside, own = f"{prefix}model.", f"{prefix}effects."
-    for key in list(state):
-        if key.startswith(inside):
-            state[prefix + key[len(inside) :]] = state.pop(key)
-        elif key.startswith(own):
-            del state[key]  # it is in `run_state`
-
-
-def _from_the_model(module: nn.Module, state: dict[str, Any], prefix: str, *ignored: Any) -> None:
-    """Takes a state with the keys of the plain model."""
-    assert isinstance(module, Regularized)
-    for key in [each for each in state if each.startswith(prefix)]:
-        state[f"{prefix}model.{key[len(prefix) :]}"] = state.pop(key)
-    for name, value in module.effects.state_dict().items():
-        state[f"{prefix}effects.{name}"] = value

@@ -534,9 +534,9 @@ def test_gradients(per: str) -> None:
 def forced(monkeypatch: pytest.MonkeyPatch, *draws: Tensor) -> None:
     left = list(draws)
 
-    def rand(shape: Any, device: Any = None) -> Tensor:
+    def rand(shape: Any, **where: Any) -> Tensor:
         assert tuple(left[0].shape) == tuple(shape)
-        return left.pop(0)
+        return left.pop(0).clone()
 
     monkeypatch.setattr(torch, "rand", rand)
 
@@ -595,3 +595,23 @@ def test_shake_drop_at_the_ends() -> None:
     assert y.isfinite().all()
     assert (y.abs() <= x.abs()).all()
     assert torch.equal(on_identity("shake_drop", p=1).eval()(x), x * 0)
+
+
+def test_a_recurrent_layer_in_a_block_does_not_tell_of_the_block() -> None:
+    """It takes time first, in a block whose branch has the samples first."""
+
+    class Block(nn.Module):
+        branches = ("f",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.f = nn.LSTM(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.f(self.lstm(x.transpose(0, 1))[0].transpose(0, 1))
+
+    torch.manual_seed(0)
+    wrapped = augpipe.regularize(nn.Sequential(Block()), [{"stochastic_depth": 0.5}])
+    x = torch.randn(20, 7, 4)
+    dropped = (wrapped(x) - x == 0).all(dim=2)
+    assert torch.equal(dropped, dropped[:, :1].expand(20, 7)) and 0 < dropped[:, 0].sum() < 20

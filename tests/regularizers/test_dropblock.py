@@ -64,7 +64,7 @@ def test_with_torchvisions_seeds_it_is_torchvisions(
         patched.setattr(torch.Tensor, "bernoulli_", recorded)
         expected = (drop_block2d if len(shape) == 4 else drop_block3d)(x, p, size)
 
-    def rand(drawn: Any, device: Any = None) -> Tensor:
+    def rand(drawn: Any, **where: Any) -> Tensor:
         assert tuple(drawn) == tuple(seeds[0].shape)
         return torch.where(seeds[0] == 1, 1 - 1e-6, 0.0)
 
@@ -97,7 +97,7 @@ def test_what_the_card_says_of_overlaps() -> None:
 
 
 def test_blocks_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rand(drawn: Any, device: Any = None) -> Tensor:
+    def rand(drawn: Any, **where: Any) -> Tensor:
         seed = torch.zeros(drawn)
         seed[0, 0, 1, 2] = 1 - 1e-6
         return seed

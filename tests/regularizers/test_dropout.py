@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import augpipe
+from augpipe.regularizers.effect import keep_mask
 from tests.regularizers.nets import LM, RESNET
 
 N = 100_000
@@ -34,7 +35,7 @@ def on_identity(item: Any, module: nn.Module | None = None) -> nn.Module:
 def force(monkeypatch: pytest.MonkeyPatch, keep: Tensor) -> None:
     """Has the next draws keep what `keep` says, wherever the rate is not 0 or 1."""
 
-    def rand(shape: Any, device: Any = None) -> Tensor:
+    def rand(shape: Any, **where: Any) -> Tensor:
         assert tuple(shape) == tuple(keep.shape)
         return torch.where(keep, 0.0, 1 - 1e-6)
 
@@ -255,3 +256,14 @@ def test_a_schedule_moves_the_rate(item: str) -> None:
     assert changed[:2] == [0, 0]
     assert changed[2] > 0.5
     assert changed[3] > 0.5
+
+
+def test_a_small_rate_holds_whatever_the_default_dtype() -> None:
+    """To 4 sigma of a million draws."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        share = float((keep_mask(torch.ones(1), (10**6,), 0.001) == 0).float().mean())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert abs(share - 0.001) < 4 * (0.001 * 0.999 / 10**6) ** 0.5

@@ -413,3 +413,10 @@ def test_nothing_waits_for_the_device(items: list[Any]) -> None:
                 each.grad = torch.zeros_like(each)
             wrapped.before_step(optimizer)
             wrapped.after_step()
+
+
+def test_isda_says_that_a_target_is_beyond_its_classes() -> None:
+    for target in (CLASSES + 1, CLASSES - 1, torch.zeros(N, K + 2), torch.zeros(N - 1).long()):
+        _, wrapped = wrap("isda")
+        with pytest.raises(augpipe.UsageError, match=r"^isda: .*target"):
+            wrapped.loss(wrapped(X), target)

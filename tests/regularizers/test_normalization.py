@@ -367,3 +367,25 @@ def test_sigma_is_in_full_precision_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert wrapped(drawn(4, 6)).dtype == torch.bfloat16
         assert torch.equal(effective(wrapped, drawn(4, 6)), expected)
+
+
+def test_thawed_layers_have_the_modes_that_they_would_have() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4))
+
+    model = build()  # put into eval() from inside
+    wrapped = wrap(model, "freeze_batch_norm")
+    model.eval()
+    wrapped.remove()
+    assert not any(each.training for each in model.modules())
+    model = build()  # one layer was frozen before
+    model[1].eval()
+    wrapped = wrap(model, "freeze_batch_norm")
+    assert not model[2].training
+    wrapped.remove()
+    assert [each.training for each in model] == [True, False, True]
+    model = build()
+    wrapped = wrap(model, {"freeze_batch_norm": {"after": 1}})
+    model[1].eval()
+    wrapped.remove()
+    assert [each.training for each in model] == [True, False, True]

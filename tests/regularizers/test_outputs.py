@@ -68,7 +68,7 @@ def test_label_smoothing_follows_its_schedule_and_narrow_logits() -> None:
 def test_what_is_no_logits_is_an_error_by_name() -> None:
     for name in ("label_smoothing", "confidence_penalty"):
         with pytest.raises(augpipe.UsageError, match=rf"^{name} needs logits .* floats \(8,\)"):
-            augpipe.regularize(MLP.build(), [name], F.mse_loss).loss(torch.zeros(8), torch.zeros(8))
+            augpipe.regularize(MLP.build(), [name], torch.dot).loss(torch.zeros(8), torch.zeros(8))
 
 
 # The confidence penalty
@@ -155,7 +155,7 @@ def test_r_drop_takes_one_loss_for_each_forward() -> None:
 
 
 def test_r_drop_knows_whose_second_output_it_is() -> None:
-    """Two forwards before their losses; one without a loss; an output that was converted."""
+    """Two forwards before their losses; an output that was converted may be of either."""
     _, wrapped = noisy(["r_drop"])
 
     def losses(order: str) -> list[Tensor]:
@@ -164,17 +164,19 @@ def test_r_drop_knows_whose_second_output_it_is() -> None:
         one, two = wrapped(X), wrapped(X.flip(0))
         if order == "turned":
             return [wrapped.loss(one.view_as(one), CLASSES), wrapped.loss(two, CLASSES.flip(0))]
-        if order == "last":
-            return [wrapped.loss(two * 1.0, CLASSES.flip(0))]
         for each, target in ((one, CLASSES), (two, CLASSES.flip(0))):
             out.append(wrapped.loss(each, target))
         return out
 
     torch.manual_seed(6)
     apart = [wrapped.loss(wrapped(X), CLASSES), wrapped.loss(wrapped(X.flip(0)), CLASSES.flip(0))]
-    for order, expected in (("plain", apart), ("turned", apart), ("last", apart[1:])):
+    for order, expected in (("plain", apart), ("turned", apart)):
         for a, b in zip(losses(order), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
+    wrapped(X)
+    last = wrapped(X) * 1.0
+    with pytest.raises(augpipe.UsageError, match="this is of none of the last"):
+        wrapped.loss(last, CLASSES)
 
 
 def test_a_model_can_be_copied_between_forward_and_loss() -> None:
@@ -192,3 +194,89 @@ def test_smoothing_before_r_drop_smooths_both_outputs() -> None:
     expected = sum(F.cross_entropy(model(X), CLASSES, label_smoothing=0.2) for _ in range(2)) / 2
     torch.manual_seed(4)
     torch.testing.assert_close(wrapped.loss(wrapped(X), CLASSES), expected)
+
+
+# Criteria and targets of other kinds
+
+
+WEIGHTS = torch.arange(1.0, K + 1).double()
+CRITERIA = {
+    "weights": {"weight": WEIGHTS},
+    "sum": {"reduction": "sum"},
+    "none": {"reduction": "none"},
+    "smoothed": {"label_smoothing": 0.2},
+    "ignored": {"ignore_index": 2, "weight": WEIGHTS},
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+@EACH_TARGET
+def test_label_smoothing_is_torchs_with_its_criterion(name: str, kind: str) -> None:
+    own, target = CRITERIA[name], TARGETS[kind]
+    if "ignore_index" in own and kind != "hard":
+        pytest.skip("torch takes it with classes alone; -100 would be out of range")
+    wrapped = augpipe.regularize(
+        MLP.build(), [{"label_smoothing": 0.3}], nn.CrossEntropyLoss(**own)
+    )
+    before = own.get("label_smoothing", 0.0)
+    expected = F.cross_entropy(logits(), target, **{**own, "label_smoothing": 0.3 + 0.7 * before})
+    torch.testing.assert_close(wrapped.loss(logits(), target), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("item", ["label_smoothing", "confidence_penalty", "r_drop", "isda"])
+def test_the_ignored_class_is_the_criterions(item: str) -> None:
+    losses = []
+    for ignored in (-100, 255):
+        criterion = nn.CrossEntropyLoss(ignore_index=ignored)
+        wrapped = augpipe.regularize(MLP.build(), [item], criterion)
+        target = torch.where(SOME_IGNORED == -100, ignored, SOME_IGNORED)
+        losses.append(wrapped.loss(wrapped(MLP.inputs()), target))
+    assert losses[0].isfinite() and torch.equal(*losses)
+
+
+ON_LOGITS = pytest.mark.parametrize(
+    "item", ["label_smoothing", "confidence_penalty", "r_drop", "isda"]
+)
+
+
+@ON_LOGITS
+def test_other_criteria_are_refused_by_name(item: str) -> None:
+    others = {nn.BCEWithLogitsLoss(): "BCEWithLogitsLoss", nn.MSELoss(): "MSELoss"}
+    others |= {F.mse_loss: "mse_loss", nn.NLLLoss(): "NLLLoss"}
+    for criterion, name in others.items():
+        model = MLP.build()
+        with pytest.raises(augpipe.UsageError, match=rf"^{item} is for .* the criterion is {name}"):
+            augpipe.regularize(model, [item], criterion)
+        assert not any(each._forward_pre_hooks for each in model.modules())
+    for criterion in (nn.CrossEntropyLoss(), F.cross_entropy, lambda x, y: F.cross_entropy(x, y)):
+        wrapped = augpipe.regularize(MLP.build(), [item], criterion)
+        assert wrapped.loss(wrapped(MLP.inputs()), CLASSES).isfinite()
+
+
+@ON_LOGITS
+def test_one_column_is_refused(item: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 1))
+    wrapped = augpipe.regularize(model, [item], lambda output, target: output.sum())
+    with pytest.raises(augpipe.UsageError, match=rf"^{item} needs logits of classes, .* one col"):
+        wrapped.loss(wrapped(MLP.inputs()), CLASSES)
+
+
+@pytest.mark.parametrize("target", [{"y": CLASSES}, (CLASSES, CLASSES), [CLASSES], None], ids=type)
+@pytest.mark.parametrize(
+    "item", ["label_smoothing", "confidence_penalty", "r_drop", "isda", "manifold_mixup"]
+)
+def test_targets_that_are_no_tensor_are_refused(item: str, target: Any) -> None:
+    wrapped = augpipe.regularize(MLP.build(), [item], lambda output, _: output.sum())
+    kind = type(target).__name__
+    with pytest.raises(augpipe.UsageError, match=f"^{item} needs the target as one .* is {kind}"):
+        wrapped.loss(wrapped(MLP.inputs()), target)
+
+
+def test_r_drop_needs_the_tensor() -> None:
+    class Says(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return {"logits": super().forward(x)}
+
+    wrapped = augpipe.regularize(Says(6, 5), ["r_drop"])
+    with pytest.raises(augpipe.UsageError, match=r"^r_drop needs logits .* output is dict"):
+        wrapped(MLP.inputs())

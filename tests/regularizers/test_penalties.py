@@ -182,8 +182,9 @@ def test_weight_decay_says_what_is_wrong_with_the_groups() -> None:
     wrapped = augpipe.regularize(model, ["weight_decay"])
     with pytest.raises(augpipe.UsageError, match=r"weight_decay needs .*before_step"):
         wrapped.after_step()
+    wrapped.before_step(torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(augpipe.UsageError, match=r"^weight_decay: .*wrapped\.param_groups\(\)"):
-        wrapped.before_step(torch.optim.SGD(model.parameters(), lr=0.1))
+        wrapped.after_step()
     with pytest.raises(augpipe.UsageError, match=r"weight_decay=0\.1 is given too"):
         wrapped.param_groups(weight_decay=0.1)
     wrapped.remove()
@@ -309,7 +310,8 @@ def test_proximal_steps_take_the_rate_of_each_group(make: Make) -> None:
     groups = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[2].parameters()}]
     optimizer = make(groups, lr=0.05)
     before = {name: each.detach().clone() for name, each in model.named_parameters()}
-    optimizer.step()  # without gradients: nothing
+    for each in model.parameters():
+        each.grad = torch.zeros_like(each)
     wrapped.before_step(optimizer)
     wrapped.after_step()
     for name, pull in (("0.weight", 0.01), ("2.weight", 0.05)):
@@ -345,6 +347,7 @@ def test_l1_follows_its_schedule() -> None:
     wrapped = augpipe.regularize(model, [item])
     optimizer = torch.optim.SGD(wrapped.param_groups(), lr=0.01)
     before = model.weight.detach().clone()
+    model.weight.grad = torch.zeros_like(model.weight)
     for pull in (0.0, 0.005, 0.015):
         wrapped.before_step(optimizer)
         wrapped.after_step()
@@ -440,3 +443,20 @@ def test_orthogonality_is_not_computed_in_half_precision() -> None:
     _, wrapped = penalized(torch.linalg.qr(random_weight(8, 8))[0].float())
     with torch.autocast("cpu", torch.bfloat16):
         assert extra(wrapped) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["l1", "elastic_net", "group_lasso"])
+def test_weights_that_are_not_trained_are_left_alone(name: str) -> None:
+    """Frozen ones, and those without a gradient in this step; cleared gradients do not count."""
+    model = MLP.build()
+    model[0].weight.requires_grad_(False)
+    wrapped = augpipe.regularize(model, [{name: {"strength": 1.0}}])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = {key: each.detach().clone() for key, each in model.named_parameters()}
+    model[4](torch.ones(3, 16)).sum().backward()
+    wrapped.before_step(optimizer)
+    optimizer.zero_grad()
+    wrapped.after_step()
+    for key in ("0.weight", "2.weight"):
+        assert torch.equal(model.get_parameter(key), before[key])
+    assert not torch.equal(model[4].weight, before["4.weight"])

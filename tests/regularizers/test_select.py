@@ -163,3 +163,17 @@ def test_no_parameter_is_an_error(on, words: str) -> None:
         select.parameters(Net(), on, "technique")
     with pytest.raises(augpipe.UsageError, match="ReLU has no weights: name some"):
         select.parameters(nn.ReLU(), "auto", "technique")
+
+
+def test_a_pattern_that_is_none_names_the_technique() -> None:
+    for name in ("dropout", "l2", "stochastic_depth"):
+        with pytest.raises(augpipe.UsageError, match=rf"^{name}: on: '\[9-1\]' is not a pattern"):
+            augpipe.regularize(Net(), [{name: {"on": "[9-1]"}}])
+
+
+def test_a_second_name_is_told() -> None:
+    model = Net()
+    model.head.weight = model.mlp.weight
+    for name, on, first in (("l2", "head.weight", "mlp.weight"), ("dropout", "body.1", "body.0")):
+        with pytest.raises(augpipe.UsageError, match=rf"^{name}: on: '{on}' is {first}: call it"):
+            augpipe.regularize(model, [{name: {"on": on}}])

@@ -251,3 +251,18 @@ def test_what_is_no_attention_is_refused_by_name() -> None:
         wrap(TRANSFORMER.build(), {"variational_dropout": {"on": "head"}})
     with pytest.raises(augpipe.UsageError, match="no embedding"):
         wrap(LM.build(), {"embedding_dropout": {"on": "decoder"}})
+
+
+def test_two_rates_for_one_attention_are_refused() -> None:
+    model = TRANSFORMER.build()
+    own = [each.dropout for each in model.modules() if isinstance(each, nn.MultiheadAttention)]
+    both = [
+        {"attention_dropout": {"p": p, "on": f"encoder.layers.{on}.self_attn"}}
+        for p, on in ((0.1, "*"), (0.2, "1"))
+    ]
+    with pytest.raises(augpipe.UsageError, match=r"^attention_dropout: two of them"):
+        augpipe.regularize(model, both)
+    now = [each.dropout for each in model.modules() if isinstance(each, nn.MultiheadAttention)]
+    assert now == own
+    apart = [{"attention_dropout": {"on": f"encoder.layers.{i}.self_attn"}} for i in (0, 1)]
+    augpipe.regularize(model, apart)

@@ -253,3 +253,22 @@ def test_tied_blocks_compute_what_one_block_does_twice() -> None:
     block = seeded(lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)).eval()
     block.load_state_dict(model.encoder.layers[0].state_dict())
     torch.testing.assert_close(model.encoder(x), block(block(x)))
+
+
+def test_what_cannot_be_one_parameter_is_refused() -> None:
+    for change, said in ((nn.Module.double, "torch.float64"), (frozen, "frozen")):
+        model = nn.ModuleDict({"a": nn.Linear(6, 6), "b": change(nn.Linear(6, 6))})
+        with pytest.raises(augpipe.UsageError, match=rf"^share: a\.weight is .*b\.weight.*{said}"):
+            augpipe.regularize(model, [{"share": {"tie": [["a", "b"]]}}])
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    return module.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", ["share", "soft_share"])
+def test_an_error_names_the_field(name: str) -> None:
+    with pytest.raises(augpipe.UsageError, match=rf"^{name}: tie: 'nonesuch' matches no param"):
+        augpipe.regularize(LM.build(), [{name: {"tie": [["nonesuch", "decoder"]]}}])
+    with pytest.raises(augpipe.UsageError, match=rf"^{name}: tie: '\[9-1\]' is not a pattern"):
+        augpipe.regularize(LM.build(), [{name: {"tie": [["[9-1]", "decoder"]]}}])

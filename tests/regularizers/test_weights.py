@@ -284,3 +284,10 @@ def test_a_recurrent_layer_is_left_with_its_own_weights_when_its_forward_raises(
     own = [model.rnn._parameters[name] for name in model.rnn._flat_weights_names]
     assert all(a is b for a, b in zip(model.rnn._flat_weights, own, strict=True))
     assert all(isinstance(each, nn.Parameter) for each in own)
+
+
+@pytest.mark.parametrize("mask", ["sample", "batch"])
+def test_an_empty_batch_passes(mask: str) -> None:
+    for layer, x in ((nn.Linear(3, 4), (0, 3)), (nn.Conv2d(3, 4, 2), (0, 3, 5, 5))):
+        wrapped = wrap(nn.Sequential(layer), {"drop_connect": {"on": "0", "mask": mask}})
+        assert len(wrapped(torch.zeros(x))) == 0

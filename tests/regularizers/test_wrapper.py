@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -271,7 +272,7 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     wrapped = augpipe.regularize(MLP.build(), STACK)
     state = MLP.build().state_dict()
     state["5.weight"] = state.pop("0.weight")
-    with pytest.raises(RuntimeError, match=r'(?s)Missing.*"model.0.weight".*Unexpected.*5.weight'):
+    with pytest.raises(RuntimeError, match=r'(?s)Missing.*"0.weight".*Unexpected.*5.weight'):
         wrapped.load_state_dict(state)
 
 
@@ -362,3 +363,179 @@ def test_weights_come_back_where_validation_raises() -> None:
         assert not equal(weights(wrapped), before)
         raise OSError
     assert equal(weights(wrapped), before)
+
+
+def test_wrapping_leaves_each_part_its_mode() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8)), nn.Linear(8, 5))
+    model[0].eval()
+    modes = [each.training for each in model.modules()]
+    for items in (["dropout"], [{"freeze_batch_norm": {"after": 5}}], ["ghost_batch_norm"]):
+        wrapped = augpipe.regularize(model, items)
+        assert wrapped.training and wrapped.effects[0].training
+        assert [each.training for each in model.modules()] == modes
+        wrapped.remove()
+        assert [each.training for each in model.modules()] == modes
+
+
+@pytest.mark.parametrize("place", ["", "0"])
+def test_models_that_hooks_do_not_reach_are_refused(place: str) -> None:
+    def compiled(module: nn.Module) -> nn.Module:
+        return torch.compile(module, backend="eager")
+
+    def in_place(module: nn.Module) -> nn.Module:
+        module.compile(backend="eager")
+        return module
+
+    def scripted(module: nn.Module) -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated in newer versions of PyTorch
+            return torch.jit.trace(module, MLP.inputs())
+
+    for make in (compiled, in_place, scripted):
+        model = make(nn.Linear(6, 6) if place else MLP.build())
+        model = nn.Sequential(model, nn.Linear(6, 5)) if place else model
+        what = "its '0'" if place else "the model"
+        with pytest.raises(augpipe.UsageError, match=f"^{what} is compiled: wrap the model first"):
+            augpipe.regularize(model, ["dropout"])
+
+
+def test_a_model_without_its_weights_is_refused() -> None:
+    model = nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(5))
+    with pytest.raises(
+        augpipe.UsageError, match=r"^its '0' has no weights yet: call the model onc"
+    ):
+        augpipe.regularize(model, ["dropout"])
+    model(MLP.inputs())
+    augpipe.regularize(model, ["l2"])
+
+
+def test_what_is_no_recipe_or_criterion_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("version: 1\nregularize:\n  - dropout: {p: 0.5}\n")
+    pipe = augpipe.load(path)
+    (dropout,) = pipe.recipe.regularize
+    given = (path, str(path), pipe, pipe.recipe, dropout, [dropout], ({"dropout": {"p": 0.5}},))
+    for recipe in given:
+        assert augpipe.regularize(MLP.build(), recipe).regularizers == (dropout,)
+    for recipe in (None, 5, {"dropout"}, MLP.build()):
+        with pytest.raises(augpipe.UsageError, match=r"^recipe must be a file, .*; got"):
+            augpipe.regularize(MLP.build(), recipe)
+    for recipe in (pipe, pipe.recipe):
+        with pytest.raises(augpipe.UsageError, match=r"^overrides are for"):
+            augpipe.regularize(MLP.build(), recipe, overrides=["regularize.0.dropout.p=0.2"])
+    for criterion in (None, "ce"):
+        with pytest.raises(augpipe.UsageError, match=r"^criterion must be loss"):
+            augpipe.regularize(MLP.build(), path, criterion)
+
+
+def test_what_is_no_optimizer_and_no_metrics_is_refused() -> None:
+    wrapped = augpipe.regularize(MLP.build(), ["weight_decay", "early_stopping"])
+    for bad in (None, [], wrapped):
+        with pytest.raises(augpipe.UsageError, match=r"^before_step takes the optimizer; got"):
+            wrapped.before_step(bad)
+    for metrics in (None, 0.3, [0.3]):
+        with pytest.raises(augpipe.UsageError, match=r"^end_epoch takes what was measured"):
+            wrapped.end_epoch(metrics)
+
+
+def test_several_optimizers_before_one_after_step() -> None:
+    """What one of them steps is decayed and shrunk as with one optimizer for all."""
+    results = []
+    items = [{"weight_decay": 0.5}, {"l1": 0.1}, "sam", "ema"]
+    for several in (False, True):
+        wrapped = augpipe.regularize(MLP.build(), items)
+        groups = wrapped.param_groups(lr=0.1)
+        cuts = [[group] for group in groups] if several else [groups]
+        optimizers = [torch.optim.SGD(each) for each in cuts]
+        wrapped.loss(wrapped(MLP.inputs()), MLP.targets()).backward()
+        for each in optimizers:
+            wrapped.before_step(each, lambda: None)
+        for each in optimizers:
+            each.step()
+        wrapped.zero_grad()
+        wrapped.after_step()
+        results.append(weights(wrapped))
+    assert equal(*results)
+
+
+def test_share_comes_first_whatever_its_place() -> None:
+    tie = {"share": {"tie": [["embedding.weight", "decoder.weight"]]}}
+    for item in ({"l2": {"strength": 1.0, "on": "**"}}, {"l1": {"strength": 1.0, "on": "**"}}):
+        states = []
+        for items in ([item, tie], [tie, item]):
+            wrapped = augpipe.regularize(LM.build(), items)
+            assert [each.name() for each in wrapped.regularizers] == [next(iter(i)) for i in items]
+            assert (type(wrapped.effects[0]).__name__ == "_Share") == (items[0] is tie)
+            losses = loop(wrapped, LM, 2, torch.optim.SGD(wrapped.param_groups(), lr=0.1))
+            states.append([torch.tensor(losses), *weights(wrapped)])
+        assert equal(*states)
+
+
+def test_a_failed_end_epoch_counts_for_nobody() -> None:
+    both = [{"early_stopping": m} for m in ("val_loss", "val_accuracy")]
+    wrapped = augpipe.regularize(MLP.build(), both)
+    wrapped.end_epoch({"val_loss": 1.0, "val_accuracy": 0.5})
+    with pytest.raises(augpipe.UsageError, match="have no 'val_accuracy'"):
+        wrapped.end_epoch({"val_loss": 2.0})
+    assert [each.waited for each in wrapped.effects] == [0, 0]
+    wrapped.end_epoch({"val_loss": 2.0, "val_accuracy": 0.5})
+    assert [each.waited for each in wrapped.effects] == [1, 1]
+
+
+@pytest.mark.parametrize("item", ["ema", {"ema": 0.5}, {"swa": {"start": 0, "unit": "steps"}}])
+def test_nothing_to_average_is_refused(item) -> None:
+    model = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(6, affine=False))
+    with pytest.raises(augpipe.UsageError, match=r"^(ema|swa): the model has no parameters"):
+        augpipe.regularize(model, [item])
+
+
+@pytest.mark.parametrize("item", ["ema", "batch_norm", "spectral_norm", "isda", "early_stopping"])
+def test_a_model_converted_after_wrapping(item: str) -> None:
+    model = MLP.build()
+    wrapped = augpipe.regularize(model, [item])
+    loop(wrapped, MLP, 1)
+    wrapped.end_epoch({"val_loss": 1.0})
+    model.double()
+    optimizer = torch.optim.SGD(wrapped.param_groups(), lr=0.1)
+    loss = wrapped.loss(wrapped(MLP.inputs().double()), MLP.targets())
+    loss.backward()
+    wrapped.before_step(optimizer)
+    optimizer.step()
+    wrapped.after_step()
+    wrapped.end_epoch({"val_loss": 0.5})
+    wrapped.finish()
+    assert loss.isfinite() and all(each.dtype == torch.float64 for each in model.parameters())
+
+
+def test_finish_without_batches_changes_nothing_of_others() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 5))
+    items = [{"ema": 0.5}, {"swa": {"start": 0, "unit": "steps"}}]
+    wrapped = augpipe.regularize(model, items)
+    loop(wrapped, MLP, 3)
+    before = weights(wrapped)
+    for bad in (None, 5, {"x": MLP.inputs()}):
+        with pytest.raises(augpipe.UsageError, match=r"^swa: "):
+            wrapped.finish(bad)
+        assert equal(weights(wrapped), before)
+    wrapped.finish([MLP.inputs()])
+    assert not equal(weights(wrapped), before)
+
+
+def test_swa_that_never_started_says_so() -> None:
+    wrapped = augpipe.regularize(MLP.build(), [{"swa": 100}])
+    loop(wrapped, MLP, 1)
+    wrapped.end_epoch({})
+    with pytest.warns(UserWarning, match=r"^swa: nothing was averaged in 1 epochs, for it starts"):
+        wrapped.finish()
+
+
+@pytest.mark.parametrize(
+    "item", ["sam", "gradient_noise", "gradient_clipping", {"gradient_clipping": {"by": "value"}}]
+)
+def test_sparse_gradients_are_refused_by_name(item) -> None:
+    model = nn.Sequential(nn.Embedding(11, 5, sparse=True))
+    wrapped = augpipe.regularize(model, [item], lambda output, target: output.square().sum())
+    optimizer = torch.optim.SGD(wrapped.param_groups(), lr=0.1)
+    wrapped.loss(wrapped(LM.inputs()), None).backward()
+    with pytest.raises(augpipe.UsageError, match="takes no sparse gradients"):
+        wrapped.before_step(optimizer, lambda: None)

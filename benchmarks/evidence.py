@@ -311,6 +311,7 @@ INTRODUCTION = (
     "the technique can do at its best.",
     "",
     "About 40 intervals of 95 % are looked at: one or two exclude 0 by chance alone.",
+    "Seconds are the clock's, of runs side by side on a machine that had other work too.",
     "",
     "    python -m benchmarks.evidence --data DIR    # Fashion-MNIST's IDX files",
     "",

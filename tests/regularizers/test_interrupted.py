@@ -199,7 +199,7 @@ def _words() -> list[nn.Module]:
         ("embedding_dropout", _words, LM),
         ("variational_dropout", _words, LM),
     ],
-    ids=str,
+    ids=lambda each: getattr(each, "__name__", None) or getattr(each, "name", None) or str(each),
 )
 def test_layers_called_by_keyword(item, layers: Callable, net: Net) -> None:
     """The same as called by position."""

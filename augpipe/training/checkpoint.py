@@ -7,17 +7,15 @@ the tree its metadata in JSON, where {"tensor": k} stands for the k-th of them.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.plugins.io import CheckpointIO
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from augpipe.errors import DataError, first_sentence, reason
+from augpipe.errors import DataError
+from augpipe.tensors import read_tensors, write_tensors
 
 _TREE = "tree"
 _FORMAT = "augpipe checkpoint 1"
@@ -35,25 +33,6 @@ def save_tree(path: Path, tree: Any, metadata: Mapping[str, str] | None = None) 
     write_tensors(path, tensors, {**(metadata or {}), "format": _FORMAT, _TREE: json.dumps(plain)})
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file; the file is whole or not there.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode
-        save_file(tensors, part, metadata)
-        part.chmod(mode)  # safetensors makes a file that only its owner may read
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise DataError(path, f"cannot be written: {first_sentence(error)}") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def load_tree(path: Path) -> tuple[Any, dict[str, str]]:
     """Reads what `save_tree` wrote: the tree and the metadata.
 
@@ -68,27 +47,6 @@ def load_tree(path: Path) -> tuple[Any, dict[str, str]]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(path, f"is not a whole checkpoint: {error}") from None
     return tree, header
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads a safetensors file: its tensors and its metadata.
-
-    Raises:
-        DataError: It cannot be read, or is not in this format: pickles are refused.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-        with safe_open(path, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, dict(opened.metadata() or {})
-    except OSError as error:
-        raise DataError(path, reason(error)) from None
-    except (SafetensorError, ValueError) as error:
-        if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            why = "is a pickle, as torch.save writes them: only safetensors files are read"
-            raise DataError(path, why) from None
-        raise DataError(path, f"is not a whole safetensors file: {error}") from None
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

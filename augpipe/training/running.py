@@ -26,8 +26,9 @@ from augpipe.data.encode import write_atomic
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.recipe import Recipe
 from augpipe.regularizers.wrapper import Regularized
+from augpipe.tensors import read_tensors, write_tensors
 from augpipe.training.callback import Regularize
-from augpipe.training.checkpoint import SafeCheckpoints, load_tree, read_tensors, write_tensors
+from augpipe.training.checkpoint import SafeCheckpoints, load_tree
 from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits

@@ -15,7 +15,7 @@ ORDER = [
     {"rng", "spec", "yamltree"},
     {"declared", "ir", "reading", "settings"},
     {"flows"},
-    {"targets", "losses"},
+    {"targets", "losses", "tensors"},
     {"foreign", "kinds", "backends", "regularizers"},
     {"mixing"},
     {"ops", "data"},

@@ -1,0 +1,1 @@
+"""What augments by networks: ops whose means are weights."""

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
+import numpy as np
+import torch
+
+from augpipe.errors import AugpipeError
 from augpipe.ops.base import Op
+from augpipe.ops.foreign import ForeignOp
 from augpipe.ops.geometry import CenterCrop, Pad, RandomCrop, RandomResizedCrop, Resize
+from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import is_fixed, steps
 from augpipe.recipe import Recipe
+from augpipe.rng import field_words
 
 _SHOWN = 0.875  # the share of a side that is left, as in torchvision's presets: 224 of 256
+_TRIES, _SIDE = 8, 384
 
 
 def for_evaluation(recipe: Recipe) -> Recipe:
     """Returns the recipe for validation and test: the same sizes and values, no augmentation.
 
-    An op that always does the same stays (`resize`, `normalize`, `grayscale: {p: 1}`). A random
-    crop becomes the central one of its size, `random_resized_crop` a resize to 8/7 of it before,
-    as torchvision's presets do. All else is left out.
+    An op that always does the same stays (`resize`, `normalize`, `grayscale: {p: 1}`); whether
+    another library's transform does is seen by trying it. A random crop becomes the central one
+    of its size, `random_resized_crop` a resize to 8/7 of it before, as torchvision's presets do:
+    by the shorter side for a square, else to 8/7 of both. All else is left out.
     """
     ops = tuple(chain.from_iterable(map(_fixed, (*recipe.sample, *recipe.batch))))
-    return recipe.model_copy(update={"sample": ops, "batch": (), "regularize": ()})
+    # One section would do, if all of another library's transforms took single images.
+    first = next((k for k, op in enumerate(ops) if "sample" not in op.sections), len(ops))
+    return recipe.model_copy(update={"sample": ops[:first], "batch": ops[first:], "regularize": ()})
 
 
 def _fixed(op: Op) -> tuple[Op, ...]:
@@ -30,8 +43,44 @@ def _fixed(op: Op) -> tuple[Op, ...]:
             return (CenterCrop(size=op.size, border=op.border, fill=op.fill),)
         case RandomResizedCrop():
             read = {"interpolation": op.interpolation, "antialias": op.antialias}
-            side = round(min(op.size) / _SHOWN)
-            return (Resize.model_validate({"size": side, **read}), CenterCrop(size=op.size))
+            return _preset(op.size, read)
+        case ForeignOp() if op.foreign.endswith(".RandomCrop") and op.p >= 1.0:
+            return (CenterCrop.model_validate({"size": _size_of(op)}),)
+        case ForeignOp() if op.foreign.endswith(".RandomResizedCrop") and op.p >= 1.0:
+            return _preset(_size_of(op), {})
+        case ForeignOp():
+            return (op,) if op.p >= 1.0 and _is_alike(op) else ()
     if op.last or isinstance(op, Pad) or all(map(is_fixed, steps((op,), Counter()))):
         return (op,)
     return ()
+
+
+def _preset(size: Sequence[int], read: dict[str, Any]) -> tuple[Op, Op]:
+    height, width = (round(each / _SHOWN) for each in size)
+    side = height if height == width else [height, width]
+    return Resize.model_validate({"size": side, **read}), CenterCrop.model_validate({"size": size})
+
+
+def _size_of(op: ForeignOp) -> list[int]:
+    """Returns (height, width) of another library's crop."""
+    fields = {name: getattr(op, name) for name in type(op).model_fields}
+    size = fields.get("size") or (fields.get("height"), fields.get("width"))
+    sides = [size] if isinstance(size, int) else list(size)
+    return [int(sides[0]), int(sides[-1])]
+
+
+def _is_alike(op: ForeignOp) -> bool:
+    """Tells whether a transform gives the same for every key, by trying it on noise."""
+    image = field_words(0, 3 * _SIDE * _SIDE // 4).view(np.uint8).reshape(_SIDE, _SIDE, 3)
+    keys = range(_TRIES)
+    in_sample = "sample" in op.sections
+    pipe = Pipeline(Recipe(sample=(op,)) if in_sample else Recipe(batch=(op,)))
+    try:
+        if in_sample:
+            first, *others = pipe.apply([image] * _TRIES, keys)
+        else:
+            one = torch.from_numpy(image.copy()).permute(2, 0, 1).expand(_TRIES, -1, -1, -1)
+            first, *others = pipe.batch(one.contiguous(), index=keys).numpy()
+    except AugpipeError:
+        return False
+    return all(np.array_equal(first, each) for each in others)

@@ -102,8 +102,9 @@ def test_a_random_resized_crop_becomes_torchvisions_preset(size: Any) -> None:
     recipe = kept([{"random_resized_crop": size}])
     assert [op.name() for op in recipe.sample] == ["resize", "center_crop"]
     got = apply(recipe, image)
-    least = size if isinstance(size, int) else min(size)
-    preset = v2.Compose([v2.Resize(round(least * 8 / 7), antialias=True), v2.CenterCrop(size)])
+    # Torchvision's is of squares; a training crop of another shape is squeezed into it.
+    to = round(size * 8 / 7) if isinstance(size, int) else [round(each * 8 / 7) for each in size]
+    preset = v2.Compose([v2.Resize(to, antialias=True), v2.CenterCrop(size)])
     expected = preset(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
     assert got.shape == expected.shape
     # Half a level of rounding in each, and half a level between a box and a triangle.
@@ -128,3 +129,63 @@ def test_no_epoch_changes_it() -> None:
     assert np.array_equal(first, second)
     drawn = augpipe.load({"version": 1, "sample": [{"random_resized_crop": 28}]})
     assert not np.array_equal(drawn(photo(), index=1, epoch=0), drawn(photo(), index=1, epoch=7))
+
+
+def test_no_black_bars_stand_beside_what_is_evaluated() -> None:
+    white = np.full((28, 28, 3), 255, np.uint8)
+    assert (apply(kept([{"random_resized_crop": [8, 24]}]), white) == 255).all()
+
+
+ALIKE: list[Any] = [
+    {"albumentations.Resize": {"height": 14, "width": 16}},
+    {"albumentations.InvertImg": {"p": 1.0}},
+    {"albumentations.ToGray": {"p": 1.0}},
+    {"torchvision.Resize": {"size": 14}},
+    {"torchvision.CenterCrop": {"size": 14}},
+]
+
+
+@pytest.mark.parametrize("item", ALIKE, ids=str)
+def test_what_another_library_always_does_alike_stays(item: Any) -> None:
+    recipe = kept([item])
+    assert items(recipe) == [item]
+    assert np.array_equal(
+        apply(recipe, photo()), Pipeline(load({"version": 1, "sample": [item]}))(photo(), index=5)
+    )
+
+
+def test_what_takes_batches_alone_stays_in_the_batch_section() -> None:
+    recipe = kept(["horizontal_flip", {"resize": 32}], [{"kornia.Resize": {"size": [14, 14]}}])
+    assert [op.name() for op in recipe.sample] == ["resize"]
+    assert [op.item() for op in recipe.batch] == [{"kornia.Resize": {"size": [14, 14]}}]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "albumentations.InvertImg",
+        "albumentations.RandomBrightnessContrast",
+        "albumentations.CLAHE",
+        {"albumentations.GridDropout": {"p": 1.0}},
+        "torchvision.RandomGrayscale",
+    ],
+    ids=str,
+)
+def test_what_another_library_draws_is_left_out(item: Any) -> None:
+    assert items(kept([item])) == []
+    assert kept(batch=["kornia.RandomPlasmaShadow"]).batch == ()
+
+
+@pytest.mark.parametrize(
+    ("item", "resize"),
+    [
+        ({"albumentations.RandomCrop": {"height": 14, "width": 12}}, None),
+        ({"torchvision.RandomCrop": {"size": [14, 12]}}, None),
+        ({"torchvision.RandomResizedCrop": {"size": [14, 12]}}, [16, 14]),
+        ({"albumentations.RandomResizedCrop": {"size": [14, 12]}}, [16, 14]),
+    ],
+    ids=str,
+)
+def test_another_librarys_random_crop_becomes_a_central_one(item: Any, resize: Any) -> None:
+    crop = {"center_crop": {"size": [14, 12]}}
+    assert items(kept([item])) == ([{"resize": {"size": resize}}] if resize else []) + [crop]

@@ -67,20 +67,22 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         DataError: There is none, or its header and its length do not agree.
     """
     packed = path.with_name(f"{path.name}.gz")
-    try:
-        if path.is_file():
-            data = path.read_bytes()
-        else:
-            with gzip.open(packed) as file:
-                data = file.read(_MOST)
-    except OSError as error:
-        raise DataError(packed, reason(error)) from None
-    except (EOFError, zlib.error) as error:
-        raise DataError(packed, f"is not whole: {error}") from None
+    own = path if path.is_file() else packed
     start = 4 + 4 * dimensions
-    shape = np.frombuffer(data[4:start], ">u4").tolist() if len(data) >= start else None
-    if shape is None or data[:4] != bytes([0, 0, 8, dimensions]):
-        raise DataError(path, f"is not an IDX file of bytes in {dimensions} dimensions")
-    if len(data) - start != math.prod(shape):  # Python's integers do not overflow
-        raise DataError(path, f"holds {len(data) - start} bytes for the shape {shape}")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    try:
+        with path.open("rb") if own is path else gzip.open(packed) as file:
+            header = file.read(start)
+            shape = np.frombuffer(header[4:], ">u4").tolist() if len(header) == start else None
+            if shape is None or header[:4] != bytes([0, 0, 8, dimensions]):
+                raise DataError(own, f"is not an IDX file of bytes in {dimensions} dimensions")
+            size = math.prod(shape)  # Python's integers do not overflow
+            # What is compressed may be larger than it says, by far.
+            data = file.read(min(size, _MOST) + 1)
+    except OSError as error:
+        raise DataError(own, reason(error)) from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(own, f"is not whole: {error}") from None
+    if len(data) != size:
+        held = f"more than {size}" if len(data) > size else len(data)
+        raise DataError(own, f"holds {held} bytes for the shape {shape}")
+    return np.frombuffer(data, np.uint8).reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Splits:
         test: Images to judge by; None where there are none.
         classes: The class names.
         channels: Of the images.
+        identity: Names the files that they were read from, to tell changed data by.
     """
 
     train: Part
@@ -61,6 +63,7 @@ class Splits:
     test: Part | None
     classes: Sequence[str]
     channels: int
+    identity: str = ""
 
 
 def open_splits(path: Path, held_out: float, seed: int) -> Splits:
@@ -93,18 +96,38 @@ def open_splits(path: Path, held_out: float, seed: int) -> Splits:
     _check(path, base)
     every = np.arange(len(base))
     parts = {}
-    for kind, name in others.items():
-        other = read(name)
+    opened = {kind: read(name) for kind, name in others.items()}
+    for kind, other in opened.items():
+        name = others[kind]
         # IDX files hold no names: the highest class may have no image here.
         if list(other.classes) != list(base.classes)[: len(other.classes) if idx else None]:
-            raise DataError(path, f"the classes of {name} are not those of training")
-        parts[kind] = Part(_source(path, other), name, np.arange(len(other)), other.targets)
+            odd = sorted(set(other.classes) ^ set(base.classes))
+            raise DataError(
+                path, f"the classes of {name} are not those of training: {odd[0]} is in one alone"
+            )
+        if len(other):
+            parts[kind] = Part(_source(path, other), name, np.arange(len(other)), other.targets)
     train = Part(_source(path, base), split, every, base.targets)
     if "validation" not in parts:
         kept, out = hold_out(base.targets, held_out, seed)
         parts["validation"] = Part(train.source, split, out, base.targets)
         train = Part(train.source, split, kept, base.targets)
-    return Splits(train, parts["validation"], parts.get("test"), base.classes, channels)
+    identity = _identity(path, [base, *opened.values()])
+    return Splits(train, parts["validation"], parts.get("test"), base.classes, channels, identity)
+
+
+def _identity(path: Path, images: Sequence[FolderImages | IdxImages]) -> str:
+    """Names data by their files' names, sizes and times, or by the bytes of IDX files."""
+    found = hashlib.blake2b(digest_size=8)
+    for each in images:
+        found.update(np.asarray(each.targets, np.int64).tobytes())
+        if isinstance(each, IdxImages):
+            found.update(each.images.tobytes())
+            continue
+        for file in each.paths:
+            about = file.stat()
+            found.update(f"{file.relative_to(path)} {about.st_size} {about.st_mtime_ns}".encode())
+    return found.hexdigest()
 
 
 def _kin(kind: str) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from augpipe.expansion import verify as verify
     from augpipe.pipeline import Pipeline as Pipeline
     from augpipe.pipeline import load as load
+    from augpipe.training.comparing import compare as compare
+    from augpipe.training.models import load_model as load_model
     from augpipe.training.running import train as train
     from augpipe.wrapping import regularize as regularize
 
@@ -32,8 +34,10 @@ _HOMES = {
     "Pipeline": "pipeline",
     "RecipeError": "errors",
     "UsageError": "errors",
+    "compare": "training.comparing",
     "expand": "expansion",
     "load": "pipeline",
+    "load_model": "training.models",
     "regularize": "wrapping",
     "train": "training.running",
     "verify": "expansion",

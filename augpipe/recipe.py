@@ -124,6 +124,20 @@ def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) 
     return _Builder(tree.problems).recipe(tree)
 
 
+def as_recipe(
+    recipe: Recipe | str | Path | Mapping[str, Any], overrides: Iterable[str] = ()
+) -> Recipe:
+    """Returns a recipe, read if it is a file or its content, with the overrides applied.
+
+    Raises:
+        RecipeError: It does not hold.
+    """
+    if not isinstance(recipe, Recipe):
+        return load(recipe, overrides)
+    overrides = tuple(overrides)
+    return load(yaml.safe_load(recipe.dump()), overrides) if overrides else recipe
+
+
 def _shelf(section: str) -> _Shelf:
     """Returns what stands in a section. Regularizers load torch: only who names one needs it."""
     if section == "regularize":

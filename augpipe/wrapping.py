@@ -37,7 +37,7 @@ def regularize(
         recipe: A recipe file, its content, a pipeline of it, or the items of its `regularize:`
             section, as in [{"dropout": {"p": 0.1}}, "label_smoothing"] or as objects.
         criterion: loss(output, target).
-        overrides: Settings such as `regularize.0.dropout.p=0.2`, of a recipe that is read here.
+        overrides: Settings such as `regularize.0.dropout.p=0.2`.
 
     Raises:
         RecipeError: The recipe does not hold; every problem with its place.
@@ -53,14 +53,10 @@ def regularize(
 
 def _read(recipe: Any, overrides: Iterable[str]) -> Recipe:
     match recipe:
-        case Recipe():
-            if list(overrides):
-                raise UsageError("overrides are for a recipe that is read: give its file")
-            return recipe
         case HasRecipe():
-            return _read(recipe.recipe, overrides)
-        case str() | Path() | Mapping():
-            return recipes.load(recipe, overrides)
+            return recipes.as_recipe(recipe.recipe, overrides)
+        case Recipe() | str() | Path() | Mapping():
+            return recipes.as_recipe(recipe, overrides)
         case Regularizer():
             return _read([recipe], overrides)
         case Sequence():

@@ -23,7 +23,7 @@ import augpipe
 from augpipe import recipe as recipes
 from augpipe.recipe import Recipe
 from augpipe.training.comparing import Comparison, compare
-from augpipe.training.running import Result
+from augpipe.training.results import Result
 
 SEEDS, SIZE = 5, 1000
 _PLACES = ("on", "tie")

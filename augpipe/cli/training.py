@@ -55,6 +55,8 @@ def train(
         progress=sys.stderr.isatty(),
         say=print,
     )
+    if not running.is_first():
+        return
     print(result)
     print(f"{folder}: model.safetensors, curve.png, metrics.csv")
 
@@ -98,7 +100,7 @@ def compare(
     """
     _training()
     from augpipe.training.comparing import compare
-    from augpipe.training.running import Result
+    from augpipe.training.results import Result
 
     def tell(name: str, seed: int, result: Result) -> None:
         print(f"{name}, seed {seed}: {result}", flush=True)

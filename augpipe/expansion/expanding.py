@@ -12,15 +12,16 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from augpipe.data.claim import claimed
 from augpipe.data.encode import Format, unwritable
 from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
-from augpipe.expansion.claim import Writer, check_apart, claimed, take_over
-from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, as_recipe, prepare
+from augpipe.expansion.claim import Writer, check_apart, take_over
+from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.render import Origin, Renderer
 from augpipe.plan.explain import plural
-from augpipe.recipe import Recipe
+from augpipe.recipe import Recipe, as_recipe
 
 Progress = Callable[[int, int, int], None]
 """Called with the outputs done, the outputs in all, and the images that could not be used."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -165,18 +164,6 @@ def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
         versions=versions(),
     )
     return Job(runnable, left_out, listing, names, record)
-
-
-def as_recipe(recipe: Recipe | str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Returns a recipe, loaded if it is a path, with the overrides applied.
-
-    Raises:
-        RecipeError: If it does not hold.
-    """
-    if not isinstance(recipe, Recipe):
-        return load(Path(recipe), overrides)
-    overrides = tuple(overrides)
-    return load(yaml.safe_load(recipe.dump()), overrides) if overrides else recipe
 
 
 def for_files(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:

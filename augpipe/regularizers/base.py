@@ -69,6 +69,11 @@ class Regularizer(Declared):
         """Whether a wrapped model in `eval()` gives what the plain model gives, to the bit."""
         return True
 
+    @property
+    def watches(self) -> str | None:
+        """The metric by which it chooses when to stop or which weights to keep, if any."""
+        return None
+
     def attach(self, model: nn.Module) -> Effect:
         """Puts the technique on a model.
 

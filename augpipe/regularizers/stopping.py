@@ -74,6 +74,11 @@ class EarlyStopping(Regularizer):
         """Whether higher is better."""
         return (_direction(self.monitor) if self.mode == "auto" else self.mode) == "max"
 
+    @property
+    def watches(self) -> str:
+        """The monitored metric."""
+        return self.monitor
+
     def attach(self, model: nn.Module) -> Effect:
         return _Stopping(self)
 

@@ -53,6 +53,7 @@ class Regularized(nn.Module):
     Attributes:
         model: The model.
         steps: How many optimizer steps were done.
+        stopped: What `end_epoch` last returned.
 
     Raises:
         UsageError: A technique finds no site; or the model is compiled, or wrapped, or lazy.
@@ -76,6 +77,7 @@ class Regularized(nn.Module):
         self.criterion = criterion
         self.effects = nn.ModuleList()
         self.steps = 0
+        self.stopped = False
         self._optimizers: list[torch.optim.Optimizer] = []
         self._judged_averaged = False  # since the last `end_epoch`
         self._finished = False
@@ -207,7 +209,8 @@ class Regularized(nn.Module):
             stops = [effect.end_epoch(metrics) for effect in in_order if effect.order == 2]
         self._judged_averaged = False
         stops += [effect.end_epoch(metrics) for effect in in_order if effect.order != 2]
-        return any(stops)
+        self.stopped = any(stops)
+        return self.stopped
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -253,7 +256,12 @@ class Regularized(nn.Module):
         """
         each = [{"own": effect.state_dict(), "extra": effect.extra()} for effect in self._effects()]
         criterion = self.criterion.state_dict() if isinstance(self.criterion, nn.Module) else {}
-        kept = {"steps": self.steps, "regularizers": self._names(), "effects": each}
+        kept = {
+            "steps": self.steps,
+            "stopped": self.stopped,
+            "regularizers": self._names(),
+            "effects": each,
+        }
         return copy.deepcopy({**kept, "criterion": criterion})
 
     def load_run_state(self, state: Mapping[str, Any]) -> None:
@@ -279,7 +287,7 @@ class Regularized(nn.Module):
                 f"the saved run has the regularizers {', '.join(names) or 'none'}; "
                 f"this model has {', '.join(self._names()) or 'none'}"
             )
-        self.steps = int(state["steps"])
+        self.steps, self.stopped = int(state["steps"]), bool(state["stopped"])
         for effect, saved in zip(self._effects(), state["effects"], strict=True):
             effect.load_state_dict(saved["own"])
             effect.load_extra(saved["extra"])

@@ -70,6 +70,8 @@ class Regularize(pl.Callback):
         """Notes the step to go on from, which Lightning knows by now."""
         self._step = trainer.global_step
         self._batches = []
+        if any(net.stopped for net in self._nets):  # by a run that ended before it could say so
+            trainer.should_stop = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -98,13 +98,13 @@ class SafeCheckpoints(CheckpointIO):
     """
 
     def __init__(self, metadata: Mapping[str, str] | None = None) -> None:
-        self._metadata = dict(metadata or {})
+        self.metadata = dict(metadata or {})
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """Writes a checkpoint."""
-        save_tree(Path(path), checkpoint, self._metadata)
+        save_tree(Path(path), checkpoint, self.metadata)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -94,8 +94,12 @@ class Classifier(pl.LightningModule):
         self._check("the validation loss", self._measure("val", batch))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Measures a test batch."""
-        self._measure("test", batch)
+        """Measures a test batch.
+
+        Raises:
+            DivergedError: The loss is not a number.
+        """
+        self._check("the test loss", self._measure("test", batch))
 
     def _measure(self, name: str, batch: Any) -> float:
         x, y = batch

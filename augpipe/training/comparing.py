@@ -6,24 +6,29 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import stats
 
 import augpipe
 from augpipe import recipe as recipes
 from augpipe.data.encode import write_atomic
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import AugpipeError, UsageError
 from augpipe.recipe import Recipe
-from augpipe.training.data import Splits, hold_out, open_splits
-from augpipe.training.running import Result, train
+from augpipe.training.curve import draw_differences
+from augpipe.training.data import Splits, open_splits, subset, unvalidated, with_validation
+from augpipe.training.results import Result
+from augpipe.training.running import train
 
 _LEVEL = 0.95
 
@@ -71,11 +76,13 @@ class Comparison:
         wide = max(len("recipe"), *(len(row.name) for row in self.rows))
         seeds = len(self.rows[0].results)
         head = f"{'recipe'.ljust(wide)}  accuracy  training     gap  difference (95 %)  seconds"
-        lines = [f"{self.measured_on} accuracy in %, means of {seeds} seeds", head]
+        means = f"means of {seeds} seeds" if seeds > 1 else "one seed: no interval"
+        lines = [f"{self.measured_on} accuracy in %, {means}", head]
         for row in self.rows:
             by = "-".rjust(17)
             if row.difference is not None and row.half is not None:
-                by = f"{100 * row.difference:+.2f} ± {100 * row.half:.2f}".rjust(17)
+                half = "?" if np.isinf(row.half) else f"{100 * row.half:.2f}"
+                by = f"{100 * row.difference:+.2f} ± {half}".rjust(17)
             shares = (row.mean("accuracy"), row.mean("train_accuracy"), row.mean("gap"))
             a, b, c = (f"{100 * each:.2f}" for each in shares)
             figures = f"{a:>8}  {b:>8}  {c:>6}  {by}  {row.mean('seconds'):>7.0f}"
@@ -120,26 +127,43 @@ def compare(
         tell: Is told of each run: the recipe's name, the seed and the result.
 
     Raises:
-        UsageError: Fewer than two recipes, two of a name, different networks, or too large a size.
+        UsageError: Fewer than two recipes, two of a name, different networks or shares held out,
+            or too large a size.
+        AugpipeError: A run failed: the others were done, and what they say is written.
     """
     loaded = _load(sources, tuple(overrides), steps)
-    called = list(names or (Path(str(each)).stem for each in sources))
-    _check(loaded, called, seeds, size, on, open_splits(Path(data), 0.0, 0))
+    called = list(names or (_name(each, k) for k, each in enumerate(sources)))
+    splits = open_splits(Path(data), 0.0, 0)
+    _check(loaded, called, seeds, size, on, splits)
+    # If one recipe chooses by images that are not trained on, no recipe is trained on them.
+    validated = any(each.watches for recipe in loaded for each in recipe.regularize)
     folder = Path(out)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     work: dict[Path, _Job] = {}
     for name, recipe in zip(called, loaded, strict=True):
         for seed in range(seeds):
-            job = _Job(name, recipe.model_copy(update={"seed": seed}), str(data), size, on)
+            seeded = recipe.model_copy(update={"seed": seed})
+            job = _Job(name, seeded, str(data), splits.named, size, on, validated)
             work[folder / "runs" / f"{name}-{seed}-{job.digest}.json"] = job
-    done = {path: found for path in work if (found := _read(path)) is not None}
+    done = {path: Result.read(path)[0] for path in work if path.exists()}
     todo = {path: job for path, job in work.items() if path not in done}
-    done.update(_run(todo, jobs, tell))
+    kept, failed = _run(todo, jobs, tell)
+    done.update(kept)
     rows: list[Row] = []
     paths = list(work)
     for k, name in enumerate(called):
-        results = tuple(done[path] for path in paths[k * seeds : (k + 1) * seeds])
-        rows.append(_row(name, results, rows[0].results if rows else None))
+        own = paths[k * seeds : (k + 1) * seeds]
+        if all(path in done for path in own):
+            results = tuple(done[path] for path in own)
+            rows.append(_row(name, results, rows[0].results if rows else None))
+        elif not rows:
+            break  # there is nothing to compare with
+    if failed:
+        more = f"; {len(failed) - 1} more failed" if len(failed) > 1 else ""
+        kept_words = f"{len(done)} of {len(work)} runs are kept in {out}"
+        if len(rows) > 1:
+            _write(folder, Comparison(tuple(rows), rows[0].results[0].measured_on))
+        raise AugpipeError(f"{failed[0]}{more} ({kept_words})")
     comparison = Comparison(tuple(rows), rows[0].results[0].measured_on)
     _write(folder, comparison)
     return comparison
@@ -155,35 +179,6 @@ def paired(first: Sequence[float], other: Sequence[float]) -> tuple[float, float
     return mean, float(stats.t.ppf((1 + _LEVEL) / 2, len(differences) - 1)) * spread
 
 
-def subset(splits: Splits, size: int | None, seed: int) -> Splits:
-    """Returns the splits with `size` training images drawn by the seed, each class by its share."""
-    part = splits.train
-    if size is None or size >= len(part):
-        return splits
-    labels = np.asarray(part.targets)[part.indices]
-    rest, chosen = hold_out(labels.tolist(), size / len(part), seed)
-    # A class never gives its last image: close to all of them, some of the rest are needed.
-    more = _trimmed(part.indices[rest], max(size - len(chosen), 0), seed)
-    indices = np.sort(np.concatenate([_trimmed(part.indices[chosen], size, seed), more]))
-    return replace(splits, train=replace(part, indices=indices))
-
-
-def with_validation(splits: Splits, share: float, seed: int) -> Splits:
-    """Returns the splits with a share of the training images held out, if there is no other."""
-    if len(splits.validation):
-        return splits
-    part = splits.train
-    kept, out = hold_out(np.asarray(part.targets)[part.indices].tolist(), share, seed)
-    train, validation = (replace(part, indices=part.indices[each]) for each in (kept, out))
-    return replace(splits, train=train, validation=validation)
-
-
-def _trimmed(indices: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
-    """Leaves out, at random, what rounding up class by class gave too many."""
-    order = np.argsort([hashlib.blake2b(f"{seed} {k}".encode()).digest() for k in indices.tolist()])
-    return np.sort(indices[order[:size]])
-
-
 @dataclass(frozen=True)
 class _Job:
     """One run: a recipe with its seed on some data."""
@@ -191,13 +186,16 @@ class _Job:
     name: str
     recipe: Recipe
     data: str
+    identity: str
     size: int | None
     on: str
+    validated: bool = False
 
     @property
     def digest(self) -> str:
         """Names what the result depends on."""
-        said = f"{augpipe.__version__} {self.recipe.dump()} {self.data} {self.size} {self.on}"
+        own = (augpipe.__version__, self.recipe.dump(), self.identity, self.size, self.on)
+        said = " ".join(map(str, (*own, "validated") if self.validated else own))
         return hashlib.blake2b(said.encode(), digest_size=6).hexdigest()
 
     def run(self) -> Result:
@@ -207,27 +205,22 @@ class _Job:
         measured = "validation" if self.on == "validation" or splits.test is None else "test"
         if measured == "validation":
             splits = with_validation(splits, recipe.train.validation, seed)
-            splits = replace(_unvalidated(splits), test=splits.validation)
-        if any("monitor" in type(each).model_fields for each in recipe.regularize):
-            # What a run chooses by must not be what it is judged by.
+            splits = replace(unvalidated(splits), test=splits.validation)
+        if self.validated:  # what a run chooses by must not be what it is judged by
             splits = with_validation(splits, recipe.train.validation, seed)
         else:
-            splits = _unvalidated(splits)
+            splits = unvalidated(splits)
         return replace(train(recipe, splits, workers=0), measured_on=measured)
 
     def keep(self, path: Path) -> Result:
         """Trains, and writes the result: here, so that it is kept whatever becomes of others."""
         result = self.run()
-        write_atomic(path, json.dumps(asdict(result), indent=1).encode())
+        result.keep(path, {"recipe": self.recipe.dump(), "data": self.identity})
         return result
 
 
-def _unvalidated(splits: Splits) -> Splits:
-    """Returns the splits without validation images: nobody looks at them."""
-    return replace(splits, validation=replace(splits.validation, indices=_NONE))
-
-
-_NONE = np.zeros(0, np.int64)
+def _name(source: Any, place: int) -> str:
+    return f"recipe {place + 1}" if isinstance(source, Recipe) else Path(source).stem
 
 
 def _load(
@@ -235,7 +228,7 @@ def _load(
 ) -> list[Recipe]:
     found = []
     for each in sources:
-        recipe = each if isinstance(each, Recipe) else recipes.load(each, overrides)
+        recipe = recipes.as_recipe(each, overrides)
         rule = recipe.train.model_copy(update={"steps": steps})
         found.append(recipe.model_copy(update={"train": rule}))
     return found
@@ -255,6 +248,11 @@ def _check(
         raise UsageError("compare needs two recipes or more; the first is the one to beat")
     if seeds < 1:
         raise UsageError(f"seeds {seeds}: one at least, and five for an interval worth the name")
+    if len(names) != len(loaded):
+        raise UsageError(f"{len(names)} names for {len(loaded)} recipes")
+    bad = next((name for name in names if Path(name).name != name), None)
+    if bad is not None:
+        raise UsageError(f"'{bad}' is no name: files are called by it")
     double = next((name for name in names if names.count(name) > 1), None)
     if double:
         raise UsageError(f"two recipes are called {double}: rename one")
@@ -262,6 +260,12 @@ def _check(
     if len(models) > 1:
         raise UsageError(
             f"the recipes train different networks ({', '.join(models)}): --set train.model=..."
+        )
+    shares = dict.fromkeys(each.train.validation for each in loaded)
+    if len(shares) > 1:
+        said = ", ".join(map(str, shares))
+        raise UsageError(
+            f"the recipes hold out different shares ({said}): --set train.validation=..."
         )
     if size is not None and not len(splits.classes) <= size <= len(splits.train):
         raise UsageError(
@@ -273,36 +277,59 @@ def _run(
     todo: Mapping[Path, _Job],
     jobs: int | None,
     tell: Callable[[str, int, Result], None] | None,
-) -> dict[Path, Result]:
-    """Does the runs, each in a process; keeps each as it ends."""
+) -> tuple[dict[Path, Result], list[str]]:
+    """Does the runs, each in a process; keeps each as it ends, and says which failed and why."""
     if not todo:
-        return {}
-    count = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
-    done = {}
-    # One thread each: sums then do not depend on how many run beside.
+        return {}, []
+    count = min(jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1), len(todo))
+    done: dict[Path, Result] = {}
+    failed: list[str] = []
+    waiting = list(todo)[::-1]
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(count, len(todo)), context, torch.set_num_threads, (1,))
+    pool = ProcessPoolExecutor(count, context, _begin, (os.getpid(),))
+    running: dict[Future[Result], Path] = {}
     try:
-        started: dict[Future[Result], Path] = {
-            pool.submit(job.keep, path): path for path, job in todo.items()
-        }
-        for future in as_completed(started):
-            path = started[future]
-            done[path] = future.result()
-            if tell is not None:
-                tell(todo[path].name, todo[path].recipe.seed, done[path])
+        while waiting or running:
+            while waiting and len(running) < count:  # what is handed over cannot be taken back
+                path = waiting.pop()
+                running[pool.submit(todo[path].keep, path)] = path
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                path = running.pop(future)
+                job = todo[path]
+                try:
+                    done[path] = future.result()
+                except BrokenProcessPool:
+                    raise AugpipeError(
+                        f"{job.name}, seed {job.recipe.seed}, or one beside it, was killed: is "
+                        "there memory for so many at a time? --jobs says how many"
+                    ) from None
+                except AugpipeError as error:
+                    failed.append(f"{job.name}, seed {job.recipe.seed}: {error}")
+                    continue
+                if tell is not None:
+                    tell(job.name, job.recipe.seed, done[path])
+    except BaseException as error:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note("the same call goes on: finished runs are kept")
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return done
+        pool.shutdown(cancel_futures=True)
+    return done, failed
 
 
-def _read(path: Path) -> Result | None:
-    if not path.exists():
-        return None
-    try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(path, f"is not a run: {error}; remove it to do it again") from None
+def _begin(parent: int) -> None:
+    """Readies a process: one thread, so that sums do not depend on how many run beside."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+
+    def end_with_it() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def _row(name: str, results: tuple[Result, ...], first: tuple[Result, ...] | None) -> Row:
@@ -328,32 +355,9 @@ def _write(folder: Path, comparison: Comparison) -> None:
         for row in comparison.rows
     ]
     content = {"measured_on": comparison.measured_on, "level": _LEVEL, "rows": rows}
-    write_atomic(folder / "comparison.json", json.dumps(content, indent=1).encode())
+    text = json.dumps(content, indent=1, allow_nan=False)
+    write_atomic(folder / "comparison.json", text.encode())
     write_atomic(folder / "comparison.txt", f"{comparison}\n".encode())
-    _draw(folder / "comparison.png", comparison)
-
-
-def _draw(out: Path, comparison: Comparison) -> None:
-    """Draws each recipe's difference with its interval, the first recipe's as the line at 0."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = comparison.rows
-    figure, axis = plt.subplots(figsize=(8, 1.5 + 0.35 * len(rows)), layout="constrained")
-    base = [each.accuracy for each in rows[0].results]
-    for k, row in enumerate(rows):
-        own = [100 * (each.accuracy - b) for each, b in zip(row.results, base, strict=True)]
-        axis.plot(own, [k] * len(own), ".", color="0.7", zorder=1)
-        if row.difference is not None and row.half is not None:
-            half = 0.0 if np.isinf(row.half) else 100 * row.half
-            color = {"better": "tab:green", "worse": "tab:red"}.get(row.verdict, "tab:gray")
-            axis.errorbar(100 * row.difference, k, xerr=half, fmt="o", color=color, capsize=3)
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(rows)), [row.name for row in rows])
-    axis.invert_yaxis()
-    axis.set_xlabel(f"{comparison.measured_on} accuracy less that of {rows[0].name}, in points")
-    axis.set_title(f"{len(base)} paired seeds, 95 % intervals", fontsize=10)
-    figure.savefig(out, dpi=100)
-    plt.close(figure)
+    groups = {row.name: [each.accuracy for each in row.results] for row in comparison.rows}
+    bars = {row.name: (row.difference, row.half, row.verdict) for row in comparison.rows}
+    draw_differences(folder / "comparison.png", comparison.measured_on, groups, bars)

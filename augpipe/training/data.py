@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
+from torch import Tensor
 
 from augpipe.data.dataset import FolderImages
 from augpipe.data.folder import scan
 from augpipe.data.idx import IdxImages, is_idx
 from augpipe.errors import DataError, UsageError
 from augpipe.pipeline import Pipeline
-from augpipe.recipe import Recipe
+from augpipe.recipe import Recipe, as_recipe
 from augpipe.rng import Draws
 from augpipe.training.evaluation import for_evaluation
 
@@ -64,6 +65,13 @@ class Splits:
     classes: Sequence[str]
     channels: int
     identity: str = ""
+
+    @property
+    def named(self) -> str:
+        """The data in words, other words for other data."""
+        counts = (len(self.train), len(self.validation), len(self.test or ()))
+        said = f"{' + '.join(map(str, counts))} images of {', '.join(self.classes)}"
+        return f"{said} ({self.identity})" if self.identity else said
 
 
 def open_splits(path: Path, held_out: float, seed: int) -> Splits:
@@ -165,6 +173,40 @@ def hold_out(
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
+def subset(splits: Splits, size: int | None, seed: int) -> Splits:
+    """Returns the splits with `size` training images drawn by the seed, each class by its share."""
+    part = splits.train
+    if size is None or size >= len(part):
+        return splits
+    labels = np.asarray(part.targets)[part.indices]
+    rest, chosen = hold_out(labels.tolist(), size / len(part), seed)
+    # A class never gives its last image: close to all of them, some of the rest are needed.
+    more = _trimmed(part.indices[rest], max(size - len(chosen), 0), seed)
+    indices = np.sort(np.concatenate([_trimmed(part.indices[chosen], size, seed), more]))
+    return replace(splits, train=replace(part, indices=indices))
+
+
+def with_validation(splits: Splits, share: float, seed: int) -> Splits:
+    """Returns the splits with a share of the training images held out, if there is no other."""
+    if len(splits.validation):
+        return splits
+    part = splits.train
+    kept, out = hold_out(np.asarray(part.targets)[part.indices].tolist(), share, seed)
+    train, validation = (replace(part, indices=part.indices[each]) for each in (kept, out))
+    return replace(splits, train=train, validation=validation)
+
+
+def _trimmed(indices: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
+    """Leaves out, at random, what rounding up class by class gave too many."""
+    order = np.argsort([hashlib.blake2b(f"{seed} {k}".encode()).digest() for k in indices.tolist()])
+    return np.sort(indices[order[:size]])
+
+
+def unvalidated(splits: Splits) -> Splits:
+    """Returns the splits without validation images: nobody looks at them."""
+    return replace(splits, validation=replace(splits.validation, indices=np.zeros(0, np.int64)))
+
+
 class AugmentedData(pl.LightningDataModule):
     """Lightning's data: a recipe's `sample` and `batch` for training, no augmentation elsewhere.
 
@@ -184,9 +226,7 @@ class AugmentedData(pl.LightningDataModule):
         self, recipe: Recipe | str | Path, data: Splits | str | Path, workers: int = 2
     ) -> None:
         super().__init__()
-        from augpipe import recipe as recipes
-
-        self.recipe = recipe if isinstance(recipe, Recipe) else recipes.load(recipe)
+        self.recipe = as_recipe(recipe)
         rule = self.recipe.train
         if not isinstance(data, Splits):
             data = open_splits(Path(data), rule.validation, self.recipe.seed)
@@ -222,6 +262,13 @@ class AugmentedData(pl.LightningDataModule):
         """Returns training images as a test sees them, for the generalization gap."""
         return self._measured(self.splits.train)
 
+    def first_images(self) -> tuple[Tensor, Tensor]:
+        """Returns the first two images (2, C, H, W) as training sees them and as a test does."""
+        part = self.splits.train
+        options = {"sampler": part.indices[:2].tolist(), "workers": 0}
+        pair = [next(iter(self._loader(p, part, **options)))[0] for p in (self._pipe, self._plain)]
+        return pair[0].cpu(), pair[1].cpu()
+
     def _measured(self, part: Part) -> Any:
         own = part.indices[self._rank :: self._world].tolist()
         return self._loader(self._plain, part, sampler=own)
@@ -229,13 +276,8 @@ class AugmentedData(pl.LightningDataModule):
     def _loader(self, pipe: Pipeline, part: Part, **options: Any) -> Any:
         if isinstance(part.source, Path):
             options["split"] = part.split
-        return pipe.loader(
-            part.source,
-            batch_size=self.recipe.train.batch_size,
-            workers=self._workers,
-            device=self._device,
-            **options,
-        )
+        known = {"batch_size": self.recipe.train.batch_size, "workers": self._workers}
+        return pipe.loader(part.source, **{**known, "device": self._device, **options})
 
     @property
     def _device(self) -> Any:

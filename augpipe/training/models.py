@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from torch import nn
 
-from augpipe.errors import UsageError, did_you_mean, first_sentence
+from augpipe.errors import DataError, UsageError, did_you_mean, first_sentence
+from augpipe.tensors import read_tensors
 from augpipe.training.nets import RowReader, SmallTransformer, WideResNet
 
 _WIDE = {"wrn_10_1": (10, 1), "wrn_16_1": (16, 1), "wrn_10_2": (10, 2), "wrn_28_2": (28, 2)}
@@ -39,6 +43,26 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         case "timm":
             return _timm(inner, classes, channels)
     raise UsageError(f"model '{name}': models are torchvision.X, timm.X, or {', '.join(SMALL)}")
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """Returns a network that `train` made, with its weights, in `eval()`.
+
+    Its class names are `model.classes`.
+
+    Raises:
+        DataError: The file is no safetensors file of `train`'s; pickles are refused.
+    """
+    path = Path(path)
+    tensors, about = read_tensors(path)
+    try:
+        classes = json.loads(about["classes"])
+        model = build(about["model"], len(classes), int(about["channels"]))
+        model.load_state_dict(tensors)
+    except (KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
+        raise DataError(path, f"is not a model of augpipe train: {first_sentence(error)}") from None
+    model.classes = classes
+    return model.eval()
 
 
 def _elsewhere(name: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +20,17 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 import augpipe
 from augpipe import recipe as recipes
+from augpipe.data.claim import claimed
 from augpipe.data.encode import write_atomic
-from augpipe.errors import DataError, UsageError, first_sentence
+from augpipe.errors import AugpipeError, UsageError, first_sentence
 from augpipe.recipe import Recipe
 from augpipe.regularizers.wrapper import Regularized
-from augpipe.tensors import read_tensors, write_tensors
+from augpipe.tensors import write_tensors
 from augpipe.training.callback import Regularize
 from augpipe.training.checkpoint import SafeCheckpoints, load_tree
 from augpipe.training.classifier import Classifier
@@ -34,6 +38,8 @@ from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits
 from augpipe.training.evaluation import for_evaluation
 from augpipe.training.models import build
+from augpipe.training.results import Result
+from augpipe.training.trial import check_fits, try_out
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -43,43 +49,8 @@ _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 _RESULT = "result.json"
 _WEIGHTS = "model.safetensors"
 _METRICS = "metrics.csv"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training came to.
-
-    Args:
-        accuracy: On the images named by `measured_on`, 0 to 1, with the final weights.
-        loss: The cross-entropy there.
-        train_accuracy: On the training images as a test sees them.
-        measured_on: "test", or "validation" where there is no test split.
-        steps: Optimizer steps.
-        epochs: Epochs begun.
-        seconds: Of training, validation included.
-        parameters: Of the network.
-    """
-
-    accuracy: float
-    loss: float
-    train_accuracy: float
-    measured_on: str
-    steps: int
-    epochs: int
-    seconds: float
-    parameters: int
-
-    @property
-    def gap(self) -> float:
-        """The generalization gap: accuracy in training less that on other images."""
-        return self.train_accuracy - self.accuracy
-
-    def __str__(self) -> str:
-        return (
-            f"{self.measured_on} accuracy {100 * self.accuracy:.1f} %, loss {self.loss:.3f}; "
-            f"training accuracy {100 * self.train_accuracy:.1f} % (gap {100 * self.gap:+.1f}); "
-            f"{self.steps} steps in {self.seconds:.0f} s"
-        )
+_LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")
+_alone = threading.Lock()
 
 
 def train(
@@ -96,6 +67,8 @@ def train(
     say: Callable[[str], None] | None = None,
 ) -> Result:
     """Trains the recipe's network on a dataset, with its augmentation and regularizers.
+
+    One at a time: training draws from PyTorch's generator, which a program has one of.
 
     Validation and test see no augmentation (`evaluation.for_evaluation`). In `out` are then
     recipe.yaml (every value written out), metrics.csv, TensorBoard's events, curve.png,
@@ -117,52 +90,78 @@ def train(
 
     Raises:
         RecipeError: The recipe does not hold.
-        UsageError: The model, the data, the devices or `out` cannot be used so.
+        UsageError: The model, the data, the devices or `out` cannot be used so; or another
+            thread trains, or another process in this folder.
         DataError: An image or a checkpoint cannot be read.
         DivergedError: The loss became NaN or infinite; the checkpoints of before are kept.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = recipes.load(recipe, overrides)
+    recipe = recipes.as_recipe(recipe, overrides)
     folder = None if out is None else Path(out)
     if not isinstance(data, Splits):
         data = open_splits(Path(data), recipe.train.validation, recipe.seed)
-    if not len(data.test or data.validation):
-        raise UsageError("there is nothing to measure on: no test split, and train.validation is 0")
-    about = {"recipe": recipe.dump(defaults=True), "data": _images(data)}
-    if folder is not None and (done := _finished(folder, about)) is not None:
-        return done
-    with quiet(), torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)  # noqa: TID251 - the network's weights and its noise
-        module = AugmentedData(recipe, data, workers)
-        net = build(recipe.train.model, len(data.classes), data.channels)
-        wrapped = Regularized(net, recipe.regularize)
-        trainer = _trainer(
-            recipe,
-            folder,
-            about,
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            enable_progress_bar=progress,
-            limit_val_batches=1.0 if len(data.validation) else 0,
-        )
-        per_epoch = len(data.train) // (recipe.train.batch_size * trainer.world_size)
-        if per_epoch == 0:
-            raise UsageError(f"train.batch_size: {len(data.train)} images fill no batch")
-        steps = recipe.train.steps or recipe.train.epochs * per_epoch
-        # Not by `max_steps`, with which Lightning counts otherwise in a run that goes on.
-        trainer.fit_loop.max_epochs = -(-steps // per_epoch)
-        classifier = Classifier(wrapped, recipe.train, steps)
-        last = None if folder is None else folder / "checkpoints" / "last.safetensors"
-        resumed = last is not None and last.exists()
-        if say is not None and trainer.is_global_zero:
-            say(_about(recipe, module, wrapped, trainer))
-        begun = time.monotonic()
-        with _stoppable(trainer, last):
-            trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
-            seconds = time.monotonic() - begun
-            (fitted,) = trainer.test(classifier, module.fitted_dataloader(), verbose=False)
-            (tested,) = trainer.test(classifier, module.test_dataloader(), verbose=False)
+    _check(recipe, data, strategy)
+    about = {"recipe": recipe.dump(defaults=True), "data": data.named}
+    with ExitStack() as stack:
+        if not _alone.acquire(blocking=False):
+            raise UsageError("another thread is training: training takes PyTorch's one generator")
+        stack.callback(_alone.release)
+        if folder is not None and is_first():
+            stack.enter_context(claimed(folder))
+            stack.callback(_remove_if_empty, folder)
+        if folder is not None and (done := _finished(folder, about)) is not None:
+            return done
+        stack.enter_context(quiet())
+        stack.enter_context(torch.random.fork_rng())
+        options = {"accelerator": accelerator, "devices": devices, "strategy": strategy}
+        return _train(recipe, data, folder, about, workers, progress, say, options)
+
+
+def _train(
+    recipe: Recipe,
+    data: Splits,
+    folder: Path | None,
+    about: Mapping[str, str],
+    workers: int,
+    progress: bool,
+    say: Callable[[str], None] | None,
+    options: Mapping[str, Any],
+) -> Result:
+    torch.manual_seed(recipe.seed)  # noqa: TID251 - the network's weights and its noise
+    module = AugmentedData(recipe, data, workers)
+    net = build(recipe.train.model, len(data.classes), data.channels)
+    try_out(net, recipe, module)
+    wrapped = Regularized(net, recipe.regularize)
+    trainer = _trainer(
+        recipe,
+        folder,
+        about,
+        enable_progress_bar=progress,
+        limit_val_batches=1.0 if len(data.validation) else 0,
+        **options,
+    )
+    world = trainer.world_size
+    for part in (data.train, data.validation, data.test):
+        if part is not None and 0 < len(part) < world:
+            raise UsageError(f"{world} devices are more than {len(part)} images: take fewer")
+    per_epoch = len(data.train) // (recipe.train.batch_size * world)
+    if per_epoch == 0:
+        raise UsageError(f"train.batch_size: {len(data.train)} images fill no batch")
+    steps = recipe.train.steps or recipe.train.epochs * per_epoch
+    # Not by `max_steps`, with which Lightning counts otherwise in a run that goes on.
+    trainer.fit_loop.max_epochs = -(-steps // per_epoch)
+    classifier = Classifier(wrapped, recipe.train, steps)
+    last = None if folder is None else folder / "checkpoints" / "last.safetensors"
+    resumed = last is not None and last.exists()
+    if last is not None and resumed:
+        check_fits(last, classifier, world)
+    if say is not None and trainer.is_global_zero:
+        say(_about(recipe, module, wrapped, trainer))
+    begun = time.monotonic()
+    with _stoppable(trainer, last):
+        trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
+        seconds = time.monotonic() - begun
+        (fitted,) = trainer.test(classifier, module.fitted_dataloader(), verbose=False)
+        (tested,) = trainer.test(classifier, module.test_dataloader(), verbose=False)
     result = Result(
         accuracy=tested["test_acc"],
         loss=tested["test_loss"],
@@ -174,28 +173,30 @@ def train(
         parameters=sum(each.numel() for each in net.parameters()),
     )
     if folder is not None and trainer.is_global_zero:
-        _write(folder, recipe, net, list(data.classes), data.channels, result)
+        _write(folder, recipe, net, data, result, about)
     return result
 
 
-def load_model(path: str | Path) -> nn.Module:
-    """Returns a network that `train` made, with its weights, in `eval()`.
+def _check(recipe: Recipe, data: Splits, strategy: str) -> None:
+    """Refuses what would fail late."""
+    if "spawn" in strategy:
+        raise UsageError(f"strategy {strategy}: what a spawned process learns is lost: take ddp")
+    if len(data.test or data.validation) == 0:
+        why = "train.validation is 0"
+        if recipe.train.validation:
+            why = "each class has one image, so that none can be held out"
+        raise UsageError(f"there is nothing to measure on: no test split, and {why}")
+    for each in recipe.regularize:
+        if (each.watches or "").startswith("val_") and not len(data.validation):
+            raise UsageError(
+                f"{each.name()} watches {each.watches}, and there are no validation images: "
+                "set train.validation"
+            )
 
-    Its class names are `model.classes`.
 
-    Raises:
-        DataError: The file is no safetensors file of `train`'s; pickles are refused.
-    """
-    path = Path(path)
-    tensors, about = read_tensors(path)
-    try:
-        classes = json.loads(about["classes"])
-        model = build(about["model"], len(classes), int(about["channels"]))
-        model.load_state_dict(tensors)
-    except (KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
-        raise DataError(path, f"is not a model of augpipe train: {first_sentence(error)}") from None
-    model.classes = classes
-    return model.eval()
+def is_first() -> bool:
+    """Tells whether this is the only process of a training, or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _about(recipe: Recipe, module: AugmentedData, wrapped: Regularized, trainer: pl.Trainer) -> str:
@@ -216,30 +217,24 @@ def _about(recipe: Recipe, module: AugmentedData, wrapped: Regularized, trainer:
     )
 
 
-def _images(splits: Splits) -> str:
-    """Names the data that a run is of."""
-    counts = (len(splits.train), len(splits.validation), len(splits.test or ()))
-    return f"{' + '.join(map(str, counts))} images of {', '.join(splits.classes)}"
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _finished(folder: Path, about: Mapping[str, str]) -> Result | None:
     """Returns the result of a run that is done; refuses a folder of another run."""
-    last = folder / "checkpoints" / "last.safetensors"
-    if last.exists():
+    done, last = folder / _RESULT, folder / "checkpoints" / "last.safetensors"
+    result, kept = Result.read(done) if done.exists() else (None, None)
+    if kept is None and last.exists():
         kept = load_tree(last)[1]
-        other = next((name for name in about if kept.get(name) != about[name]), None)
-        if other:
-            raise UsageError(
-                f"{folder}: holds a checkpoint of another {other}: name another folder"
-                + (f" (it is of {kept.get(other)})" if other == "data" else "")
-            )
-    done = folder / _RESULT
-    if not done.exists():
-        return None
-    try:
-        return Result(**json.loads(done.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(done, f"is not a result: {error}; remove it to measure again") from None
+    other = next((name for name in about if kept and kept.get(name) != about[name]), None)
+    if kept and other:
+        raise UsageError(
+            f"{folder}: holds a run of another {other}: name another folder"
+            + (f" (it is of {kept.get(other)})" if other == "data" else "")
+        )
+    return result
 
 
 def _trainer(
@@ -258,8 +253,9 @@ def _trainer(
         callbacks.append(_History(folder / _METRICS))
         loggers = [
             CSVLogger(folder, name="", version=""),
-            TensorBoardLogger(folder, name="", version="tensorboard"),
         ]
+        if find_spec("tensorboard"):
+            loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
         if options["limit_val_batches"]:
             callbacks.append(_Checkpoint(folder / "checkpoints", "best", "val_acc"))
         callbacks.append(_Checkpoint(folder / "checkpoints", "last"))
@@ -278,9 +274,11 @@ def _trainer(
             use_distributed_sampler=False,
             **options,
         )
-    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, RuntimeError, TypeError) as error:
         # Lightning's words: no such accelerator, too many devices, a precision that needs a GPU.
         raise UsageError(f"training cannot be set up so: {first_sentence(error)}") from None
+    for plugin in plugins:
+        plugin.metadata["devices"] = str(trainer.world_size)
     if rule.precision == "float16" and trainer.strategy.root_device.type == "cpu":
         # Lightning would take bfloat16, and say so in a warning.
         raise UsageError("training cannot be set up so: float16 needs a GPU, bfloat16 does not")
@@ -293,8 +291,10 @@ class _History(pl.Callback):
     def __init__(self, path: Path) -> None:
         self._rows: list[dict[str, Any]] = []
         if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self._rows = list(csv.DictReader(file))
+            # A process that is killed while it writes leaves half a line.
+            with path.open(newline="", encoding="utf-8", errors="replace") as file:
+                rows = list(csv.DictReader(file))
+            self._rows = [row for row in rows if (row.get("step") or "").isdecimal()]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the rows of before the checkpoint."""
@@ -332,22 +332,27 @@ class _Checkpoint(ModelCheckpoint):
 
 
 def _write(
-    folder: Path, recipe: Recipe, net: nn.Module, classes: list[str], channels: int, result: Result
+    folder: Path,
+    recipe: Recipe,
+    net: nn.Module,
+    data: Splits,
+    result: Result,
+    about: Mapping[str, str],
 ) -> None:
     """Writes the final weights, the curve and the result; that last, for it says all is done."""
-    about = {
+    header = {
         "format": "augpipe model 1",
         "augpipe": augpipe.__version__,
         "model": recipe.train.model,
-        "classes": json.dumps(classes),
-        "channels": str(channels),
-        "recipe": recipe.dump(defaults=True),
+        "classes": json.dumps(list(data.classes)),
+        "channels": str(data.channels),
+        "recipe": about["recipe"],
         "result": json.dumps(asdict(result)),
     }
     tensors = {name: each.detach().cpu().clone() for name, each in net.state_dict().items()}
-    write_tensors(folder / _WEIGHTS, tensors, about)
+    write_tensors(folder / _WEIGHTS, tensors, header)
     draw_curve(folder / _METRICS, folder / "curve.png", str(result))
-    write_atomic(folder / _RESULT, json.dumps(asdict(result), indent=1).encode())
+    result.keep(folder / _RESULT, about)
 
 
 @contextmanager
@@ -362,18 +367,23 @@ def _stoppable(trainer: pl.Trainer, last: Path | None) -> Iterator[None]:
         if last is not None and last.exists():
             stopped.add_note("the same call goes on from the last whole epoch")
         raise stopped from None
+    except RuntimeError as error:
+        if trainer.world_size > 1 and "closed by peer" in str(error):
+            raise AugpipeError("another of the processes stopped: see above") from None
+        raise
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps Lightning's notices from the terminal; its errors still come."""
-    logs = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
+    logs = [logging.getLogger(name) for name in _LOGGERS]
     levels = [each.level for each in logs]
     for each in logs:
         each.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torchmetrics")
-        warnings.filterwarnings("ignore", message=".*(lr_scheduler.step|isinstance.treespec).*")
+        known = "lr_scheduler.step|isinstance.treespec|worker processes in total"
+        warnings.filterwarnings("ignore", message=f".*({known}).*")
         try:
             yield
         finally:

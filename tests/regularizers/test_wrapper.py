@@ -421,8 +421,9 @@ def test_what_is_no_recipe_or_criterion_is_refused(tmp_path: Path) -> None:
         with pytest.raises(augpipe.UsageError, match=r"^recipe must be a file, .*; got"):
             augpipe.regularize(MLP.build(), recipe)
     for recipe in (pipe, pipe.recipe):
-        with pytest.raises(augpipe.UsageError, match=r"^overrides are for"):
-            augpipe.regularize(MLP.build(), recipe, overrides=["regularize.0.dropout.p=0.2"])
+        changed = ["regularize.0.dropout.p=0.2"]
+        (other,) = augpipe.regularize(MLP.build(), recipe, overrides=changed).regularizers
+        assert other.item() == {"dropout": {"p": 0.2}}
     for criterion in (None, "ce"):
         with pytest.raises(augpipe.UsageError, match=r"^criterion must be loss"):
             augpipe.regularize(MLP.build(), path, criterion)

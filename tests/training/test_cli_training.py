@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ import yaml
 from augpipe.cli.main import main
 from augpipe.recipe import load
 from augpipe.training.comparing import _Job
+from augpipe.training.results import Result
 from tests.harness import interrupt
 from tests.training.support import ROOT, recipe
 
@@ -90,7 +90,7 @@ def test_out_is_named_after_the_recipe(
         (("--accelerator", "abacus"), 2, "training cannot be set up so: "),
         (("--devices", "many"), 2, "training cannot be set up so: "),
         (("--strategy", "divide"), 2, "training cannot be set up so: "),
-        (("--out", "FILE"), 1, "file"),
+        (("--out", "FILE"), 2, "the output folder is a file"),
     ],
     ids=str,
 )
@@ -180,7 +180,7 @@ def test_ctrl_c_is_a_short_message_and_the_run_goes_on(
     assert not (out / "result.json").exists()
     # It goes on, if for the message's sake only: another number of epochs is another recipe.
     code, _, err = run(capsys, "train", source, garments, "--out", out, *CPU)
-    assert code == 2 and "holds a checkpoint of another recipe" in err
+    assert code == 2 and "holds a run of another recipe" in err
 
 
 def test_compare_in_processes(
@@ -194,15 +194,15 @@ def test_compare_in_processes(
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert sorted(line.split(":")[0] for line in lines[:2]) == ["plain, seed 0", "tiny, seed 0"]
-    assert lines[2] == "validation accuracy in %, means of 1 seeds"
+    assert lines[2] == "validation accuracy in %, one seed: no interval"
     assert lines[4].startswith("plain ") and lines[5].startswith("tiny ")
     assert lines[5].endswith("no evidence")
     assert lines[6] == f"{tmp_path / 'out'}: comparison.json, comparison.txt, comparison.png"
     # A spawned process came to what this one comes to.
     (kept,) = (tmp_path / "out" / "runs").glob("plain-0-*.json")
     plain = load(recipe(steps=2)).model_copy(update={"seed": 0})
-    here = asdict(_Job("plain", plain, str(garments), None, "test").run())
-    assert {**json.loads(kept.read_text()), "seconds": 0} == {**here, "seconds": 0}
+    here = _Job("plain", plain, str(garments), "", None, "test").run()
+    assert replace(Result.read(kept)[0], seconds=0) == replace(here, seconds=0)
 
 
 def test_compare_refuses_in_a_line(

@@ -79,14 +79,18 @@ def test_the_highest_class_of_idx_files_may_be_missing_from_the_test(tmp_path: P
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", labels, packed=False)
     assert list(open_splits(tmp_path, 0.2, 0).classes) == ["0", "1", "2"]
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", labels + 2, packed=False)
-    with pytest.raises(DataError, match="the classes of test are not those of training: 3 is in one"):
+    with pytest.raises(
+        DataError, match="the classes of test are not those of training: 3 is in one"
+    ):
         open_splits(tmp_path, 0.2, 0)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_other_classes_in_a_split_are_refused(splits_folder: Path, split: str) -> None:
     (splits_folder / split / "bag").rename(splits_folder / split / "boot")
-    with pytest.raises(DataError, match=f"the classes of {split} are not those of training: bag is in one"):
+    with pytest.raises(
+        DataError, match=f"the classes of {split} are not those of training: bag is in one"
+    ):
         open_splits(splits_folder, 0.2, 0)
 
 

@@ -29,7 +29,9 @@ from augpipe.training import running
 from augpipe.training.classifier import Classifier, DivergedError
 from augpipe.training.data import open_splits
 from augpipe.training.evaluation import for_evaluation
-from augpipe.training.running import Result, load_model, train
+from augpipe.training.models import load_model
+from augpipe.training.results import Result
+from augpipe.training.running import train
 from tests.training.support import (
     GARMENTS,
     NOISY,
@@ -43,6 +45,7 @@ from tests.training.support import (
 )
 
 EPOCH = 24  # reads of training images
+TRIED = 4  # two images as training sees them, and as a test does
 
 
 def weights(out: Path) -> dict[str, Tensor]:
@@ -148,7 +151,7 @@ def test_a_run_that_broke_off_goes_on_to_the_same(
     go(NOISY, out, sourced(splits, reads))
     same_run(done, out)
     # The epochs that were whole are not done again: four, less two, and one read to measure.
-    assert 10**6 - reads.left == (3 if after > EPOCH else 5) * EPOCH
+    assert 10**6 - reads.left == (3 if after > EPOCH else 5) * EPOCH + TRIED
 
 
 def test_a_killed_run_goes_on_to_the_same(done: Path, garments: Path, tmp_path: Path) -> None:
@@ -173,12 +176,14 @@ def test_a_run_killed_while_it_was_measured_gets_its_final_weights(
     done: Path, garments: Path, tmp_path: Path
 ) -> None:
     out, splits = tmp_path / "out", whole(garments)
-    killed = sourced(splits, Broken(splits.train.source, 4 * EPOCH + 3, RuntimeError("late")))
+    killed = sourced(
+        splits, Broken(splits.train.source, TRIED + 4 * EPOCH + 3, RuntimeError("late"))
+    )
     with pytest.raises(DataError):
         go(NOISY, out, killed)  # all four epochs are done
     reads = Broken(splits.train.source, 10**6, "")
     go(NOISY, out, sourced(splits, reads))
-    assert 10**6 - reads.left == EPOCH  # only measured
+    assert 10**6 - reads.left == EPOCH + TRIED  # only measured
     same_run(done, out)  # with the averaged weights: `finish` was called
 
 
@@ -188,7 +193,7 @@ def test_final_weights_that_need_more_survive_a_late_kill_too(
 ) -> None:
     source, splits = recipe(regularize), whole(garments)
     go(source, tmp_path / "a", splits)
-    reads = 4 * EPOCH + 3 + (EPOCH if "swa" in regularize else 0)  # a pass for the statistics
+    reads = TRIED + 4 * EPOCH + 3 + (EPOCH if "swa" in regularize else 0)  # a pass for the statistics
     with pytest.raises(DataError):
         go(
             source,
@@ -221,7 +226,7 @@ def test_a_finished_run_is_not_done_again(done: Path, garments: Path) -> None:
     never = sourced(splits, Never(30))
     before = {each: each.stat().st_mtime_ns for each in done.rglob("*")}
     result = go(NOISY, done, never)
-    assert result == Result(**json.loads((done / "result.json").read_text()))
+    assert result == Result.read(done / "result.json")[0]
     assert {each: each.stat().st_mtime_ns for each in done.rglob("*")} == before
 
 
@@ -247,9 +252,9 @@ def test_another_recipe_or_other_data_are_refused(
     done: Path, garments: Path, splits_folder: Path
 ) -> None:
     for change in ({"seed": 4}, {"regularize": []}):
-        with pytest.raises(UsageError, match="holds a checkpoint of another recipe"):
+        with pytest.raises(UsageError, match="holds a run of another recipe"):
             go({**NOISY, **change}, done, whole(garments))
-    with pytest.raises(UsageError, match="holds a checkpoint of another data: name another folder"):
+    with pytest.raises(UsageError, match="holds a run of another data: name another folder"):
         go(NOISY, done, open_splits(splits_folder, 0.2, 3))
 
 
@@ -495,7 +500,7 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     assert child.returncode == 0, child.stderr
     assert "8 regularizers" not in child.stdout and child.stdout.count("images of 10 classes") == 1
     result = go(one, tmp_path / "one", GARMENTS)
-    other = Result(**json.loads((tmp_path / "two" / "result.json").read_text()))
+    other = Result.read(tmp_path / "two" / "result.json")[0]
     assert (other.steps, other.epochs) == (result.steps, result.epochs) == (22, 2)
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
     apart = max(float((first[name] - second[name]).abs().max()) for name in first)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from augpipe.data.claim import claimed
 from augpipe.errors import AugpipeError, UsageError
-from augpipe.expansion.claim import claimed
 from augpipe.expansion.expanding import Meter
-from augpipe.expansion.jobs import Settings, as_recipe, for_files, prepare
+from augpipe.expansion.jobs import Settings, for_files, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, parameters
 from augpipe.expansion.names import choose
-from augpipe.recipe import Recipe, load
+from augpipe.recipe import Recipe, as_recipe, load
 
 
 def all_paths(sources: list[str], copies: int = 2, originals: bool = False) -> list[str]:
@@ -210,7 +210,7 @@ def test_a_manifest_on_a_full_disk_says_what_to_do(
 
 def test_one_expand_at_a_time(tmp_path: Path) -> None:
     second = claimed(tmp_path / "out")
-    with claimed(tmp_path / "out"), pytest.raises(UsageError, match="another expand"):
+    with claimed(tmp_path / "out"), pytest.raises(UsageError, match="another process"):
         second.__enter__()
     with claimed(tmp_path / "out"):
         pass

@@ -47,9 +47,22 @@ def _is_usage(error: BaseException) -> bool:
     return hasattr(error, "show") and hasattr(error, "exit_code")
 
 
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Tells whether Ctrl-C is behind an error: in the middle of an import it comes as another."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def tell(error: BaseException) -> int:
     """Says on stderr what went wrong; returns the exit code."""
     match error:
+        case Exception() if _is_interrupted(error):
+            return tell(KeyboardInterrupt())
         case BrokenPipeError():
             # Whoever read us has seen enough; nothing may be written at the exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -250,7 +251,7 @@ def _check(
         raise UsageError(f"seeds {seeds}: one at least, and five for an interval worth the name")
     if len(names) != len(loaded):
         raise UsageError(f"{len(names)} names for {len(loaded)} recipes")
-    bad = next((name for name in names if Path(name).name != name), None)
+    bad = next((name for name in names if not name or Path(name).name != name), None)
     if bad is not None:
         raise UsageError(f"'{bad}' is no name: files are called by it")
     double = next((name for name in names if names.count(name) > 1), None)
@@ -292,8 +293,10 @@ def _run(
         while waiting or running:
             while waiting and len(running) < count:  # what is handed over cannot be taken back
                 path = waiting.pop()
-                running[pool.submit(todo[path].keep, path)] = path
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                with _deaf_children():
+                    running[pool.submit(todo[path].keep, path)] = path
+            ended = wait(running, return_when=FIRST_COMPLETED).done
+            for future in [each for each in running if each in ended]:
                 path = running.pop(future)
                 job = todo[path]
                 try:
@@ -319,10 +322,22 @@ def _run(
     return done, failed
 
 
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Has processes that are started ignore Ctrl-C from the first: it is ours to end them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _begin(parent: int) -> None:
     """Readies a process: one thread, so that sums do not depend on how many run beside."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
 
     def end_with_it() -> None:
         while os.getppid() == parent:

@@ -455,3 +455,18 @@ def test_ctrl_c_says_what_was_kept(tmp_path: Path) -> None:
     assert err.startswith("stopped: ")
     assert "run the same command again" in err
     assert err.count("\n") == 1
+
+
+def test_ctrl_c_in_an_import_is_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    from augpipe.cli.main import tell
+
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("cannot load module more than once per process") from error
+    except ImportError as error:
+        assert tell(error) == 1
+    assert capsys.readouterr().err == "stopped\n"
+    assert tell(ImportError("no such thing")) == 1
+    assert capsys.readouterr().err.startswith("internal error: ImportError: no such thing")

@@ -193,7 +193,9 @@ def test_final_weights_that_need_more_survive_a_late_kill_too(
 ) -> None:
     source, splits = recipe(regularize), whole(garments)
     go(source, tmp_path / "a", splits)
-    reads = TRIED + 4 * EPOCH + 3 + (EPOCH if "swa" in regularize else 0)  # a pass for the statistics
+    reads = (
+        TRIED + 4 * EPOCH + 3 + (EPOCH if "swa" in regularize else 0)
+    )  # a pass for the statistics
     with pytest.raises(DataError):
         go(
             source,

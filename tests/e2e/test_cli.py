@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from augpipe.cli.main import main
+from augpipe.cli.main import main, tell
 from augpipe.recipe import load as load_recipe
 from tests.harness import interrupt
 
@@ -458,15 +458,9 @@ def test_ctrl_c_says_what_was_kept(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_an_import_is_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
-    from augpipe.cli.main import tell
-
-    try:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as error:
-            raise ImportError("cannot load module more than once per process") from error
-    except ImportError as error:
-        assert tell(error) == 1
+    error = ImportError("cannot load module more than once per process")
+    error.__context__ = KeyboardInterrupt()
+    assert tell(error) == 1
     assert capsys.readouterr().err == "stopped\n"
     assert tell(ImportError("no such thing")) == 1
     assert capsys.readouterr().err.startswith("internal error: ImportError: no such thing")

@@ -199,6 +199,11 @@ def recipe_of(net: Net, row: Row, rate: float, decay: float, steps: int) -> Reci
     return recipes.load({key: value for key, value in content.items() if value})
 
 
+def watches(net: Net, row: Row) -> bool:
+    """Tells whether a row needs images to choose by, on which nothing is trained."""
+    return any(each.watches for each in recipe_of(net, row, 0.1, 0.0, 1).regularize)
+
+
 def tell(name: str, seed: int, result: Result) -> None:
     """Says what came of a run."""
     print(f"{name}, seed {seed}: {result}", flush=True)
@@ -260,35 +265,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     for net in (net for net in NETS if net.model in args.only.split(",")):
         out, steps = args.out / net.model, args.steps or net.steps
         rate, decay = tuned(net, args.data, out, args.jobs, steps)
-        base = f"baseline: lr {rate:g}, weight_decay {decay:g}"
-        rows = (Row(base), *net.rows)
-        comparison = compare(
-            [recipe_of(net, row, rate, decay, steps) for row in rows],
-            args.data,
-            out,
-            seeds=args.seeds,
-            steps=steps,
-            size=SIZE,
-            jobs=args.jobs,
-            names=[file_name(row.name) for row in rows],
-            tell=tell,
-        )
-        print(comparison)
-        picture = f"evidence-{net.model}.png"
-        args.docs.mkdir(parents=True, exist_ok=True)
-        (args.docs / picture).write_bytes((out / "comparison.png").read_bytes())
-        parameters = comparison.rows[0].results[0].parameters
+        base = Row(f"baseline: lr {rate:g}, weight_decay {decay:g}")
         page += [
-            f"## {net.model}: {parameters:,} parameters, {steps} steps of 64 images",
+            f"## {net.model}: {steps} steps of 64 images",
             "",
             f"The baseline's learning rate and weight decay are the best of {len(net.rates)} × "
             f"{len(net.decays)} by mean accuracy on 200 images held out of the {SIZE}, 3 seeds.",
             "",
-            *table(comparison, [row.name for row in rows]),
-            "",
-            f"![differences to the baseline]({picture})",
-            "",
         ]
+        watching = [row for row in net.rows if watches(net, row)]
+        for rows in ([row for row in net.rows if row not in watching], watching):
+            if not rows:
+                continue
+            everyone = (base, *rows)
+            comparison = compare(
+                [recipe_of(net, row, rate, decay, steps) for row in everyone],
+                args.data,
+                out,
+                seeds=args.seeds,
+                steps=steps,
+                size=SIZE,
+                jobs=args.jobs,
+                names=[file_name(row.name) for row in everyone],
+                tell=tell,
+            )
+            print(comparison)
+            if rows is not watching:
+                page += [f"{comparison.rows[0].results[0].parameters:,} parameters.", ""]
+            else:
+                page += [f"With 200 of the {SIZE} images held out, to watch:", ""]
+            page += [*table(comparison, [row.name for row in everyone]), ""]
+            if rows is not watching:
+                picture = f"evidence-{net.model}.png"
+                args.docs.mkdir(parents=True, exist_ok=True)
+                (args.docs / picture).write_bytes((out / "comparison.png").read_bytes())
+                page += [f"![differences to the baseline]({picture})", ""]
     machine = (
         f"{platform.machine()}, one core a run; Python {platform.python_version()}, "
         f"torch {torch.__version__}, augpipe {augpipe.__version__}"

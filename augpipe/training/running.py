@@ -30,9 +30,9 @@ from augpipe.data.encode import write_atomic
 from augpipe.errors import AugpipeError, UsageError, first_sentence
 from augpipe.recipe import Recipe
 from augpipe.regularizers.wrapper import Regularized
-from augpipe.tensors import write_tensors
+from augpipe.tensors import load_tree, write_tensors
 from augpipe.training.callback import Regularize
-from augpipe.training.checkpoint import SafeCheckpoints, load_tree
+from augpipe.training.checkpoint import SafeCheckpoints
 from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.recipe import Recipe
-from augpipe.training.checkpoint import load_tree
+from augpipe.tensors import load_tree
 from augpipe.training.data import AugmentedData
 
 _PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks")

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from augpipe.errors import DataError
-from augpipe.tensors import read_tensors
-from augpipe.training.checkpoint import SafeCheckpoints, load_tree, save_tree
+from augpipe.tensors import load_tree, read_tensors, save_tree
+from augpipe.training.checkpoint import SafeCheckpoints
 from augpipe.training.models import load_model
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool)

@@ -329,7 +329,7 @@ def test_an_epoch_that_ended_in_no_numbers_is_not_kept(
 
 
 def _finite(checkpoint: Path, step: int) -> None:
-    from augpipe.training.checkpoint import load_tree
+    from augpipe.tensors import load_tree
 
     tree, _ = load_tree(checkpoint)
     assert tree["global_step"] == step

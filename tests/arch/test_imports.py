@@ -24,7 +24,7 @@ ORDER = [
     {"recipe"},
     {"ahead", "batch", "rendering", "schema"},
     {"pipeline", "wrapping"},
-    {"expansion", "training", "report", "importers"},
+    {"expansion", "training", "fitting", "report", "importers"},
     {"cli"},
     {"__main__"},
 ]

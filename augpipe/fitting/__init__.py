@@ -1,0 +1,1 @@
+"""From images to the weights of a learned augmenter."""

@@ -149,6 +149,11 @@ WIDE = Net(
         one("gradient_clipping", limit=1.0),
         one("gradient_noise", eta=0.01),
         Row(
+            "stack: flip and shift, rand_augment, label_smoothing 0.1, dropout 0.2",
+            ["label_smoothing", {"dropout": {"p": 0.2}}],
+            [*FLIP_SHIFT, {"rand_augment": {"num_ops": 2, "magnitude": 15}}],
+        ),
+        Row(
             "stack: flip and shift, cutout, label_smoothing 0.1, ema 0.99",
             ["label_smoothing", {"ema": {"decay": 0.99}}],
             [*FLIP_SHIFT, {"cutout": {"size": 0.4, "p": 0.5}}],

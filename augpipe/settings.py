@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from augpipe.errors import did_you_mean
-from augpipe.spec import Choice, Number, Text
+from augpipe.spec import Choice, Number, Refused, Text
+
+SMALL_NETS = ("wrn_10_1", "wrn_16_1", "wrn_10_2", "wrn_28_2", "vit_small", "row_lstm")
+"""The networks that come with the package (training/nets.py)."""
+
+
+@dataclass(frozen=True)
+class Network(Text):
+    """A network's name; whether torchvision and timm have it is seen when it is built."""
+
+    def parse(self, value: Any) -> str:
+        """Returns the name."""
+        name: str = super().parse(value)
+        library, dot, _ = name.partition(".")
+        if library in ("torchvision", "timm") if dot else name in SMALL_NETS:
+            return name
+        near = did_you_mean(name, SMALL_NETS) or f"known: {', '.join(SMALL_NETS)}"
+        raise Refused(f"{near}; others are torchvision.X and timm.X")
+
+    def bad_values(self) -> Iterable[Any]:
+        """Yields what is refused."""
+        yield from (*super().bad_values(), "resnet18", "keras.X")
 
 
 class BoxRules(BaseModel):
@@ -53,7 +76,7 @@ class TrainRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: Annotated[str, Text("a small net (wrn_16_1), torchvision.X or timm.X")] = "wrn_16_1"
+    model: Annotated[str, Network("a small net (wrn_16_1), torchvision.X or timm.X")] = "wrn_16_1"
     """The network, with fresh weights."""
     epochs: Annotated[int, Number(1, 1_000_000, "epochs", integer=True)] = 20
     """How often every image is seen."""

@@ -33,6 +33,8 @@ def check(
                 if ops or name == "sample":
                     start = "" if name == "sample" else f"{name}: "
                     parts.append(f"{start}{plural(ops, 'op')} in {plural(passes, 'pass')}")
+            if pipe.recipe.regularize:
+                parts.append(plural(len(pipe.recipe.regularize), "regularizer"))
             print(f"{path}: fine: {'; '.join(parts)}")
     if problems:
         raise RecipeError(problems)

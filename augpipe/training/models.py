@@ -8,11 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from augpipe.errors import DataError, UsageError, did_you_mean, first_sentence
+from augpipe.settings import SMALL_NETS, Network
+from augpipe.spec import Refused
 from augpipe.tensors import read_tensors
 from augpipe.training.nets import RowReader, SmallTransformer, WideResNet
-
-_WIDE = {"wrn_10_1": (10, 1), "wrn_16_1": (16, 1), "wrn_10_2": (10, 2), "wrn_28_2": (28, 2)}
-SMALL = (*_WIDE, "vit_small", "row_lstm")
 
 
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:
@@ -27,22 +26,23 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         UsageError: There is no such network, or it cannot be built so.
     """
     library, dot, inner = name.partition(".")
-    if not dot:
-        if name not in SMALL:
-            hint = did_you_mean(name, SMALL) or _elsewhere(name)
-            raise UsageError(f"there is no model '{name}' here ({hint})")
-        match name:
-            case "vit_small":
-                return SmallTransformer(classes, channels)
-            case "row_lstm":
-                return RowReader(classes)
-        return WideResNet(*_WIDE[name], classes, channels)
     match library:
-        case "torchvision":
+        case "torchvision" if dot:
             return _torchvision(inner, classes, channels)
-        case "timm":
+        case "timm" if dot:
             return _timm(inner, classes, channels)
-    raise UsageError(f"model '{name}': models are torchvision.X, timm.X, or {', '.join(SMALL)}")
+        case "vit_small":
+            return SmallTransformer(classes, channels)
+        case "row_lstm":
+            return RowReader(classes)
+        case _ if name in SMALL_NETS:
+            depth, width = map(int, name.split("_")[1:])
+            return WideResNet(depth, width, classes, channels)
+    try:
+        Network("").parse(name)
+    except Refused as error:
+        raise UsageError(f"there is no model '{name}' here ({error})") from None
+    raise AssertionError(name)
 
 
 def load_model(path: str | Path) -> nn.Module:
@@ -63,14 +63,6 @@ def load_model(path: str | Path) -> nn.Module:
         raise DataError(path, f"is not a model of augpipe train: {first_sentence(error)}") from None
     model.classes = classes
     return model.eval()
-
-
-def _elsewhere(name: str) -> str:
-    from torchvision.models import list_models
-
-    if name in list_models():
-        return f"did you mean 'torchvision.{name}'?"
-    return f"known: {', '.join(SMALL)}, torchvision.X and timm.X"
 
 
 def _torchvision(name: str, classes: int, channels: int) -> nn.Module:

@@ -82,7 +82,7 @@ def test_out_is_named_after_the_recipe(
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (("--set", "train.model=wrn_11_1"), 2, "there is no model 'wrn_11_1' here (did you mean"),
+        (("--set", "train.model=wrn_11_1"), 2, "train.model: must be a small net"),
         (("--set", "train.lr=1.0e+35"), 1, "lower train.lr (now 1e+35)"),
         (("--set", "train.batch_size=100"), 2, "train.batch_size 100 is more than the 24"),
         (("--set", "train.epochs=0"), 2, "train.epochs"),

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from augpipe.errors import UsageError
-from augpipe.training.models import SMALL, build
+from augpipe.settings import SMALL_NETS
+from augpipe.training.models import build
 from augpipe.training.nets import RowReader, SmallTransformer, WideBlock, WideResNet
 
 
@@ -76,7 +77,7 @@ def test_convolutions_start_from_hes_distribution() -> None:
             assert each.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.04)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SMALL_NETS)
 def test_every_small_net_is_built_and_learns(name: str) -> None:
     torch.manual_seed(0)
     net = build(name, 4, 3)
@@ -125,13 +126,13 @@ def test_timms_take_any_number_of_channels() -> None:
     ("name", "words"),
     [
         ("wrn_16_2", "did you mean 'wrn_1"),
-        ("resnet18", "did you mean 'torchvision.resnet18'?"),
+        ("resnet18", "others are torchvision.X and timm.X"),
         ("nonesuch", "known: wrn_10_1"),
         ("torchvision.resnet19", "did you mean 'resnet1"),
         ("torchvision.raft_large", "torchvision has no classifier 'raft_large'"),
         ("torchvision.fcn_resnet50", "torchvision has no classifier"),
         ("timm.resnet19", "timm has no model 'resnet19' (did you mean"),
-        ("keras.resnet18", "models are torchvision.X, timm.X, or wrn_10_1"),
+        ("keras.resnet18", "there is no model 'keras.resnet18' here (known: wrn_10_1"),
         ("torchvision.", "torchvision has no classifier ''"),
     ],
 )

@@ -466,8 +466,8 @@ def test_where_nothing_can_be_written(splits_folder: Path, tmp_path: Path) -> No
 
 
 def test_unknown_models_and_batches_that_do_not_fill(splits_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no model 'wrn_11_1' here"):
-        go(recipe(model="wrn_11_1"), tmp_path / "out", splits_folder)
+    with pytest.raises(UsageError, match=r"timm has no model 'wrn_11_1'"):
+        go(recipe(model="timm.wrn_11_1"), tmp_path / "out", splits_folder)
     with pytest.raises(UsageError, match="batch_size 16 is more than the 15 training images"):
         go(recipe(batch_size=16), tmp_path / "out", splits_folder)
     assert not (tmp_path / "out").exists()

@@ -10,11 +10,12 @@ Report = Callable[[int, int, int], None]
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Report]:
+def progress(what: str, unit: str = "images/s") -> Iterator[Report]:
     """Shows a bar with rate and time left on stderr, where that is a terminal.
 
     Args:
         what: What is being done, in a word.
+        unit: Of the rate.
 
     Yields:
         What is called with the number done, the total, and the errors so far.
@@ -48,7 +49,7 @@ def progress(what: str) -> Iterator[Report]:
                 task,
                 completed=done,
                 total=total,
-                rate=f"{speed:,.0f} images/s" if speed else "",
+                rate=f"{speed:,.0f} {unit}" if speed else "",
                 errors=f"{errors} errors" if errors else "",
             )
 

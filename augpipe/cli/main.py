@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from augpipe import __version__
-from augpipe.cli import datasets, imports, pictures, recipes, training
+from augpipe.cli import datasets, fitting, imports, pictures, recipes, training
 from augpipe.errors import AugpipeError, RecipeError, in_a_line, printable, reason
 
 
@@ -134,6 +134,15 @@ for _command, _words in (
 ):
     # `import` is a word of Python's: its function ends in an underscore.
     app.command(_command.__name__.rstrip("_"), epilog=_example(_words))(_command)
+
+_fit = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, context_settings=app.info.context_settings
+)
+_fit.command(
+    "autoencoder",
+    epilog=_example("augpipe fit autoencoder samples/photos -o runs/ae.safetensors --steps 20"),
+)(fitting.autoencoder)
+app.add_typer(_fit, name="fit", help="Fit a learned augmenter to images of yours.")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -85,12 +85,17 @@ def open_sources(data: Sequence[str | Path], measure: bool = False) -> list[Sour
     missing = next((path for path in paths if not path.exists()), None)
     if missing is not None:
         raise UsageError(f"{missing}: no such file or folder")
-    found = [_source(str(path), _opened(path, measure)) for path in paths if path.is_dir()]
+    found = [_source(_named(path), _opened(path, measure)) for path in paths if path.is_dir()]
     files = [path for path in paths if path.is_file()]
     if files:
-        parents = sorted({str(path.parent) for path in files})
+        parents = sorted({_named(path.parent) for path in files})
         found.append(_source(f"{len(files)} files of {', '.join(parents)}", Files(files)))
     return found
+
+
+def _named(path: Path) -> str:
+    """Returns the end of a path: what is told of a fit goes with its weights to other machines."""
+    return "/".join(path.resolve().parts[-2:])
 
 
 def _opened(path: Path, measure: bool) -> FolderImages | IdxImages:

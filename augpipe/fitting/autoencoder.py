@@ -257,14 +257,14 @@ class _Fit:
         return loss.item()
 
     def _moved(self, latents: Tensor) -> Tensor:
-        """Moves the latents of a part of the batch by noise of up to half their deviation."""
-        count = round(_NOISY * len(latents))
+        """Moves the latents of some images of the batch by noise of up to a deviation."""
         generator = torch.Generator().manual_seed(self.seed * 2**32 + self.step)
-        noise = torch.randn(latents[:count].shape, generator=generator)
-        noise *= 0.5 * torch.rand((count, 1, 1, 1), generator=generator)
+        count = round(_NOISY * len(latents))
+        rows = torch.randperm(len(latents), generator=generator)[:count].to(latents.device)
+        noise = torch.randn((count, *latents.shape[1:]), generator=generator)
+        noise *= torch.rand((count, 1, 1, 1), generator=generator)
         std = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
-        first = latents[:count] + (noise.to(latents.device) * std).to(latents.dtype)
-        return torch.cat([first, latents[count:]])
+        return latents.index_add(0, rows, (noise.to(latents.device) * std).to(latents.dtype))
 
     def measured_net(self) -> Autoencoder:
         """Returns the averaged network with the moments of its latents."""

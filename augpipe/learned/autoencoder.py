@@ -49,10 +49,14 @@ class Autoencoder(nn.Module):
     Attributes:
         mean: (latents,) of the latents of the training images.
         std: (latents,) likewise: the unit of latent noise.
+        level_std: (latents,) how far the images' own means lie apart: the unit of style noise.
+        spread_std: (latents,) how far the images' own deviations lie apart.
     """
 
     mean: Tensor
     std: Tensor
+    level_std: Tensor
+    spread_std: Tensor
 
     def __init__(
         self, latents: int = 8, width: int = 96, encoder: int = 2, decoder: int = 3
@@ -66,7 +70,8 @@ class Autoencoder(nn.Module):
         self.residue_in = _residue(_PATCH, width, encoder, latents)
         self.residue_out = _residue(latents, width, decoder, _PATCH)
         self.register_buffer("mean", torch.zeros(latents))
-        self.register_buffer("std", torch.ones(latents))
+        for name in ("std", "level_std", "spread_std"):
+            self.register_buffer(name, torch.ones(latents))
 
     def encode(self, images: Tensor) -> Tensor:
         """Returns (n, latents, ⌈h/4⌉, ⌈w/4⌉) latents.
@@ -108,15 +113,21 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
-        """Sets `mean` and `std` to those of the latents of these images."""
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for images in batches:
-            z = self.encode(images).double()
-            count += z.numel() // z.shape[1]
-            total = total + z.sum(dim=(0, 2, 3))
-            squares = squares + z.square().sum(dim=(0, 2, 3))
-        self.mean.copy_(total / count)
-        self.std.copy_((squares / count - (total / count) ** 2).sqrt())
+        """Sets `mean`, `std` and the deviations of style to those of these images' latents."""
+        rows = [self.encode(images).double().flatten(2) for images in batches]
+        every = torch.cat([each.movedim(1, 0).flatten(1) for each in rows], dim=1)
+        self.mean.copy_(every.mean(dim=1))
+        self.std.copy_(every.std(dim=1, correction=0))
+        for own, of in ((self.level_std, _level), (self.spread_std, _spread)):
+            own.copy_(torch.cat([of(each) for each in rows]).std(dim=0, correction=0))
+
+
+def _level(z: Tensor) -> Tensor:
+    return z.mean(dim=2)
+
+
+def _spread(z: Tensor) -> Tensor:
+    return z.std(dim=2, correction=0)
 
 
 def _residue(before: int, width: int, blocks: int, after: int) -> nn.Sequential:

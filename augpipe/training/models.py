@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+import yaml
+from torch import Tensor, nn
 
-from augpipe.errors import DataError, UsageError, did_you_mean, first_sentence
+from augpipe import recipe as recipes
+from augpipe.errors import AugpipeError, DataError, UsageError, did_you_mean, first_sentence
+from augpipe.regularizers.effect import Effect
+from augpipe.regularizers.wrapper import Regularized
 from augpipe.settings import SMALL_NETS, Network
 from augpipe.spec import Refused
 from augpipe.tensors import read_tensors
 from augpipe.training.nets import RowReader, SmallTransformer, WideResNet
+
+_ACTING = "effects."  # what the tensors of techniques are called in a file
+_BROKEN = (KeyError, ValueError, TypeError, RuntimeError)
 
 
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:
@@ -45,9 +53,32 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     raise AssertionError(name)
 
 
+def acting_state(wrapped: Regularized) -> dict[str, Tensor]:
+    """Returns the tensors of the techniques that act in `eval()` too, for `load_model`."""
+    pairs = zip(wrapped.regularizers, wrapped.effects, strict=True)
+    own = [effect for each, effect in pairs if not each.keeps_eval]
+    return {
+        f"{_ACTING}{k}.{name}": value
+        for k, effect in enumerate(own)
+        for name, value in effect.state_dict().items()
+    }
+
+
+def _take(wrapped: Regularized, state: Mapping[str, Tensor], steps: int) -> None:
+    for k, effect in enumerate(wrapped.effects):
+        assert isinstance(effect, Effect)
+        start = f"{_ACTING}{k}."
+        effect.load_state_dict(
+            {name[len(start) :]: each for name, each in state.items() if name.startswith(start)}
+        )
+        effect.tick(steps)
+
+
 def load_model(path: str | Path) -> nn.Module:
     """Returns a network that `train` made, with its weights, in `eval()`.
 
+    It is the network whose accuracy was reported: techniques that act in `eval()` too, such as
+    `batch_norm` or `spectral_norm`, are on it, and it is an `augpipe.Regularized` then.
     Its class names are `model.classes`.
 
     Raises:
@@ -58,8 +89,14 @@ def load_model(path: str | Path) -> nn.Module:
     try:
         classes = json.loads(about["classes"])
         model = build(about["model"], len(classes), int(about["channels"]))
+        acting = {name: tensors.pop(name) for name in [*tensors] if name.startswith(_ACTING)}
         model.load_state_dict(tensors)
-    except (KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
+        recipe = recipes.load(yaml.safe_load(about["recipe"]))
+        own = [each for each in recipe.regularize if not each.keeps_eval]
+        if own:
+            model = Regularized(model, own)
+            _take(model, acting, int(json.loads(about["result"])["steps"]))
+    except (*_BROKEN, AugpipeError, yaml.YAMLError) as error:
         raise DataError(path, f"is not a model of augpipe train: {first_sentence(error)}") from None
     model.classes = classes
     return model.eval()

@@ -21,7 +21,6 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torch import nn
 
 import augpipe
 from augpipe import recipe as recipes
@@ -37,7 +36,7 @@ from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits
 from augpipe.training.evaluation import for_evaluation
-from augpipe.training.models import build
+from augpipe.training.models import acting_state, build
 from augpipe.training.results import Result
 from augpipe.training.trial import check_fits, try_out
 
@@ -173,7 +172,7 @@ def _train(
         parameters=sum(each.numel() for each in net.parameters()),
     )
     if folder is not None and trainer.is_global_zero:
-        _write(folder, recipe, net, data, result, about)
+        _write(folder, recipe, wrapped, data, result, about)
     return result
 
 
@@ -334,7 +333,7 @@ class _Checkpoint(ModelCheckpoint):
 def _write(
     folder: Path,
     recipe: Recipe,
-    net: nn.Module,
+    wrapped: Regularized,
     data: Splits,
     result: Result,
     about: Mapping[str, str],
@@ -349,7 +348,8 @@ def _write(
         "recipe": about["recipe"],
         "result": json.dumps(asdict(result)),
     }
-    tensors = {name: each.detach().cpu().clone() for name, each in net.state_dict().items()}
+    state = {**wrapped.state_dict(), **acting_state(wrapped)}
+    tensors = {name: each.detach().cpu().clone() for name, each in state.items()}
     write_tensors(folder / _WEIGHTS, tensors, header)
     draw_curve(folder / _METRICS, folder / "curve.png", str(result))
     result.keep(folder / _RESULT, about)

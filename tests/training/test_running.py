@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
@@ -248,6 +249,34 @@ def test_the_weights_are_those_of_the_result(done: Path, garments: Path) -> None
     # Lightning's means are in float32.
     assert result["accuracy"] == pytest.approx(share(splits.validation.indices), abs=1e-6)
     assert result["train_accuracy"] == pytest.approx(share(splits.train.indices), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        {"shake_drop": {"p": 0.5}},
+        {"dropout": {"p": {"start": 0.1, "end": 0.6, "steps": 9}, "scale": "at_test"}},
+        {"batch_norm": {"on": "fc"}},
+        {"standout": {"on": "fc"}},
+        {"spectral_norm": {"on": "fc"}},
+        "share",
+    ],
+    ids=lambda each: each if isinstance(each, str) else next(iter(each)),
+)
+def test_a_network_comes_back_with_what_acts_at_test(
+    technique: Any, garments: Path, tmp_path: Path
+) -> None:
+    content = recipe({"label_smoothing": 0.1}, technique, {"ema": {"decay": 0.5}}, model="wrn_16_1")
+    result = go(content, tmp_path / "out", whole(garments))
+    model = load_model(tmp_path / "out" / "model.safetensors")
+    assert not model.training
+    splits, images = open_splits(garments, 0.2, 3), FolderImages(garments)
+    pipe = Pipeline(for_evaluation(load(content)))
+    x = np.stack([np.asarray(pipe(images[k][0])) for k in splits.validation.indices])
+    y = torch.tensor([images.targets[k] for k in splits.validation.indices])
+    with torch.no_grad():
+        loss = F.cross_entropy(model(torch.from_numpy(x.transpose(0, 3, 1, 2))), y)
+    assert loss.item() == pytest.approx(result.loss, rel=1e-5)  # float32, means of batches
 
 
 def test_another_recipe_or_other_data_are_refused(

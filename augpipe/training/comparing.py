@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The rows, the first recipe's on top."""
+    """The rows, the first recipe's on top.
+
+    Args:
+        rows: One a recipe.
+        measured_on: Which images.
+        unlike: Settings under `train:` that differ, each with what the recipes say in their order.
+    """
 
     rows: tuple[Row, ...]
     measured_on: str
+    unlike: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         wide = max(len("recipe"), *(len(row.name) for row in self.rows))
@@ -88,6 +95,8 @@ class Comparison:
             a, b, c = (f"{100 * each:.2f}" for each in shares)
             figures = f"{a:>8}  {b:>8}  {c:>6}  {by}  {row.mean('seconds'):>7.0f}"
             lines.append(f"{row.name.ljust(wide)}  {figures}  {row.verdict}".rstrip())
+        for name, values in self.unlike.items():
+            lines.append(f"not the same: train.{name} {', '.join(map(str, values))}")
         return "\n".join(lines)
 
 
@@ -138,6 +147,10 @@ def compare(
     _check(loaded, called, seeds, size, on, splits)
     # If one recipe chooses by images that are not trained on, no recipe is trained on them.
     validated = any(each.watches for recipe in loaded for each in recipe.regularize)
+    rules = [recipe.train.model_dump() for recipe in loaded]
+    said = {name: tuple(rule[name] for rule in rules) for name in rules[0]}
+    unlike = {name: values for name, values in said.items() if len(set(map(str, values))) > 1}
+    unlike.pop("epochs", None)  # `steps` counts
     folder = Path(out)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     work: dict[Path, _Job] = {}
@@ -163,9 +176,9 @@ def compare(
         more = f"; {len(failed) - 1} more failed" if len(failed) > 1 else ""
         kept_words = f"{len(done)} of {len(work)} runs are kept in {out}"
         if len(rows) > 1:
-            _write(folder, Comparison(tuple(rows), rows[0].results[0].measured_on))
+            _write(folder, Comparison(tuple(rows), rows[0].results[0].measured_on, unlike))
         raise AugpipeError(f"{failed[0]}{more} ({kept_words})")
-    comparison = Comparison(tuple(rows), rows[0].results[0].measured_on)
+    comparison = Comparison(tuple(rows), rows[0].results[0].measured_on, unlike)
     _write(folder, comparison)
     return comparison
 
@@ -369,7 +382,12 @@ def _write(folder: Path, comparison: Comparison) -> None:
         }
         for row in comparison.rows
     ]
-    content = {"measured_on": comparison.measured_on, "level": _LEVEL, "rows": rows}
+    content = {
+        "measured_on": comparison.measured_on,
+        "level": _LEVEL,
+        "unlike": comparison.unlike,
+        "rows": rows,
+    }
     text = json.dumps(content, indent=1, allow_nan=False)
     write_atomic(folder / "comparison.json", text.encode())
     write_atomic(folder / "comparison.txt", f"{comparison}\n".encode())

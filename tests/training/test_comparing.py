@@ -214,6 +214,26 @@ def test_with_one_seed_the_interval_is_infinite(garments: Path, tmp_path: Path) 
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 0
 
 
+@pytest.mark.usefixtures("inline")
+def test_every_row_is_paired_with_the_first_by_seed(
+    garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {0.1: [0.5, 0.7, 0.6], 0.2: [0.6, 0.65, 0.9], 0.3: [0.9, 0.4, 0.8]}
+
+    def trained(source: Any, splits: Any, **options: Any) -> Result:
+        return result(table[source.train.lr][source.seed])
+
+    monkeypatch.setattr(comparing, "train", trained)
+    recipes = {name: recipe(lr=lr) for name, lr in zip("abc", table, strict=True)}
+    found = compare(written(tmp_path / "r", **recipes), garments, tmp_path / "out", seeds=3)
+    for row, own in zip(found.rows, table.values(), strict=True):
+        assert [each.accuracy for each in row.results] == own
+        if row is not found.rows[0]:
+            assert (row.difference, row.half) == paired(table[0.1], own)
+    assert found.unlike == {"lr": (0.1, 0.2, 0.3)}
+    assert str(found).endswith("not the same: train.lr 0.1, 0.2, 0.3")
+
+
 class Seen:
     """What each run began with and was given: weights, and the order of images by their class."""
 

@@ -33,7 +33,8 @@ def regularize(
     """Puts the regularizers of a recipe on a model, for any training loop.
 
     Args:
-        model: Any module. It is changed by hooks alone; `remove()` takes them off.
+        model: Any module. It is changed by hooks, for some techniques by ties or a module's
+            setting; `remove()` undoes all of it.
         recipe: A recipe file, its content, a pipeline of it, or the items of its `regularize:`
             section, as in [{"dropout": {"p": 0.1}}, "label_smoothing"] or as objects.
         criterion: loss(output, target).

@@ -78,7 +78,7 @@ class Swa(Regularizer):
     main: ClassVar[str] = "start"
 
     start: Annotated[int, Number(0, 2**53, integer=True)]
-    """After how many epochs (or steps) the first weights are taken; 0: from the first."""
+    """After how many epochs (or steps) the first weights are taken; 0: after `every`."""
     every: Annotated[int, Number(1, 2**53, integer=True)] = 1
     """At how many epochs (or steps) distance the next are."""
     unit: Annotated[str, Choice(("epochs", "steps"))] = "epochs"

@@ -270,9 +270,11 @@ class SpectralNorm(Regularizer):
 
     `auto` is every convolution and linear layer.
 
-    Paper: Miyato et al., "Spectral Normalization for GANs", arXiv 1802.05957; `above` is Gouk
-    et al., arXiv 1804.04368. Equal to torch.nn.utils.parametrizations.spectral_norm, whose u
-    and v start elsewhere.
+    Paper: Miyato et al., "Spectral Normalization for GANs", arXiv 1802.05957; `above` follows
+    Gouk et al., arXiv 1804.04368, who project the weight itself after each step and take the norm
+    of the convolution. Here the norm is that of the weight as a matrix, one row an output: no
+    bound of a convolution's Lipschitz constant. Equal to
+    torch.nn.utils.parametrizations.spectral_norm, whose u and v start elsewhere.
     """
 
     main: ClassVar[str] = "bound"

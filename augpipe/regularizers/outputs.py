@@ -34,9 +34,8 @@ class LabelSmoothing(Regularizer):
     cross-entropy of logits are refused, here and in all techniques on logits.
 
     Suggested: epsilon 0.1; 0.05 with strong mixing. The network becomes less sure of itself, as
-    is meant: calibrate anew, and do not distil from it (Müller et al., arXiv 1906.02629).
-    `epsilon` is the share given to all K classes; papers that give it to the K - 1 others mean
-    epsilon K / (K - 1) by it.
+    is meant; it teaches a student worse (Müller et al., arXiv 1906.02629). `epsilon` is the share
+    given to all K classes: of a paper's e, given to the K - 1 others, it is e K / (K - 1).
 
     Paper: Szegedy et al., "Rethinking the Inception Architecture", arXiv 1512.00567. Equal to
     `F.cross_entropy(label_smoothing=epsilon)`; class -100, or the criterion's `ignore_index`, is
@@ -57,10 +56,9 @@ class ConfidencePenalty(Regularizer):
 
     H(p) = -sum_k p_k log p_k, the mean over the batch. It penalizes a peaked prediction without
     saying which class is to get the rest, where `label_smoothing` draws towards the uniform one:
-    this is beta KL(p || uniform) up to a constant, that is KL(uniform || p).
+    this is beta KL(p || uniform) up to a constant, label smoothing KL(uniform || p).
 
-    Suggested: beta 0.1; from 0.1 for images to 2.5 for words in the paper. The loss may become
-    negative.
+    Suggested: beta 0.1 for images, more for words. The loss may become negative.
 
     Paper: Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output
     Distributions", arXiv 1701.06548. H is `torch.distributions.Categorical.entropy`; class -100,

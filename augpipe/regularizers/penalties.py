@@ -59,7 +59,7 @@ class WeightDecay(Regularizer):
     the learning rate. Weights without a gradient in this step are left, as AdamW leaves them.
 
     Suggested: strength 0.05 with AdamW-like learning rates (1e-3), 5e-4 with SGD at 0.1; what
-    counts is lr strength. Biases and normalization stay out: decaying them gains nothing. Where
+    counts is lr strength. Biases and normalization stay out, as is usual. Where
     a GradScaler skips a step the decay has happened all the same.
 
     `auto` is the weights, as in `l2`.

@@ -47,7 +47,8 @@ class EarlyStopping(Regularizer):
 
     Paper: Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade (1998).
     Stops at the epoch at which Lightning's and Keras's `EarlyStopping` do, Keras's with
-    `restore_best_weights=True`.
+    `restore_best_weights=True`, Lightning's with `check_finite=False`: NaN and infinity are no
+    improvement here, there they stop at once.
     """
 
     main: ClassVar[str] = "monitor"
@@ -109,7 +110,7 @@ class _Stopping(Effect):
         return self.waited >= self.spec.patience
 
     def improves(self, value: float) -> bool:
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         sign = 1.0 if self.spec.rises else -1.0
         if self.best is not None and not sign * (value - self.best) > self.spec.min_delta:

@@ -159,7 +159,8 @@ class SoftShare(Regularizer):
 
     Paper: Nowlan and Hinton, "Simplifying Neural Networks by Soft Weight-Sharing", Neural
     Computation 4 (1992), had a mixture of Gaussians; the pairwise form is that of Duong et al.,
-    "Low Resource Dependency Parsing: Cross-lingual Parameter Sharing", ACL 2015.
+    "Low Resource Dependency Parsing: Cross-lingual Parameter Sharing in a Neural Network
+    Parser", ACL 2015.
     """
 
     main: ClassVar[str] = "strength"

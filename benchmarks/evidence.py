@@ -285,7 +285,7 @@ def stacks(comparison: Comparison, names: Sequence[str]) -> list[str]:
 
 
 def edge(net: Net, rate: float, decay: float) -> str:
-    """Says whether the best of the grid lies at an edge of it, where a better one may lie beyond."""
+    """Says whether the best of the grid lies at its edge: a better one may lie beyond."""
     found = [
         f"{name} {value:g}"
         for name, value, tried in (("lr", rate, net.rates), ("weight_decay", decay, net.decays))
@@ -364,13 +364,14 @@ INTRODUCTION = (
     f"baseline that was tuned first, {SEEDS} seeds. With one seed all recipes get the same images, "
     "the same first weights and the same order, so the differences are paired; ± is half of "
     "Student's 95 % interval over the seeds. Where the interval holds 0 the table says so: no "
-    "evidence. Accuracy is on the 10,000 test images, with the final weights; *training* is that on "
-    "the training images without augmentation, *gap* the difference. Settings are chosen for small "
-    "networks and short runs, often milder than the papers', and are not tuned; all but those of "
-    "the stack with rand_augment, which was added after the first results, before any run. A row "
-    "says what that setting does here, not what the technique can do at its best.",
+    "evidence. Accuracy is on the 10,000 test images, with the final weights; *training* is that "
+    "on the training images without augmentation, *gap* the difference. Settings are chosen for "
+    "small networks and short runs, often milder than the papers', and are not tuned. The stack "
+    "with rand_augment was added when the results of the other rows were there. A row says what "
+    "that setting does here, not what the technique can do at its best.",
     "",
-    f"{INTERVALS} intervals of 95 % are looked at: {0.05 * INTERVALS:.0f} or so exclude 0 by chance alone.",
+    f"{INTERVALS} intervals of 95 % are looked at: "
+    f"{0.05 * INTERVALS:.0f} or so exclude 0 by chance alone.",
     "Seconds are the clock's, of runs side by side on a machine that had other work too.",
     "",
     "    python -m benchmarks.evidence --data DIR    # Fashion-MNIST's IDX files",

@@ -34,9 +34,9 @@ class ISDA(Regularizer):
     covariances, as weights. They cost n K^2 numbers.
 
     Suggested: strength growing over the whole training, as {start: 0, end: 0.5, steps: 2000} in a
-    run of 2,000 steps; 7.5 for large data. `covariance: full` keeps K D^2 numbers, `diagonal` K D: the authors' for
-    ImageNet. Each process of a distributed run estimates from its own share of a batch. List it
-    before `manifold_mixup`.
+    run of 2,000 steps; 7.5 for large data. `covariance: full` keeps K D^2 numbers, `diagonal` K
+    D: the authors' for ImageNet. Each process of a distributed run estimates from its own share
+    of a batch. List it before `manifold_mixup`.
 
     `auto` is the last linear layer; the model's output must be what this layer says.
 

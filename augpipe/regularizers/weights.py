@@ -33,9 +33,9 @@ class DropConnect(Regularizer):
     of a sample share it. With `mask: batch` the whole batch shares one mask a forward.
 
     Suggested: p 0.5 on a fully connected layer, in the paper the one before the classifier. For
-    convolutions `mask: batch`. With `gaussian` take the mean of the probabilities over several passes; the
-    output then differs from the plain model's, and from pass to pass. Masks by sample need
-    memory for n copies of the weight, and time for drawing them.
+    convolutions `mask: batch`. With `gaussian` take the mean of the probabilities over several
+    passes; the output then differs from the plain model's, and from pass to pass. Masks by sample
+    need memory for n copies of the weight, and time for drawing them.
     Weights are scaled in training here, in the paper at test: the same up to the weights'
     scale. Biases are kept, which the paper masks too. This is not what timm once called
     drop_connect, which is stochastic depth.

@@ -42,7 +42,8 @@ def run(model: nn.Module, wrapped: Regularized, curve: list[float], name: str) -
         ({"patience": 2, "monitor": "val_acc", "min_delta": 0.1}, [0.1, 0.15, 0.3, 0.35], 0, 3),
         ({"patience": 2, "monitor": "reward", "mode": "max"}, [1, 2, 1, 1], 4, 2),
         ({"patience": 1, "monitor": "val_loss", "mode": "max"}, [1, 2, 1], 3, 2),
-        ({"patience": 1}, [math.inf, 1, math.inf], 3, 2),
+        ({"patience": 2}, [math.inf, 1, math.inf, math.inf], 4, 2),
+        ({"patience": 2, "monitor": "val_acc"}, [1, math.inf, 2, 1.5, 1.5], 5, 3),
     ],
 )
 def test_a_scripted_curve(fields, curve: list[float], stopped: int, best: int) -> None:

@@ -89,7 +89,7 @@ def shown(row: Row) -> str:
         values for item in row.regularize if isinstance(item, dict) for values in item.values()
     ]
     places = [values[key] for values in items for key in _PLACES if key in values]
-    words = (each if isinstance(each, str) else " = ".join(each[0]) for each in places)
+    words = (f"`{each if isinstance(each, str) else ' = '.join(each[0])}`" for each in places)
     return ", on ".join([row.name, *words])
 
 

@@ -257,12 +257,12 @@ class _Fit:
         return loss.item()
 
     def _moved(self, latents: Tensor) -> Tensor:
-        """Moves the latents of some images of the batch by noise of up to a deviation."""
+        """Moves the latents of some images of the batch by noise of up to half a deviation."""
         generator = torch.Generator().manual_seed(self.seed * 2**32 + self.step)
         count = round(_NOISY * len(latents))
         rows = torch.randperm(len(latents), generator=generator)[:count].to(latents.device)
         noise = torch.randn((count, *latents.shape[1:]), generator=generator)
-        noise *= torch.rand((count, 1, 1, 1), generator=generator)
+        noise *= 0.5 * torch.rand((count, 1, 1, 1), generator=generator)
         std = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
         return latents.index_add(0, rows, (noise.to(latents.device) * std).to(latents.dtype))
 

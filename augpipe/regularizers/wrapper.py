@@ -17,6 +17,7 @@ from augpipe.regularizers import state as states
 from augpipe.regularizers.base import Regularizer
 from augpipe.regularizers.effect import Closure, Effect, Groups, weights_replaced
 
+_WRAPPED = "_augpipe_wrapped"  # of a model that has a wrapper
 _SHOWN = 4  # sites named in a line
 
 
@@ -67,7 +68,7 @@ class Regularized(nn.Module):
         criterion: Callable[[Any, Any], Tensor] = soft_cross_entropy,
     ) -> None:
         super().__init__()
-        if isinstance(model, Regularized):
+        if isinstance(model, Regularized) or _WRAPPED in model.__dict__:
             raise UsageError("the model is wrapped already: remove() that first, or wrap it once")
         _check(model)
         if not callable(criterion):
@@ -92,6 +93,7 @@ class Regularized(nn.Module):
         except BaseException:
             self.remove()
             raise
+        model.__dict__[_WRAPPED] = True
         # Not `self.train`: the model's parts keep their modes, such as a frozen backbone's.
         self.training = model.training
         self.effects.train(model.training)
@@ -302,6 +304,7 @@ class Regularized(nn.Module):
             effect.remove()
         self.effects = nn.ModuleList()
         self.regularizers = ()
+        self.model.__dict__.pop(_WRAPPED, None)
         return self.model
 
     def __repr__(self) -> str:

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import augpipe
+from augpipe.errors import UsageError
 from augpipe.regularizers.wrapper import Regularized
+from tests.harness import ROOT
 from tests.regularizers.nets import LM, MLP, RESNET, TRANSFORMER, Net
 
 STACK = [
@@ -540,3 +542,33 @@ def test_sparse_gradients_are_refused_by_name(item) -> None:
     wrapped.loss(wrapped(LM.inputs()), None).backward()
     with pytest.raises(augpipe.UsageError, match="takes no sparse gradients"):
         wrapped.before_step(optimizer, lambda: None)
+
+
+def test_a_model_is_wrapped_once_until_it_is_plain_again() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    wrapped = augpipe.regularize(model, [{"dropout": 0.5}])
+    with pytest.raises(UsageError, match=r"wrapped already: remove\(\) that first"):
+        augpipe.regularize(model, [{"dropout": 0.5}])
+    wrapped.remove()
+    augpipe.regularize(model, [{"dropout": 0.5}]).remove()
+    with pytest.raises(UsageError):
+        augpipe.regularize(model, [{"dropout": {"on": "none"}}])
+    augpipe.regularize(model, ["label_smoothing"])
+
+
+def test_convnexts_recipe_decays_weights_alone() -> None:
+    from torchvision.models import convnext_tiny
+
+    model = convnext_tiny(num_classes=10, stochastic_depth_prob=0.0)
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    wrapped = augpipe.regularize(model, ROOT / "configs" / "regularize" / "convnext_tiny.yaml")
+    optimizer = torch.optim.SGD(wrapped.param_groups(), lr=1.0)
+    for each in model.parameters():
+        each.grad = torch.zeros_like(each)
+    wrapped.before_step(optimizer)
+    optimizer.step()
+    wrapped.after_step()
+    moved = {n for n, each in model.named_parameters() if not torch.equal(each, before[n])}
+    kinds = (nn.Linear, nn.Conv2d)
+    layers = [n for n, each in model.named_modules() if isinstance(each, kinds)]
+    assert moved == {f"{name}.weight" for name in layers}

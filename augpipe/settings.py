@@ -15,6 +15,12 @@ SMALL_NETS = ("wrn_10_1", "wrn_16_1", "wrn_10_2", "wrn_28_2", "vit_small", "row_
 """The networks that come with the package (training/nets.py)."""
 
 
+def known_networks(name: str) -> str:
+    """Says what a network may be called, near to a name that none has."""
+    near = did_you_mean(name, SMALL_NETS) or f"known: {', '.join(SMALL_NETS)}"
+    return f"{near}; others are torchvision.X and timm.X"
+
+
 @dataclass(frozen=True)
 class Network(Text):
     """A network's name; whether torchvision and timm have it is seen when it is built."""
@@ -25,8 +31,7 @@ class Network(Text):
         library, dot, _ = name.partition(".")
         if library in ("torchvision", "timm") if dot else name in SMALL_NETS:
             return name
-        near = did_you_mean(name, SMALL_NETS) or f"known: {', '.join(SMALL_NETS)}"
-        raise Refused(f"{near}; others are torchvision.X and timm.X")
+        raise Refused(known_networks(name))
 
     def bad_values(self) -> Iterable[Any]:
         """Yields what is refused."""

@@ -291,8 +291,7 @@ def edge(net: Net, rate: float, decay: float) -> str:
         for name, value, tried in (("lr", rate, net.rates), ("weight_decay", decay, net.decays))
         if value in (max(tried), min(tried)) and value
     ]
-    at = f"{' and '.join(found)} lie at the edge of the grid"
-    return f"; {at.replace(' lie ', ' lies ') if len(found) == 1 else at}" if found else ""
+    return f"; at the edge of the grid: {', '.join(found)}" if found else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -243,7 +243,8 @@ class _Fit:
         fast = torch.autocast(images.device.type, torch.bfloat16)
         with fast if self.precision == "bfloat16" else nullcontext():
             latents = self.net.encode(images)
-            decoded = self.net.decode(self._moved(latents), images)
+            moved = moved_in_part(latents, self.seed * 2**32 + self.step)
+            decoded = self.net.decode(moved, images)
         error = (decoded.float() - images).square().mean(dim=(1, 2, 3))
         loss = (error + _FLOOR).log().mean()
         self._optimizer.zero_grad()
@@ -255,16 +256,6 @@ class _Fit:
             for own, new in zip(self._averaged.parameters(), self.net.parameters(), strict=True):
                 own.lerp_(new, 1 - decay)
         return loss.item()
-
-    def _moved(self, latents: Tensor) -> Tensor:
-        """Moves the latents of some images of the batch by noise of up to half a deviation."""
-        generator = torch.Generator().manual_seed(self.seed * 2**32 + self.step)
-        count = round(_NOISY * len(latents))
-        rows = torch.randperm(len(latents), generator=generator)[:count].to(latents.device)
-        noise = torch.randn((count, *latents.shape[1:]), generator=generator)
-        noise *= 0.5 * torch.rand((count, 1, 1, 1), generator=generator)
-        std = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
-        return latents.index_add(0, rows, (noise.to(latents.device) * std).to(latents.dtype))
 
     def measured_net(self) -> Autoencoder:
         """Returns the averaged network with the moments of its latents."""
@@ -282,6 +273,23 @@ class _Fit:
                 floor, _ = quality(self._pca, images)
                 found.append(Row(source.name, side, len(images), *quality(net, images), floor))
         return found
+
+
+def moved_in_part(latents: Tensor, seed: int) -> Tensor:
+    """Moves the latents of some images of a batch by noise of up to half a deviation.
+
+    Args:
+        latents: (n, latents, h, w).
+        seed: Of the choice of images and of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = round(_NOISY * len(latents))
+    # Not the first ones: a batch is laid together source by source.
+    rows = torch.randperm(len(latents), generator=generator)[:count].to(latents.device)
+    noise = torch.randn((count, *latents.shape[1:]), generator=generator)
+    noise *= 0.5 * torch.rand((count, 1, 1, 1), generator=generator)
+    std = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
+    return latents.index_add(0, rows, (noise.to(latents.device) * std).to(latents.dtype))
 
 
 def _patches(images: Tensor) -> Tensor:

@@ -118,16 +118,10 @@ class Autoencoder(nn.Module):
         every = torch.cat([each.movedim(1, 0).flatten(1) for each in rows], dim=1)
         self.mean.copy_(every.mean(dim=1))
         self.std.copy_(every.std(dim=1, correction=0))
-        for own, of in ((self.level_std, _level), (self.spread_std, _spread)):
-            own.copy_(torch.cat([of(each) for each in rows]).std(dim=0, correction=0))
-
-
-def _level(z: Tensor) -> Tensor:
-    return z.mean(dim=2)
-
-
-def _spread(z: Tensor) -> Tensor:
-    return z.std(dim=2, correction=0)
+        levels = torch.cat([each.mean(dim=2) for each in rows])
+        spreads = torch.cat([each.std(dim=2, correction=0) for each in rows])
+        self.level_std.copy_(levels.std(dim=0, correction=0))
+        self.spread_std.copy_(spreads.std(dim=0, correction=0))
 
 
 def _residue(before: int, width: int, blocks: int, after: int) -> nn.Sequential:

@@ -23,12 +23,16 @@ class DivergedError(AugpipeError):
 class Classifier(pl.LightningModule):
     """Trains a wrapped network to tell classes apart.
 
-    Logs train_loss and lr by step; train_acc, val_loss and val_acc by epoch, test_acc at the end.
+    Logs train_loss and lr by step, train_acc, val_loss and val_acc by epoch, and the loss and
+    accuracy of `trainer.test` under the name that `measured` holds.
 
     Args:
         net: The network.
         rule: How to train.
         steps: How many optimizer steps there will be.
+
+    Attributes:
+        measured: What `trainer.test` is given: test, final_train or final_val.
     """
 
     def __init__(self, net: Regularized, rule: TrainRule, steps: int) -> None:
@@ -37,7 +41,9 @@ class Classifier(pl.LightningModule):
         self._rule = rule
         self._steps = steps
         self._generators: list[Tensor] = []
-        names = ("val_loss", "val_acc", "test_loss", "test_acc")
+        self.measured = "test"
+        parts = ("val", "test", "final_train", "final_val")
+        names = (f"{part}_{what}" for part in parts for what in ("loss", "acc"))
         self.means = torch.nn.ModuleDict({name: MeanMetric() for name in names})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +105,7 @@ class Classifier(pl.LightningModule):
         Raises:
             DivergedError: The loss is not a number.
         """
-        self._check("the test loss", self._measure("test", batch))
+        self._check("the test loss", self._measure(self.measured, batch))
 
     def _measure(self, name: str, batch: Any) -> float:
         x, y = batch

@@ -147,10 +147,7 @@ def compare(
     _check(loaded, called, seeds, size, on, splits)
     # If one recipe chooses by images that are not trained on, no recipe is trained on them.
     validated = any(each.watches for recipe in loaded for each in recipe.regularize)
-    rules = [recipe.train.model_dump() for recipe in loaded]
-    said = {name: tuple(rule[name] for rule in rules) for name in rules[0]}
-    unlike = {name: values for name, values in said.items() if len(set(map(str, values))) > 1}
-    unlike.pop("epochs", None)  # `steps` counts
+    unlike = _unlike(loaded)
     folder = Path(out)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     work: dict[Path, _Job] = {}
@@ -231,6 +228,13 @@ class _Job:
         result = self.run()
         result.keep(path, {"recipe": self.recipe.dump(), "data": self.identity})
         return result
+
+
+def _unlike(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:
+    """Returns the settings of training that are not the same; not epochs, for steps count."""
+    rules = [recipe.train.model_dump(exclude={"epochs"}) for recipe in recipes]
+    values = {name: tuple(rule[name] for rule in rules) for name in rules[0]}
+    return {name: each for name, each in values.items() if len(set(each)) > 1}
 
 
 def _name(source: Any, place: int) -> str:

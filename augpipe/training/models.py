@@ -13,8 +13,7 @@ from augpipe import recipe as recipes
 from augpipe.errors import AugpipeError, DataError, UsageError, did_you_mean, first_sentence
 from augpipe.regularizers.effect import Effect
 from augpipe.regularizers.wrapper import Regularized
-from augpipe.settings import SMALL_NETS, Network
-from augpipe.spec import Refused
+from augpipe.settings import SMALL_NETS, known_networks
 from augpipe.tensors import read_tensors
 from augpipe.training.nets import RowReader, SmallTransformer, WideResNet
 
@@ -46,11 +45,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         case _ if name in SMALL_NETS:
             depth, width = map(int, name.split("_")[1:])
             return WideResNet(depth, width, classes, channels)
-    try:
-        Network("").parse(name)
-    except Refused as error:
-        raise UsageError(f"there is no model '{name}' here ({error})") from None
-    raise AssertionError(name)
+    raise UsageError(f"there is no model '{name}' here ({known_networks(name)})")
 
 
 def acting_state(wrapped: Regularized) -> dict[str, Tensor]:

@@ -159,12 +159,14 @@ def _train(
     with _stoppable(trainer, last):
         trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
         seconds = time.monotonic() - begun
+        classifier.measured = "final_train"
         (fitted,) = trainer.test(classifier, module.fitted_dataloader(), verbose=False)
+        classifier.measured = last_part = "final_val" if data.test is None else "test"
         (tested,) = trainer.test(classifier, module.test_dataloader(), verbose=False)
     result = Result(
-        accuracy=tested["test_acc"],
-        loss=tested["test_loss"],
-        train_accuracy=fitted["test_acc"],
+        accuracy=tested[f"{last_part}_acc"],
+        loss=tested[f"{last_part}_loss"],
+        train_accuracy=fitted["final_train_acc"],
         measured_on="validation" if data.test is None else "test",
         steps=trainer.global_step,
         epochs=trainer.current_epoch,

@@ -120,6 +120,9 @@ def test_check_says_fine_in_a_line(run: Run) -> None:
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == f"{QUICK}: fine: 7 ops in 5 passes"
     assert len(out.splitlines()) == 2
+    code, out, _ = run("check", "configs/quickstart-train.yaml")
+    assert code == 0
+    assert out.rstrip().endswith("; 5 regularizers")
 
 
 def test_check_reports_every_problem_with_its_place(run: Run, tmp_path: Path) -> None:

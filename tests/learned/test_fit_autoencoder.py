@@ -16,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from augpipe.cli.main import main
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.fitting import autoencoder as fitting
-from augpipe.fitting.autoencoder import fit_autoencoder, quality
+from augpipe.fitting.autoencoder import fit_autoencoder, moved_in_part, quality
 from augpipe.fitting.images import divided, open_sources
 from augpipe.learned.autoencoder import Autoencoder
 from augpipe.learned.weights import load_net
@@ -114,6 +114,20 @@ def test_a_loss_that_is_no_number_stops_with_the_last_state_kept(
         fit_autoencoder([folder], out, lr=1e30, **SMALL)
     assert not out.exists()
     assert out.with_name("ae.safetensors.part").exists()
+
+
+def test_latents_of_images_from_anywhere_in_the_batch_are_moved() -> None:
+    latents = torch.randn(64, 8, 4, 4, generator=torch.Generator().manual_seed(1))
+    hits = torch.zeros(64)
+    for seed in range(300):
+        difference = moved_in_part(latents, seed) - latents
+        moved = difference.abs().amax(dim=(1, 2, 3)) > 0
+        assert moved.sum() == 16
+        hits += moved
+        spread = difference[moved].std(dim=(1, 2, 3)) / latents.std()
+        assert spread.amax() < 0.65  # 0.5 and five standard errors of it, and of the channels'
+    # Each image is hit in a quarter of 300 cases; five standard deviations.
+    assert (hits - 75).abs().max() < 5 * (300 * 0.25 * 0.75) ** 0.5
 
 
 def test_held_out_images_are_no_others(folder: Path) -> None:

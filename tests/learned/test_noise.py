@@ -75,6 +75,7 @@ def test_style_noise_moves_means_and_deviations_alone() -> None:
     gain = (factor - 1) * deviation / net.spread_std
     assert (gain.std(dim=0) - 1).abs().max() < 4.5 / (2 * count) ** 0.5  # standard errors
     assert gain.mean(dim=0).abs().max() < 4.5 / count**0.5
+    assert (gain * moved).mean(dim=0).abs().max() < 4.5 / count**0.5  # drawn apart
 
 
 @pytest.mark.parametrize("kind", KINDS)

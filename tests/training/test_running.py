@@ -251,6 +251,19 @@ def test_the_weights_are_those_of_the_result(done: Path, garments: Path) -> None
     assert result["train_accuracy"] == pytest.approx(share(splits.train.indices), abs=1e-6)
 
 
+def test_the_log_tells_final_accuracies_apart(done: Path) -> None:
+    rows = metrics(done)
+    result = Result.read(done / "result.json")[0]
+    for column, value in (
+        ("final_train_acc", result.train_accuracy),
+        ("final_val_acc", result.accuracy),
+        ("final_val_loss", result.loss),
+    ):
+        (found,) = [float(row[column]) for row in rows if row.get(column)]
+        assert found == pytest.approx(value, rel=1e-6)  # text of a float32
+    assert not any("test_acc" in row for row in rows)
+
+
 @pytest.mark.parametrize(
     "technique",
     [

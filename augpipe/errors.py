@@ -7,7 +7,7 @@ text as it stands (no traceback unless `--debug`) and exits with its `exit_code`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -84,6 +84,21 @@ class RecipeError(UsageError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[type[RecipeError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+
+class SiteError(UsageError):
+    """Techniques that find no place in a model, all of them.
+
+    Args:
+        problems: What is wrong with each, by its place in the list of techniques.
+    """
+
+    def __init__(self, problems: Mapping[int, str]) -> None:
+        self.problems = dict(sorted(problems.items()))
+        super().__init__("\n".join(self.problems.values()))
+
+    def __reduce__(self) -> tuple[type[SiteError], tuple[dict[int, str]]]:
         return type(self), (self.problems,)
 
 

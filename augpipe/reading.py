@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean, reason
@@ -132,3 +133,11 @@ def _found(tree: Tree, name: str) -> str:
             if item.value == name or (isinstance(item.value, dict) and name in item.value):
                 return f" ({name} is {section}.{i})"
     return ""
+
+
+def places(path: Path, overrides: Iterable[str], section: str) -> list[Place | None]:
+    """Returns where the items of a section of a recipe that holds stand."""
+    tree = read(path)
+    for setting in overrides:
+        override(tree, setting)
+    return [item.place for item in tree.value[section].value]

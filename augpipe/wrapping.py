@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from augpipe import recipe as recipes
-from augpipe.errors import UsageError
+from augpipe.errors import Place, Problem, RecipeError, SiteError, UsageError
 from augpipe.losses import soft_cross_entropy
+from augpipe.reading import places
 from augpipe.recipe import Recipe
 from augpipe.regularizers.base import Regularizer
 from augpipe.regularizers.wrapper import Regularized
@@ -41,15 +43,41 @@ def regularize(
         overrides: Settings such as `regularize.0.dropout.p=0.2`.
 
     Raises:
-        RecipeError: The recipe does not hold; every problem with its place.
-        UsageError: It names no regularizers, or one of them finds no site in the model.
+        RecipeError: The recipe does not hold, or some of its techniques find no site in the
+            model; every problem with its place.
+        UsageError: It names no regularizers, or the model cannot be wrapped.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"model must be a torch.nn.Module; got {type(model).__name__}")
+    overrides = tuple(overrides)
     read = _read(recipe, overrides)
     if not read.regularize:
         raise UsageError("the recipe has no regularizers: name some under 'regularize:'")
-    return Regularized(model, read.regularize, criterion)
+    with placed(recipe, overrides):
+        return Regularized(model, read.regularize, criterion)
+
+
+@contextmanager
+def placed(source: Any, overrides: Iterable[str] = ()) -> Iterator[None]:
+    """Says of techniques that find no site where the recipe names them.
+
+    Args:
+        source: What the recipe was read from.
+        overrides: The settings it was read with.
+
+    Raises:
+        RecipeError: For a SiteError inside.
+    """
+    try:
+        yield
+    except SiteError as error:
+        found: dict[int, Place | None] = {}
+        if isinstance(source, str | Path):
+            found = dict(enumerate(places(Path(source), overrides, "regularize")))
+        raise RecipeError(
+            Problem(found.get(k), f"regularize[{k}]", message)
+            for k, message in error.problems.items()
+        ) from None
 
 
 def _read(recipe: Any, overrides: Iterable[str]) -> Recipe:

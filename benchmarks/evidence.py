@@ -22,7 +22,8 @@ import torch
 import augpipe
 from augpipe import recipe as recipes
 from augpipe.recipe import Recipe
-from augpipe.training.comparing import Comparison, compare, paired
+from augpipe.training.comparing import compare
+from augpipe.training.comparison import Comparison, paired
 from augpipe.training.results import Result
 
 SEEDS, SIZE = 5, 1000

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from augpipe.cli.options import Overrides, RecipePath
-from augpipe.errors import Problem, RecipeError
+from augpipe.errors import Problem, RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from augpipe.recipe import Recipe
 
 
 def check(
@@ -35,9 +38,35 @@ def check(
                     parts.append(f"{start}{plural(ops, 'op')} in {plural(passes, 'pass')}")
             if pipe.recipe.regularize:
                 parts.append(plural(len(pipe.recipe.regularize), "regularizer"))
+                try:
+                    parts[-1] += _tried(path, overrides or (), pipe.recipe)
+                except RecipeError as error:
+                    problems += error.problems
+                    continue
             print(f"{path}: fine: {'; '.join(parts)}")
     if problems:
         raise RecipeError(problems)
+
+
+def _tried(path: Path, overrides: list[str] | tuple[()], recipe: Recipe) -> str:
+    """Puts the regularizers on the network that the recipe names, if it does.
+
+    Raises:
+        RecipeError: There is no such network, or some find no site in it.
+    """
+    if "model" not in recipe.train.model_fields_set:
+        return ""
+    from augpipe.regularizers.wrapper import Regularized
+    from augpipe.training.models import build
+    from augpipe.wrapping import placed
+
+    try:
+        net = build(recipe.train.model, recipe.classes or 10)
+    except UsageError as error:
+        raise RecipeError([Problem(None, f"{path}: train.model", str(error))]) from None
+    with placed(path, overrides):
+        Regularized(net, recipe.regularize)
+    return f" on {recipe.train.model}"
 
 
 def explain(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augpipe.errors import UsageError, did_you_mean
+from augpipe.errors import SiteError, UsageError, did_you_mean
 from augpipe.losses import soft_cross_entropy
 from augpipe.regularizers import state as states
 from augpipe.regularizers.base import Regularizer
@@ -57,8 +57,8 @@ class Regularized(nn.Module):
         stopped: What `end_epoch` last returned.
 
     Raises:
-        UsageError: A technique finds no site; or the model is compiled, or wrapped, or lazy.
-            Nothing is left on it.
+        SiteError: Techniques find no site, every one with its reason.
+        UsageError: The model is compiled, or wrapped, or lazy. Nothing is left on it.
     """
 
     def __init__(
@@ -80,12 +80,19 @@ class Regularized(nn.Module):
         self.steps = 0
         self.stopped = False
         self._optimizers: list[torch.optim.Optimizer] = []
+        self._trained = False  # whether a loss was asked for
         self._judged_averaged = False  # since the last `end_epoch`
         self._finished = False
         order = sorted(enumerate(self.regularizers), key=lambda pair: not pair[1].structural)
         try:
-            for _, regularizer in order:
-                self.effects.append(regularizer.attach(model))
+            problems = {}
+            for place, regularizer in order:
+                try:
+                    self.effects.append(regularizer.attach(model))
+                except UsageError as error:
+                    problems[place] = str(error)
+            if problems:
+                raise SiteError(problems)
             places = sorted(range(len(order)), key=lambda i: order[i][0])
             self.effects = nn.ModuleList(self.effects[i] for i in places)
             for effect in self._effects():
@@ -123,6 +130,7 @@ class Regularized(nn.Module):
         """
         if not self.training:
             return self.criterion(output, target)
+        self._trained = True
         loss = self.criterion
         for effect in self._effects():
             if type(effect).around_loss is not Effect.around_loss:
@@ -177,12 +185,13 @@ class Regularized(nn.Module):
         """Goes after `optimizer.step()`.
 
         Raises:
-            UsageError: A technique needs the optimizer, and `before_step` was not called.
+            UsageError: A technique acts in `before_step`, and that was not called.
         """
         for regularizer, effect in zip(self.regularizers, self._effects(), strict=True):
-            if effect.needs_optimizer and not self._optimizers:
+            acts = type(effect).before_step is not Effect.before_step
+            if (acts or effect.needs_optimizer) and not self._optimizers:
                 raise UsageError(
-                    f"{regularizer.name()} needs the learning rate: call "
+                    f"{regularizer.name()} needs the optimizer: call "
                     "wrapped.before_step(optimizer) before optimizer.step()"
                 )
         self.steps += 1
@@ -200,10 +209,16 @@ class Regularized(nn.Module):
 
         Args:
             metrics: What was measured, by name, such as {"val_loss": 0.3}.
+
+        Raises:
+            UsageError: No such mapping, or without what a technique watches; or `after_step` was
+                never called, without which schedules and averages stand still.
         """
         if not isinstance(metrics, Mapping):
             kind = type(metrics).__name__
             raise UsageError(f'end_epoch takes what was measured, {{"val_loss": 0.3}}; got {kind}')
+        if self._trained and not self.steps:
+            raise UsageError("no step was counted: call wrapped.after_step() after each step")
         in_order = [effect for _, effect in self._by_order()]
         for effect in in_order:
             effect.check_epoch(metrics)

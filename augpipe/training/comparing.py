@@ -13,91 +13,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 import augpipe
 from augpipe import recipe as recipes
 from augpipe.data.encode import write_atomic
-from augpipe.errors import AugpipeError, UsageError
+from augpipe.errors import AugpipeError, Problem, RecipeError, UsageError
 from augpipe.recipe import Recipe
+from augpipe.training.comparison import LEVEL, Comparison, Row, row_of
 from augpipe.training.curve import draw_differences
 from augpipe.training.data import Splits, open_splits, subset, unvalidated, with_validation
 from augpipe.training.results import Result
-from augpipe.training.running import train
-
-_LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Row:
-    """One recipe's results, and their paired difference to the first recipe's.
-
-    Args:
-        name: The recipe.
-        results: Of each seed.
-        difference: Mean of accuracy less that of the first recipe with the same seed; None for
-            the first.
-        half: Half the width of the difference's 95 % interval, Student's t over the seeds: t s /
-            sqrt(n); infinite for one seed.
-    """
-
-    name: str
-    results: tuple[Result, ...]
-    difference: float | None = None
-    half: float | None = None
-
-    def mean(self, value: str) -> float:
-        """Returns the mean of one of the results' values over the seeds."""
-        return float(np.mean([getattr(each, value) for each in self.results]))
-
-    @property
-    def verdict(self) -> str:
-        """Says what the interval says."""
-        if self.difference is None or self.half is None:
-            return ""
-        if abs(self.difference) <= self.half:
-            return "no evidence"
-        return "better" if self.difference > 0 else "worse"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The rows, the first recipe's on top.
-
-    Args:
-        rows: One a recipe.
-        measured_on: Which images.
-        unlike: Settings under `train:` that differ, each with what the recipes say in their order.
-    """
-
-    rows: tuple[Row, ...]
-    measured_on: str
-    unlike: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        wide = max(len("recipe"), *(len(row.name) for row in self.rows))
-        seeds = len(self.rows[0].results)
-        head = f"{'recipe'.ljust(wide)}  accuracy  training     gap  difference (95 %)  seconds"
-        means = f"means of {seeds} seeds" if seeds > 1 else "one seed: no interval"
-        lines = [f"{self.measured_on} accuracy in %, {means}", head]
-        for row in self.rows:
-            by = "-".rjust(17)
-            if row.difference is not None and row.half is not None:
-                half = "?" if np.isinf(row.half) else f"{100 * row.half:.2f}"
-                by = f"{100 * row.difference:+.2f} ± {half}".rjust(17)
-            shares = (row.mean("accuracy"), row.mean("train_accuracy"), row.mean("gap"))
-            a, b, c = (f"{100 * each:.2f}" for each in shares)
-            figures = f"{a:>8}  {b:>8}  {c:>6}  {by}  {row.mean('seconds'):>7.0f}"
-            lines.append(f"{row.name.ljust(wide)}  {figures}  {row.verdict}".rstrip())
-        for name, values in self.unlike.items():
-            lines.append(f"not the same: train.{name} {', '.join(map(str, values))}")
-        return "\n".join(lines)
+from augpipe.training.running import prepare, train
+from augpipe.wrapping import placed
 
 
 def compare(
@@ -141,10 +74,12 @@ def compare(
             or too large a size.
         AugpipeError: A run failed: the others were done, and what they say is written.
     """
-    loaded = _load(sources, tuple(overrides), steps)
+    overrides = tuple(overrides)
+    loaded = _load(sources, overrides, steps)
     called = list(names or (_name(each, k) for k, each in enumerate(sources)))
     splits = open_splits(Path(data), 0.0, 0)
     _check(loaded, called, seeds, size, on, splits)
+    _try_out(sources, overrides, loaded, splits)
     # If one recipe chooses by images that are not trained on, no recipe is trained on them.
     validated = any(each.watches for recipe in loaded for each in recipe.regularize)
     unlike = _unlike(loaded)
@@ -166,7 +101,7 @@ def compare(
         own = paths[k * seeds : (k + 1) * seeds]
         if all(path in done for path in own):
             results = tuple(done[path] for path in own)
-            rows.append(_row(name, results, rows[0].results if rows else None))
+            rows.append(row_of(name, results, rows[0].results if rows else None))
         elif not rows:
             break  # there is nothing to compare with
     if failed:
@@ -178,16 +113,6 @@ def compare(
     comparison = Comparison(tuple(rows), rows[0].results[0].measured_on, unlike)
     _write(folder, comparison)
     return comparison
-
-
-def paired(first: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean difference other - first, and half its 95 % interval (Student's t)."""
-    differences = np.subtract(other, first)
-    mean = float(differences.mean())
-    if len(differences) < 2:
-        return mean, float("inf")
-    spread = float(differences.std(ddof=1)) / len(differences) ** 0.5
-    return mean, float(stats.t.ppf((1 + _LEVEL) / 2, len(differences) - 1)) * spread
 
 
 @dataclass(frozen=True)
@@ -291,6 +216,26 @@ def _check(
         )
 
 
+def _try_out(
+    sources: Sequence[Any], overrides: Sequence[str], loaded: Sequence[Recipe], splits: Splits
+) -> None:
+    """Puts each recipe's techniques on its network, before any is trained for long.
+
+    Raises:
+        RecipeError: Some find no site: all of them, of all recipes.
+        UsageError: A network does not take the images.
+    """
+    problems: list[Problem] = []
+    for source, recipe in zip(sources, loaded, strict=True):
+        try:
+            with placed(source, overrides), torch.random.fork_rng(devices=()):
+                prepare(recipe, with_validation(splits, recipe.train.validation, 0))
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+
+
 def _run(
     todo: Mapping[Path, _Job],
     jobs: int | None,
@@ -364,13 +309,6 @@ def _begin(parent: int) -> None:
     threading.Thread(target=end_with_it, daemon=True).start()
 
 
-def _row(name: str, results: tuple[Result, ...], first: tuple[Result, ...] | None) -> Row:
-    if first is None:
-        return Row(name, results)
-    pairs = ([each.accuracy for each in group] for group in (first, results))
-    return Row(name, results, *paired(*pairs))
-
-
 def _write(folder: Path, comparison: Comparison) -> None:
     rows: list[dict[str, Any]] = [
         {
@@ -388,7 +326,7 @@ def _write(folder: Path, comparison: Comparison) -> None:
     ]
     content = {
         "measured_on": comparison.measured_on,
-        "level": _LEVEL,
+        "level": LEVEL,
         "unlike": comparison.unlike,
         "rows": rows,
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import json
 import logging
+import textwrap
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,10 +35,11 @@ from augpipe.training.checkpoint import SafeCheckpoints
 from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits
-from augpipe.training.evaluation import for_evaluation
 from augpipe.training.models import acting_state, build
+from augpipe.training.progress import Clock, History, described
 from augpipe.training.results import Result
 from augpipe.training.trial import check_fits, try_out
+from augpipe.wrapping import placed
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -94,7 +95,8 @@ def train(
         DataError: An image or a checkpoint cannot be read.
         DivergedError: The loss became NaN or infinite; the checkpoints of before are kept.
     """
-    recipe = recipes.as_recipe(recipe, overrides)
+    source, overrides = recipe, tuple(overrides)
+    recipe = _with_rate(recipes.as_recipe(recipe, overrides))
     folder = None if out is None else Path(out)
     if not isinstance(data, Splits):
         data = open_splits(Path(data), recipe.train.validation, recipe.seed)
@@ -108,9 +110,12 @@ def train(
             stack.enter_context(claimed(folder))
             stack.callback(_remove_if_empty, folder)
         if folder is not None and (done := _finished(folder, about)) is not None:
+            if say is not None:
+                say(f"{folder}: finished already")
             return done
         stack.enter_context(quiet())
         stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(placed(source, overrides))
         options = {"accelerator": accelerator, "devices": devices, "strategy": strategy}
         return _train(recipe, data, folder, about, workers, progress, say, options)
 
@@ -126,14 +131,13 @@ def _train(
     options: Mapping[str, Any],
 ) -> Result:
     torch.manual_seed(recipe.seed)  # noqa: TID251 - the network's weights and its noise
-    module = AugmentedData(recipe, data, workers)
-    net = build(recipe.train.model, len(data.classes), data.channels)
-    try_out(net, recipe, module)
-    wrapped = Regularized(net, recipe.regularize)
+    module, wrapped = prepare(recipe, data, workers)
+    clock = Clock(None if progress else say)
     trainer = _trainer(
         recipe,
         folder,
         about,
+        clock,
         enable_progress_bar=progress,
         limit_val_batches=1.0 if len(data.validation) else 0,
         **options,
@@ -151,14 +155,16 @@ def _train(
     classifier = Classifier(wrapped, recipe.train, steps)
     last = None if folder is None else folder / "checkpoints" / "last.safetensors"
     resumed = last is not None and last.exists()
-    if last is not None and resumed:
-        check_fits(last, classifier, world)
     if say is not None and trainer.is_global_zero:
-        say(_about(recipe, module, wrapped, trainer))
-    begun = time.monotonic()
+        say(described(recipe, module, wrapped, trainer, steps))
+    if last is not None and resumed:
+        done = check_fits(last, classifier, world)
+        clock.before = done.seconds
+        if say is not None and trainer.is_global_zero:
+            say(f"going on after epoch {done.epochs} of {trainer.fit_loop.max_epochs}")
     with _stoppable(trainer, last):
         trainer.fit(classifier, module, ckpt_path=str(last) if resumed else None)
-        seconds = time.monotonic() - begun
+        seconds = clock.seconds
         classifier.measured = "final_train"
         (fitted,) = trainer.test(classifier, module.fitted_dataloader(), verbose=False)
         classifier.measured = last_part = "final_val" if data.test is None else "test"
@@ -171,11 +177,30 @@ def _train(
         steps=trainer.global_step,
         epochs=trainer.current_epoch,
         seconds=seconds,
-        parameters=sum(each.numel() for each in net.parameters()),
+        parameters=sum(each.numel() for each in wrapped.model.parameters()),
     )
     if folder is not None and trainer.is_global_zero:
         _write(folder, recipe, wrapped, data, result, about)
     return result
+
+
+def prepare(recipe: Recipe, data: Splits, workers: int = 0) -> tuple[AugmentedData, Regularized]:
+    """Returns the data and the network, once it has taken two images, with its regularizers.
+
+    Raises:
+        UsageError: There is no such network, or it does not take the images.
+        SiteError: A technique finds no site in it.
+    """
+    module = AugmentedData(recipe, data, workers)
+    net = build(recipe.train.model, len(data.classes), data.channels)
+    try_out(net, recipe, module)
+    return module, Regularized(net, recipe.regularize)
+
+
+def _with_rate(recipe: Recipe) -> Recipe:
+    """Writes out the learning rate, whose default goes by the optimizer."""
+    rule = recipe.train.model_copy(update={"lr": recipe.train.rate})
+    return recipe.model_copy(update={"train": rule})
 
 
 def _check(recipe: Recipe, data: Splits, strategy: str) -> None:
@@ -200,24 +225,6 @@ def is_first() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _about(recipe: Recipe, module: AugmentedData, wrapped: Regularized, trainer: pl.Trainer) -> str:
-    """Says what is trained, on what, and how it is measured."""
-    parts, test = module.splits, module.splits.test
-    count = sum(each.numel() for each in wrapped.model.parameters())
-    measured = f"{len(test)} to test on" if test else "no test split: validation is the measure"
-    evaluation = ", ".join(op.name() for op in for_evaluation(recipe).sample) or "as they are"
-    device = trainer.strategy.root_device
-    return "\n".join(
-        (
-            f"{recipe.train.model}, {count:,} parameters, on {device}",
-            f"{len(parts.train)} images of {len(parts.classes)} classes to train on, "
-            f"{len(parts.validation)} to validate on, {measured}",
-            f"validation and test: {evaluation}",
-            str(wrapped),
-        )
-    )
-
-
 def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
@@ -232,26 +239,36 @@ def _finished(folder: Path, about: Mapping[str, str]) -> Result | None:
     other = next((name for name in about if kept and kept.get(name) != about[name]), None)
     if kept and other:
         raise UsageError(
-            f"{folder}: holds a run of another {other}: name another folder"
-            + (f" (it is of {kept.get(other)})" if other == "data" else "")
+            f"{folder}: holds a run of another {other}: name another folder "
+            f"({_unlike(kept.get(other, ''), about[other])})"
         )
     return result
+
+
+def _unlike(there: str, here: str) -> str:
+    """Names the first lines in which two texts differ."""
+    lines = [text.splitlines() for text in (there, here)]
+    pairs = itertools.zip_longest(*lines, fillvalue="nothing")
+    first, own = next(pair for pair in pairs if pair[0] != pair[1])
+    first, own = (textwrap.shorten(each, 60, placeholder=" ...") for each in (first, own))
+    return f"there: {first}; here: {own}"
 
 
 def _trainer(
     recipe: Recipe,
     folder: Path | None,
     about: Mapping[str, str],
+    clock: Clock,
     **options: Any,
 ) -> pl.Trainer:
     rule = recipe.train
-    callbacks: list[pl.Callback] = [Regularize()]
+    callbacks: list[pl.Callback] = [Regularize(), clock]
     loggers: list[Any] = []
     plugins: list[Any] = []
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "recipe.yaml", about["recipe"].encode())
-        callbacks.append(_History(folder / _METRICS))
+        callbacks.append(History(folder / _METRICS))
         loggers = [
             CSVLogger(folder, name="", version=""),
         ]
@@ -260,7 +277,8 @@ def _trainer(
         if options["limit_val_batches"]:
             callbacks.append(_Checkpoint(folder / "checkpoints", "best", "val_acc"))
         callbacks.append(_Checkpoint(folder / "checkpoints", "last"))
-        plugins.append(SafeCheckpoints({**about, "augpipe": augpipe.__version__}))
+        clock.kept = {**about, "augpipe": augpipe.__version__}
+        plugins.append(SafeCheckpoints(clock.kept))
     try:
         trainer = pl.Trainer(
             precision=_PRECISIONS[rule.precision],
@@ -284,33 +302,6 @@ def _trainer(
         # Lightning would take bfloat16, and say so in a warning.
         raise UsageError("training cannot be set up so: float16 needs a GPU, bfloat16 does not")
     return trainer
-
-
-class _History(pl.Callback):
-    """Writes again what a run that goes on has logged: Lightning's logger begins the file anew."""
-
-    def __init__(self, path: Path) -> None:
-        self._rows: list[dict[str, Any]] = []
-        if path.exists():
-            # A process that is killed while it writes leaves half a line.
-            with path.open(newline="", encoding="utf-8", errors="replace") as file:
-                rows = list(csv.DictReader(file))
-            self._rows = [row for row in rows if (row.get("step") or "").isdecimal()]
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the rows of before the checkpoint."""
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
-                for row in self._rows:
-                    step = int(row.pop("step"))
-                    if step < trainer.global_step:
-                        logger.log_metrics({k: v for k, v in row.items() if v}, step)
-                logger.save()
-        self._rows = []
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes them where no step was left to do."""
-        self.on_train_start(trainer, pl_module)
 
 
 class _Checkpoint(ModelCheckpoint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pytorch_lightning import LightningModule
@@ -14,6 +15,7 @@ from augpipe.recipe import Recipe
 from augpipe.tensors import load_tree
 from augpipe.training.data import AugmentedData
 
+_NO_CHECKPOINT = "is not a checkpoint of a training; remove it to begin anew"
 _PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
@@ -46,8 +48,15 @@ def _size(images: Tensor) -> str:
     return f"{images.shape[2]} x {images.shape[3]}"
 
 
-def check_fits(path: Path, module: LightningModule, devices: int) -> None:
-    """Refuses a checkpoint that is not of such a run.
+class Done(NamedTuple):
+    """How far a run came."""
+
+    epochs: int
+    seconds: float
+
+
+def check_fits(path: Path, module: LightningModule, devices: int) -> Done:
+    """Refuses a checkpoint that is not of such a run; returns how far that came.
 
     Raises:
         DataError: It is of another network, or of no training at all.
@@ -55,7 +64,7 @@ def check_fits(path: Path, module: LightningModule, devices: int) -> None:
     """
     tree, about = load_tree(path)
     if not isinstance(tree, dict) or not all(name in tree for name in _PARTS):
-        raise DataError(path, "is not a checkpoint of a training; remove it to begin anew")
+        raise DataError(path, _NO_CHECKPOINT)
     had = about.get("devices", str(devices))
     if had != str(devices):
         raise UsageError(
@@ -66,3 +75,9 @@ def check_fits(path: Path, module: LightningModule, devices: int) -> None:
     kept = kept if isinstance(kept, dict) else {}
     if own != {name: getattr(each, "shape", None) for name, each in kept.items()}:
         raise DataError(path, "holds another network's weights; remove it to begin anew")
+    try:
+        return Done(int(tree["epoch"]) + 1, float(about.get("seconds", 0)))
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            path, "is not a checkpoint of a training; remove it to begin anew"
+        ) from None

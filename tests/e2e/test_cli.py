@@ -122,7 +122,20 @@ def test_check_says_fine_in_a_line(run: Run) -> None:
     assert len(out.splitlines()) == 2
     code, out, _ = run("check", "configs/quickstart-train.yaml")
     assert code == 0
-    assert out.rstrip().endswith("; 5 regularizers")
+    assert out.rstrip().endswith("; 5 regularizers on wrn_10_1")
+
+
+def test_check_puts_regularizers_on_the_network(run: Run, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    text = "version: 1\nregularize:\n  - dropout: {{on: layer9, p: 0.1}}\ntrain: {{model: {}}}\n"
+    recipe.write_text(text.format("wrn_10_1"))
+    code, out, err = run("check", str(recipe))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{recipe}:3:5: regularize[0]: dropout: on: 'layer9' matches no module")
+    recipe.write_text(text.format("torchvision.resnet19"))
+    code, out, err = run("check", str(recipe))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{recipe}: train.model: torchvision has no classifier 'resnet19'")
 
 
 def test_check_reports_every_problem_with_its_place(run: Run, tmp_path: Path) -> None:

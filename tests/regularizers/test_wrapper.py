@@ -7,6 +7,7 @@ import io
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import augpipe
-from augpipe.errors import UsageError
+from augpipe.errors import Place, UsageError
 from augpipe.regularizers.wrapper import Regularized
 from tests.harness import ROOT
 from tests.regularizers.nets import LM, MLP, RESNET, TRANSFORMER, Net
@@ -127,7 +128,7 @@ def test_a_step_without_before_step_names_who_needs_it() -> None:
     wrapped = augpipe.regularize(MLP.build(), ["ema", "l1"])
     wrapped.loss(wrapped(MLP.inputs()), MLP.targets()).backward()
     before = weights(wrapped)
-    with pytest.raises(augpipe.UsageError, match=r"l1 needs the learning rate: call wrapped.befor"):
+    with pytest.raises(augpipe.UsageError, match=r"l1 needs the optimizer: call wrapped.befor"):
         wrapped.after_step()
     assert wrapped.steps == 0 and equal(weights(wrapped), before)
     optimizer = torch.optim.SGD(wrapped.param_groups(), lr=0.1)
@@ -572,3 +573,33 @@ def test_convnexts_recipe_decays_weights_alone() -> None:
     kinds = (nn.Linear, nn.Conv2d)
     layers = [n for n, each in model.named_modules() if isinstance(each, kinds)]
     assert moved == {f"{name}.weight" for name in layers}
+
+
+def test_all_techniques_without_a_site_are_told_with_their_places(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "version: 1\nregularize:\n  - dropout: {on: nonesuch, p: 0.1}\n  - label_smoothing\n"
+        "  - spectral_norm: {on: nowhere}\n"
+    )
+    with pytest.raises(augpipe.RecipeError) as caught:
+        augpipe.regularize(torch.nn.Linear(2, 2), file)
+    assert [(each.place, each.path) for each in caught.value.problems] == [
+        (Place(str(file), 3, 5), "regularize[0]"),
+        (Place(str(file), 5, 5), "regularize[2]"),
+    ]
+    with pytest.raises(augpipe.RecipeError, match=r"^regularize\[0\]: dropout: on: 'nonesuch' mat"):
+        augpipe.regularize(torch.nn.Linear(2, 2), [{"dropout": {"on": "nonesuch", "p": 0.1}}])
+
+
+@pytest.mark.parametrize("item", [{"gradient_noise": {}}, {"gradient_clipping": 1.0}])
+def test_a_loop_that_leaves_a_step_out_is_told(item: Any) -> None:
+    model = torch.nn.Linear(2, 2)
+    wrapped = augpipe.regularize(model, [item])
+    wrapped.loss(wrapped(torch.zeros(1, 2)), torch.tensor([0])).backward()
+    with pytest.raises(augpipe.UsageError, match=r"needs the optimizer: call wrapped.before_step"):
+        wrapped.after_step()
+    with pytest.raises(augpipe.UsageError, match=r"no step was counted: call wrapped.after_step"):
+        wrapped.end_epoch({})
+    wrapped.before_step(torch.optim.SGD(wrapped.param_groups(), lr=0.1))
+    wrapped.after_step()
+    assert not wrapped.end_epoch({})

@@ -58,13 +58,14 @@ def test_it_says_what_it_does_and_what_came_of_it(
     assert (code, err) == (0, "")
     lines = said.splitlines()
     assert lines[0] == "wrn_10_1, 77,395 parameters, on cpu"
-    assert lines[1].startswith("24 images of 3 classes to train on, 6 to validate on, no test")
+    assert lines[1].startswith("sgd, lr 0.1 cosine after 5% of warm-up, float32, 6 steps of 8")
+    assert lines[2].startswith("24 images of 3 classes to train on, 6 to validate on, no test")
     assert "label_smoothing  loss: epsilon 0.1" in said
     assert lines[-2].startswith("validation accuracy ") and "6 steps in" in lines[-2]
     assert lines[-1] == f"{out}: model.safetensors, curve.png, metrics.csv"
     # The same command again: the same result, at once.
     again = run(capsys, "train", source, garments, "--out", out, *CPU)
-    assert again == (0, "\n".join(lines[-2:]) + "\n", "")
+    assert again == (0, "\n".join([f"{out}: finished already", *lines[-2:], ""]), "")
 
 
 def test_out_is_named_after_the_recipe(

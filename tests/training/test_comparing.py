@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.errors import AugpipeError, DataError, Place, RecipeError, UsageError
 from augpipe.recipe import load
 from augpipe.regularizers.wrapper import Regularized
 from augpipe.training import comparing
 from augpipe.training.classifier import Classifier
-from augpipe.training.comparing import Comparison, Row, compare, paired
+from augpipe.training.comparing import compare
+from augpipe.training.comparison import Comparison, Row, paired
 from augpipe.training.data import open_splits, subset, with_validation
 from augpipe.training.results import Result
 from tests.training.support import recipe
@@ -256,6 +257,8 @@ class Seen:
             return step(this, batch, batch_idx)
 
         def training(source: Any, splits: Any, **options: Any) -> Any:
+            del self.weights[len(self.trained) :]  # what was only tried
+            del self.orders[len(self.trained) :]
             self.trained.append(splits)
             return train(source, splits, **options)
 
@@ -403,3 +406,22 @@ def test_a_job_is_named_by_all_that_it_depends_on() -> None:
     ]
     assert len({job.digest, *(each.digest for each in others)}) == 7
     assert replace(job, name="b", data="moved").digest == job.digest
+
+
+def test_sites_are_tried_for_all_recipes_before_any_is_trained(
+    garments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "_run", lambda *_: pytest.fail("it trains"))
+    paths = []
+    for name, on in (("a", "nonesuch"), ("b", "**.conv1"), ("c", "layer9")):
+        paths.append(tmp_path / f"{name}.yaml")
+        paths[-1].write_text(
+            "version: 1\ntrain: {model: wrn_10_1, batch_size: 8}\nregularize:\n"
+            f"  - label_smoothing\n  - dropout: {{on: '{on}', p: 0.1}}\n"
+        )
+    with pytest.raises(RecipeError) as caught:
+        compare(paths, garments, tmp_path / "out", seeds=1, steps=1)
+    first, second = caught.value.problems
+    assert (first.place, first.path) == (Place(str(paths[0]), 5, 5), "regularize[1]")
+    assert (second.place, second.path) == (Place(str(paths[2]), 5, 5), "regularize[1]")
+    assert "'nonesuch' matches no module" in first.message

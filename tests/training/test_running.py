@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_a_run_leaves_what_it_promises(done: Path) -> None:
         "last.safetensors",
         "best.safetensors",
     }
-    assert load(done / "recipe.yaml") == load(NOISY)
+    assert load(done / "recipe.yaml") == load(NOISY, ["train.lr=0.1"])  # every value written out
     rows = metrics(done)
     for name in ("train_acc", "val_acc", "val_loss"):
         assert [int(row["epoch"]) for row in rows if row[name]] == [0, 1, 2, 3], name
@@ -153,6 +154,30 @@ def test_a_run_that_broke_off_goes_on_to_the_same(
     same_run(done, out)
     # The epochs that were whole are not done again: four, less two, and one read to measure.
     assert 10**6 - reads.left == (3 if after > EPOCH else 5) * EPOCH + TRIED
+
+
+def test_what_a_run_says_as_it_goes(garments: Path, tmp_path: Path) -> None:
+    source, splits, said = recipe("label_smoothing", epochs=3), whole(garments), []
+    broken = sourced(splits, Broken(splits.train.source, 2 * EPOCH + 5, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        go(source, tmp_path / "a", broken, say=said.append)
+    assert said[0].splitlines()[1] == (
+        "sgd, lr 0.1 cosine after 5% of warm-up, float32, 9 steps of 8 images"
+    )
+    early, said = said, []
+    result = go(source, tmp_path / "a", splits, say=said.append)
+    assert said[0] == early[0]
+    assert said[1] == f"going on after epoch {len(early) - 1} of 3"
+    assert [line.split(":")[0] for line in said[2:]] == [
+        f"epoch {k}/3" for k in range(len(early), 4)
+    ]
+    form = r"epoch \d/3: train_loss \d\.\d+, train_acc \d\.\d+, val_loss .*, val_acc .* s"
+    assert all(re.fullmatch(form, line) for line in (early[1], said[-1])), (early, said)
+    before = float(early[-1].split(", ")[-1].removesuffix(" s"))
+    assert result.seconds >= before
+    said = []
+    go(source, tmp_path / "a", splits, say=said.append)
+    assert said == [f"{tmp_path / 'a'}: finished already"]
 
 
 def test_a_killed_run_goes_on_to_the_same(done: Path, garments: Path, tmp_path: Path) -> None:
@@ -295,8 +320,11 @@ def test_a_network_comes_back_with_what_acts_at_test(
 def test_another_recipe_or_other_data_are_refused(
     done: Path, garments: Path, splits_folder: Path
 ) -> None:
-    for change in ({"seed": 4}, {"regularize": []}):
-        with pytest.raises(UsageError, match="holds a run of another recipe"):
+    for change, words in (
+        ({"seed": 4}, r"\(there: seed: 3; here: seed: 4\)"),
+        ({"regularize": []}, r"\(there: regularize:; here: train: "),
+    ):
+        with pytest.raises(UsageError, match=f"holds a run of another recipe: .* {words}"):
             go({**NOISY, **change}, done, whole(garments))
     with pytest.raises(UsageError, match="holds a run of another data: name another folder"):
         go(NOISY, done, open_splits(splits_folder, 0.2, 3))
@@ -412,7 +440,8 @@ def test_the_test_split_is_what_is_judged_by(splits_folder: Path) -> None:
     lines: list[str] = []
     result = go(recipe(batch_size=5, epochs=1), None, splits_folder, say=lines.append)
     assert result.measured_on == "test" and result.steps == 3
-    (said,) = lines
+    said, epoch = lines
+    assert epoch.startswith("epoch 1/1: train_loss ")
     assert "15 images of 3 classes to train on, 9 to validate on, 6 to test on" in said
     assert "validation and test: resize, normalize" in said
 

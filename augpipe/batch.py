@@ -16,8 +16,9 @@ from augpipe.backends import batched
 from augpipe.backends.batched.pieces import layout as layout_of
 from augpipe.data.workers import CallCounter
 from augpipe.errors import DataError, UsageError, first_sentence
-from augpipe.ir import Alone, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
+from augpipe.ir import WHOLE, Alone, Flow, Foreign, Latent, Meaning, Mix, Warp, leaves_levels
 from augpipe.kinds.batches import open_batch
+from augpipe.learned.latent import move
 from augpipe.plan.nodes import (
     Node,
     check_channels,
@@ -235,6 +236,8 @@ class BatchSection(nn.Module):
                 return mixing.mix(meaning, batch, (rules.min_area, rules.min_visibility))
             case Foreign():
                 return _foreign(meaning, node.steps[0].key, batch)
+            case Latent():
+                batch.images = move(meaning, batch.images)
         return batch
 
 
@@ -280,7 +283,7 @@ def _do(
     alone: list[Alone] = []
     moves: list[Warp | Flow] = []
     for _, meaning in drawn:
-        assert not isinstance(meaning, Foreign | Mix)
+        assert not isinstance(meaning, WHOLE)
         alone.append(meaning)
         if isinstance(meaning, Warp | Flow):
             moves.append(meaning)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from augpipe.backends import opencv
-from augpipe.ir import Alone, Curve, Flow, Foreign, Meaning, Mix, Warp, leaves_levels
+from augpipe.ir import Alone, Curve, Flow, Foreign, Latent, Meaning, Mix, Warp, leaves_levels
 from augpipe.plan.nodes import Node
 from augpipe.targets import Sample, move_outlines, move_points
 from augpipe.types import Array, Picture
@@ -58,6 +58,12 @@ def render_row(
                     sample = meaning.transform.on_sample(
                         decoded(sample), int(meaning.key[row]), key
                     )
+            case Latent():
+                from augpipe.learned.latent import move_one  # torch
+
+                sample = decoded(sample)
+                if meaning.on[row]:
+                    sample = replace(sample, image=move_one(meaning, row, sample.image))
             case Mix():
                 raise TypeError("one image has nothing to be mixed with")
             case _:

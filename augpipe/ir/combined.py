@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -47,6 +47,33 @@ class Foreign(Gated):
 
     transform: Any
     key: Words
+
+
+LatentKind = Literal["iid", "lowfreq", "style"]
+
+
+@dataclass(frozen=True, slots=True)
+class Latent(Gated):
+    """Images moved in the latent space of an autoencoder (augpipe/learned/noise.py).
+
+    Args:
+        amount: (n,), how far, in latent deviations; 0 is the identity.
+        key: (n,), of the noise fields.
+        kind: What is moved.
+        model: "bundled", or a file of weights.
+        delta: Whether the change is added to the image, or the decoded image stands for it.
+    """
+
+    amount: Floats
+    key: Words
+    kind: LatentKind
+    model: str
+    delta: bool
+
+    def taking(self, rows: Ints) -> Latent:
+        """Returns this for some of the images."""
+        changes = {name: getattr(self, name)[rows] for name in ("on", "amount", "key")}
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)

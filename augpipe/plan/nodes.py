@@ -12,12 +12,12 @@ import numpy as np
 
 from augpipe.errors import DataError, UsageError
 from augpipe.ir import (
+    WHOLE,
     Blend,
     Color,
     Curve,
-    Foreign,
+    Latent,
     Meaning,
-    Mix,
     Normalize,
     Regions,
     Warp,
@@ -148,20 +148,20 @@ def is_fixed(step: Step) -> bool:
     """Tells whether a step draws nothing and leaves grey levels: it gives the same each time."""
     one = node(step)
     alike = not step.gates and step.op.p >= 1.0 and not step.op.last
-    return alike and one.kind not in (Foreign, Mix, Normalize) and not layout((one,))
+    return alike and one.kind not in (*WHOLE, Normalize) and not layout((one,))
 
 
 def segments(nodes: Sequence[Node]) -> tuple[tuple[tuple[Node, ...], Node | None], ...]:
     """Cuts a plan where the images themselves are needed to go on.
 
     Returns:
-        Pairs: nodes that one drawing serves, and a node that follows them which mixes images
-        or is another library's, after which sizes are known again; None at the end.
+        Pairs: nodes that one drawing serves, and a node that follows them which takes the
+        images themselves, after which sizes are known again; None at the end.
     """
     out: list[tuple[tuple[Node, ...], Node | None]] = []
     first = 0
     for k, each in enumerate(nodes):
-        if each.kind in (Foreign, Mix):
+        if each.kind in WHOLE:
             out.append((tuple(nodes[first:k]), each))
             first = k + 1
     return (*out, (tuple(nodes[first:]), None))
@@ -291,7 +291,11 @@ def check_channels(nodes: Sequence[Node], channels: int) -> None:
         op = step.op
         if op.rgb_only and channels not in (3, 4):
             raise DataError(step.key, f"needs RGB; {have}")
-        if (op.kind in (Color, Blend) or op.name() == "clahe") and channels not in (1, 3, 4):
+        if (op.kind in (Color, Blend, Latent) or op.name() == "clahe") and channels not in (
+            1,
+            3,
+            4,
+        ):
             raise DataError(step.key, f"needs grey or RGB; {have}")
         levels = getattr(op, "fill", None)
         if isinstance(levels, tuple) and op.kind is not Color:

@@ -9,7 +9,7 @@ from itertools import takewhile
 import numpy as np
 
 from augpipe.errors import DataError
-from augpipe.ir import Foreign, Mix, Warp, size_after
+from augpipe.ir import WHOLE, Warp, size_after
 from augpipe.ops import find
 from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
@@ -87,7 +87,7 @@ def _may_move(op: Op, draws: Draws, size: tuple[int, int], alike: bool) -> bool:
     if "batch" not in op.sections:
         return False
     nodes = [node(step) for step in steps([op], Counter())]
-    if any(each.kind in (Foreign, Mix) for each in nodes):
+    if any(each.kind in WHOLE for each in nodes):
         return False
     for more in ((0, 0),) if alike else ((0, 0), _OTHER):
         given = np.tile(np.add(size, more), (len(draws), 1)).astype(np.int64)

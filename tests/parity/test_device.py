@@ -14,6 +14,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from augpipe.batch import BatchSection
+from augpipe.learned import latent
+from augpipe.learned.autoencoder import Autoencoder
 from augpipe.ops.base import Combinator, Op
 from augpipe.pipeline import Pipeline, load
 from augpipe.recipe import Recipe
@@ -61,10 +63,19 @@ def prepared(recipe: Recipe) -> BatchSection:
     return section
 
 
+def fake_net(*_: Any) -> Autoencoder:
+    with torch.device(CUDA):
+        return Autoencoder()
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("path", "recipe"), sections())
-def test_a_batch_never_waits_for_the_device(path: Path, recipe: Recipe, dtype: torch.dtype) -> None:
+def test_a_batch_never_waits_for_the_device(
+    path: Path, recipe: Recipe, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     section = prepared(recipe)
+    # Weights are on the device since the first batch; a file gives no fake ones.
+    monkeypatch.setattr(latent, "_net", fake_net)
     with FakeTensorMode():
         images = torch.empty(6, 3, 256, 256, dtype=dtype, device=CUDA)
         labels = torch.empty(6, dtype=torch.int64, device=CUDA)

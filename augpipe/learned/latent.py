@@ -45,7 +45,7 @@ def move(meaning: Latent, images: Tensor) -> Tensor:
 def move_one(meaning: Latent, row: int, image: Array) -> Array:
     """Does row `row` of the meaning to one image (h, w) or (h, w, C), as `move` does."""
     deep = image if image.ndim == 3 else image[:, :, None]
-    planes = torch.from_numpy(np.ascontiguousarray(deep.transpose(2, 0, 1)))[None]
+    planes = torch.from_numpy(deep.transpose(2, 0, 1).copy())[None]  # it may be read-only
     out: Array = move(meaning.taking(np.array([row])), planes)[0].permute(1, 2, 0).numpy()
     return np.ascontiguousarray(out.reshape(image.shape))
 

@@ -28,8 +28,8 @@ class LatentNoise(Op):
 
     After DeVries & Taylor (arXiv 1702.05538), with the difference added to the image: what the
     autoencoder cannot tell stays as it is. At 0 the image is the same to the bit. Works on grey
-    and colour at any size; alpha stays. Large sigmas change what is seen: docs/learned.md says
-    how often a classifier still tells the same.
+    and colour at any size; alpha stays. Large sigmas change what is seen: the weights' model
+    card (augpipe/learned/weights/README.md) says how often a classifier still tells the same.
     """
 
     kind: ClassVar[type[Meaning] | None] = Latent

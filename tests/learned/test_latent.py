@@ -129,6 +129,14 @@ def test_sections_orders_batches_and_dtypes_agree() -> None:
     assert (255 * floats - whole).abs().max() <= 0.5 + 1e-2
 
 
+def test_an_image_that_may_not_be_written_to_stays_as_it_is() -> None:
+    image = garments(1)[0, 0].numpy().copy()
+    before = image.copy()
+    image.flags.writeable = False
+    out = pipe("sample", sigma=[0.5, 0.5])(image, index=0)
+    assert np.array_equal(image, before) and not np.array_equal(out, before)
+
+
 def test_alpha_stays_and_odd_sizes_work() -> None:
     images = torch.randint(0, 256, (2, 4, 13, 22), dtype=torch.uint8)
     out = pipe(sigma=[0.5, 0.5]).batch(images, index=[0, 1])

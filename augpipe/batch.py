@@ -237,7 +237,7 @@ class BatchSection(nn.Module):
             case Foreign():
                 return _foreign(meaning, node.steps[0].key, batch)
             case Latent():
-                batch.images = move(meaning, batch.images)
+                batch.images = move(meaning, batch.images, batch.labels, node.steps[0].key)
         return batch
 
 

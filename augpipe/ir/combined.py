@@ -49,7 +49,8 @@ class Foreign(Gated):
     key: Words
 
 
-LatentKind = Literal["iid", "lowfreq", "style"]
+LatentNoiseKind = Literal["iid", "lowfreq", "style"]
+LatentKind = LatentNoiseKind | Literal["interpolate", "extrapolate", "resample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,9 @@ class Latent(Gated):
     """Images moved in the latent space of an autoencoder (augpipe/learned/noise.py).
 
     Args:
-        amount: (n,), how far, in latent deviations; 0 is the identity.
-        key: (n,), of the noise fields.
-        kind: What is moved.
+        amount: (n,), how far; 0 is the identity.
+        key: (n,), of the noise fields and of the choice of a neighbour.
+        kind: What is moved, or whither.
         model: "bundled", or a file of weights.
         delta: Whether the change is added to the image, or the decoded image stands for it.
     """
@@ -69,6 +70,13 @@ class Latent(Gated):
     kind: LatentKind
     model: str
     delta: bool
+    neighbours: int = 0
+    """Among how many of its class an image's neighbour is chosen."""
+
+    @property
+    def company(self) -> bool:
+        """Whether it takes the other images of the batch and their classes."""
+        return self.kind in ("interpolate", "extrapolate", "resample")
 
     def taking(self, rows: Ints) -> Latent:
         """Returns this for some of the images."""

@@ -52,11 +52,11 @@ def noised(
     s = strength.to(z)[:, None, None, None]
     match kind:
         case "iid":
-            moved = z + s * net.std[:, None, None] * _normals(keys, z, z.shape[1:])
+            moved = z + s * net.std[:, None, None] * normals(keys, z, z.shape[1:])
         case "lowfreq":
             moved = z + s * net.std[:, None, None] * _smooth(keys, z)
         case "style":
-            n = _normals(keys, z, (2, z.shape[1], 1, 1))
+            n = normals(keys, z, (2, z.shape[1], 1, 1))
             mean, spread = (
                 z.mean(dim=(2, 3), keepdim=True),
                 z.std((2, 3), keepdim=True, correction=0),
@@ -65,12 +65,20 @@ def noised(
             moved = (z - mean) * gain + mean + s * net.level_std[:, None, None] * n[:, 1]
         case _:
             raise ValueError(kind)
+    return shown(net, images, z, moved, s > 0, delta)
+
+
+def shown(
+    net: Autoencoder, images: Tensor, z: Tensor, moved: Tensor, on: Tensor, delta: bool
+) -> Tensor:
+    """Returns what moved latents show, in 0..1, where `on` (broadcast); the images elsewhere."""
     decoded = net.decode(moved, images)
     out = images + decoded - net.decode(z, images) if delta else decoded
-    return torch.where(s > 0, out.clamp(0, 1), images)
+    return torch.where(on, out.clamp(0, 1), images)
 
 
-def _normals(keys: Words, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+def normals(keys: Words, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns (n, *shape) standard normal numbers of the keys' fields, on the device of `like`."""
     rounds = torch.from_numpy(round_keys(keys)).to(like.device)
     table = torch.from_numpy(normal_table()).to(like.device)
     return normal_field(rounds, prod(shape), table).view(len(keys), *shape).to(like)
@@ -80,7 +88,7 @@ def _smooth(keys: Words, like: Tensor) -> Tensor:
     """Returns noise of a low frequency that has deviation 1 at each place."""
     channels, height, width = like.shape[1:]
     down, right = _reading(height), _reading(width)
-    coarse = _normals(keys, like, (channels, down.shape[1], right.shape[1]))
+    coarse = normals(keys, like, (channels, down.shape[1], right.shape[1]))
     return torch.einsum("yi,ncij,xj->ncyx", down.to(like), coarse, right.to(like))
 
 

@@ -38,6 +38,9 @@ class Op(Declared):
     lattice: ClassVar[bool] = False
     """Of a warp: whether it maps pixels onto pixels, so that nothing is interpolated."""
 
+    company: ClassVar[bool] = False
+    """Whether it takes other images of the batch, and the classes of all."""
+
     sections: ClassVar[tuple[str, ...]] = ("sample", "batch")
     """Where it may stand: what needs several images stands in `batch` only."""
 

@@ -7,11 +7,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from augpipe.ir import Latent, Meaning
-from augpipe.ir.combined import LatentKind
+from augpipe.ir.combined import LatentKind, LatentNoiseKind
 from augpipe.ops.base import Op
 from augpipe.rng import Draws
-from augpipe.spec import Choice, Flag, Pair, Range, Text
-from augpipe.types import Frame
+from augpipe.spec import Choice, Flag, Number, Pair, Range, Text
+from augpipe.types import Floats, Frame
+
+Weights = Annotated[str, Text("bundled, or a file of `augpipe fit autoencoder`")]
 
 
 class LatentNoise(Op):
@@ -38,9 +40,9 @@ class LatentNoise(Op):
 
     sigma: Annotated[Pair, Range(0, 4, "latent deviations")] = (0.0, 0.25)
     """Strength of the noise, drawn uniformly for each image."""
-    noise: Annotated[LatentKind, Choice(("iid", "lowfreq", "style"))] = "iid"
+    noise: Annotated[LatentNoiseKind, Choice(("iid", "lowfreq", "style"))] = "iid"
     """What is moved."""
-    model: Annotated[str, Text("bundled, or a file of `augpipe fit autoencoder`")] = "bundled"
+    model: Weights = "bundled"
     """The autoencoder's weights."""
     delta: Annotated[bool, Flag()] = True
     """Whether the change is added to the image; otherwise out = D(z'), blurred as D is."""
@@ -54,3 +56,79 @@ class LatentNoise(Op):
             self.model,
             self.delta,
         )
+
+
+class _OfAClass(Op):
+    """An op that takes other images of the batch which have the same class."""
+
+    kind: ClassVar[type[Meaning] | None] = Latent
+    company: ClassVar[bool] = True
+    sections: ClassVar[tuple[str, ...]] = ("batch",)
+
+    model: Weights = "bundled"
+    """The autoencoder's weights."""
+    delta: Annotated[bool, Flag()] = True
+    """Whether the change is added to the image; otherwise out = D(z'), blurred as D is."""
+
+    def towards(self, draw: Draws, kind: LatentKind, amount: Floats, neighbours: int = 0) -> Latent:
+        """Returns the meaning with fresh keys, one an image."""
+        on, key = np.ones(len(draw), bool), draw.note("key", draw.key("key"))
+        return Latent(on, amount, key, kind, self.model, self.delta, neighbours)
+
+
+class LatentInterpolate(_OfAClass):
+    """Moves an image's latents towards a neighbour of its class: z' = z + lam (z_k - z).
+
+    z_k is one of the `neighbours` images of the batch that have the same class and lie nearest in
+    latent space (Euclidean), each equally likely; lam is uniform. Needs classes; rows of shares
+    go by their largest. An image without another of its class stays as it is, and the label
+    stays. out = in + D(z') - D(z), see `latent_noise`. DeVries & Taylor (arXiv 1702.05538), who
+    take 10 neighbours of the whole training set, at 0.5. These latents lie in space as the
+    pixels do: halfway two images show through one another, as in mixup.
+    """
+
+    main: ClassVar[str] = "lam"
+
+    lam: Annotated[Pair, Range(0, 1, "of the way")] = (0.0, 0.5)
+    """How far towards the neighbour."""
+    neighbours: Annotated[int, Number(1, 1024, "images", integer=True)] = 5
+    """Among how many the neighbour is drawn."""
+
+    def means(self, draw: Draws, frame: Frame) -> Latent:
+        return self.towards(draw, "interpolate", draw.uniform("lam", *self.lam), self.neighbours)
+
+
+class LatentExtrapolate(_OfAClass):
+    """Moves an image's latents away from a neighbour of its class: z' = z + lam (z - z_k).
+
+    As `latent_interpolate` but for the sign. What tells the two apart is exaggerated: DeVries &
+    Taylor (arXiv 1702.05538), who find it the best of their three at 0.5.
+    """
+
+    main: ClassVar[str] = "lam"
+
+    lam: Annotated[Pair, Range(0, 1, "of the distance")] = (0.0, 0.5)
+    """How far away from the neighbour."""
+    neighbours: Annotated[int, Number(1, 1024, "images", integer=True)] = 5
+    """Among how many the neighbour is drawn."""
+
+    def means(self, draw: Draws, frame: Frame) -> Latent:
+        return self.towards(draw, "extrapolate", draw.uniform("lam", *self.lam), self.neighbours)
+
+
+class LatentClassResample(_OfAClass):
+    """Adds noise as wide as the image's class is: z' = z + s sd n, n standard normal.
+
+    sd is the deviation of each latent at each place over the images of the batch that have the
+    same class (divided by their number), n a field of the image's own. Needs classes, see
+    `latent_interpolate`; an image alone in its class stays as it is. As "Gaussian noise" of
+    MODALS (Cheung & Yeung, ICLR 2021), with the batch's deviations for the training set's.
+    """
+
+    main: ClassVar[str] = "sigma"
+
+    sigma: Annotated[Pair, Range(0, 4, "deviations of the class")] = (0.0, 0.5)
+    """Strength of the noise, drawn uniformly for each image."""
+
+    def means(self, draw: Draws, frame: Frame) -> Latent:
+        return self.towards(draw, "resample", draw.uniform("sigma", *self.sigma))

@@ -74,6 +74,7 @@ class _Mixing(Op):
     """An op that mixes images of a batch."""
 
     kind: ClassVar[type[Meaning] | None] = Mix
+    company: ClassVar[bool] = True
     sections: ClassVar[tuple[str, ...]] = ("batch",)
 
     @staticmethod

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from augpipe.data.folder import Listing, Source
 from augpipe.errors import AugpipeError, DataError, UsageError, in_a_line
-from augpipe.ir import Mix
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import count, plural
 from augpipe.recipe import Recipe
@@ -64,7 +63,7 @@ def build_preview(
     alone, needy = recipe.one_by_one()
     seen = _unended(recipe if needy else alone)
     nodes = Pipeline(seen).batch_nodes
-    mixing = [step.key for each in nodes if each.kind is Mix for step in each.steps]
+    mixing = [step.key for each in nodes for step in each.steps if step.op.company]
     stories: list[Story] = []
     errors: list[DataError] = []
     for index, source in _spread(listing, known, samples):

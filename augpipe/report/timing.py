@@ -17,7 +17,7 @@ from augpipe.batch import BatchSection
 from augpipe.data.cached import CachedPictures, Keep
 from augpipe.data.memory import Pool
 from augpipe.errors import AugpipeError, DataError, in_a_line
-from augpipe.ir import Meaning
+from augpipe.ir import Latent, Meaning
 from augpipe.kinds import unpack
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import kind_in_words
@@ -300,9 +300,13 @@ class Tail:
             self.refuse(f"the images differ in size: {few}{more}")
             return
         images = torch.from_numpy(stacked)
+        two = torch.arange(len(images)) % 2  # for ops that take images of one class
         try:
             for name, section in self.passes.items():
-                images = section(images, index=keys, epoch=epoch)
+                if any(node.kind is Latent for node in section.nodes):
+                    images, _ = section(images, two, index=keys, epoch=epoch)
+                else:
+                    images = section(images, index=keys, epoch=epoch)
                 clock.lap(name)
         except DataError as error:
             self.refuse(str(error))

@@ -173,12 +173,12 @@ class _Batch:
         stacked = np.stack([picture.image for picture in self.pictures])
         images, targets = section(
             torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))),
-            self.targets(mixes),
+            self.targets(any(step.op.company for each in nodes for step in each.steps)),
             index=self.keys,
             epoch=self.epoch,
         )
         pixels = np.ascontiguousarray(images.numpy().transpose(0, 2, 3, 1))
-        labels = targets["label"].numpy() if "label" in targets else None
+        labels = targets["label"].numpy() if "label" in targets and mixes else None
         return [
             Picture(
                 before.title,
@@ -189,11 +189,11 @@ class _Batch:
             for row, before in enumerate(self.pictures)
         ]
 
-    def targets(self, mixes: bool) -> dict[str, Any]:
-        """Returns what belongs to the images: classes where they are mixed, and annotations."""
+    def targets(self, company: bool) -> dict[str, Any]:
+        """Returns what belongs to the images: classes where ops take them, and annotations."""
         out: dict[str, Any] = {}
         labels = [story.label for story in self.stories]
-        if mixes and self.classes and None not in labels:
+        if company and self.classes and None not in labels:
             out["label"] = torch.tensor([self.classes.index(str(each)) for each in labels])
         if all(picture.marks is None for picture in self.pictures):
             return out

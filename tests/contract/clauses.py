@@ -102,8 +102,9 @@ def through(op: Op, images: Sequence[np.ndarray], indices: Any, pipe: Any = None
     stack = np.stack(images) if len(images) else np.zeros((0, 8, 8, 3), np.uint8)
     given = torch.from_numpy(stack).permute(0, 3, 1, 2)
     floats = stack.dtype != np.uint8
-    boxes = {"boxes": [np.array([[2.0, 3.0, 20.0, 15.0]])] * len(images)}
-    out, _ = pipe.batch(given / 255.0 if floats else given, boxes, index=indices)
+    boxes = [np.array([[2.0, 3.0, 20.0, 15.0]])] * len(images)
+    targets = {"boxes": boxes, "label": torch.arange(len(images)) % 2}
+    out, _ = pipe.batch(given / 255.0 if floats else given, targets, index=indices)
     return list((out * 255.0 if floats else out).permute(0, 2, 3, 1).numpy())
 
 

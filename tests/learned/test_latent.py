@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
 from augpipe.cli.main import main
 from augpipe.errors import DataError
 from augpipe.ir import Latent
 from augpipe.learned.autoencoder import Autoencoder
-from augpipe.learned.noise import KINDS, noised
+from augpipe.learned.noise import KINDS, noised, normals
 from augpipe.learned.weights import load_net, save_net
 from augpipe.pipeline import Pipeline, load
 from augpipe.plan.nodes import realise
@@ -177,6 +178,92 @@ def test_bad_weights_are_named_with_their_place(tmp_path: Path, content: bytes |
     assert str(path) in str(caught.value)
 
 
+# ---------------------------------------------------------------- images of one class
+
+
+def drawn(own: Pipeline, count: int) -> Latent:
+    frame = Frame(np.tile([28, 28], (count, 1)))
+    (meaning,) = realise(own.batch_nodes, Draws(4, np.arange(count)), frame)
+    assert isinstance(meaning, Latent)
+    return meaning
+
+
+@pytest.mark.parametrize("name", ["latent_interpolate", "latent_extrapolate"])
+def test_neighbours_are_scikit_learns(name: str) -> None:
+    images, labels = garments(24), torch.arange(24) % 3
+    labels[5] = 7  # alone in its class
+    item = {name: {"lam": [0.3, 0.6], "neighbours": 3, "delta": False}}
+    own = load({"version": 1, "seed": 4, "batch": [item]})
+    out, same = own.batch(images, labels, index=range(24))
+    assert torch.equal(same, labels) and torch.equal(out[5], images[5])
+    net, meaning = bundled()[0], drawn(own, 24)
+    with torch.no_grad():
+        z = net.encode(images / 255.0)
+    sign = 1 if name == "latent_interpolate" else -1
+    ranks = set()
+    for k in (k for k in range(24) if k != 5):
+        rows = np.flatnonzero((labels == labels[k]).numpy())
+        flat = z.flatten(1).numpy().astype(np.float64)
+        nearest = NearestNeighbors(n_neighbors=4).fit(flat[rows])
+        found = rows[nearest.kneighbors(flat[[k]])[1][0]]
+        candidates = [row for row in found if row != k]
+        errors = []
+        for row in candidates:
+            with torch.no_grad():
+                moved = z[k] + sign * meaning.amount[k] * (z[row] - z[k])
+                expected = 255 * net.decode(moved[None].float(), images[:1]).clamp(0, 1)
+            errors.append(float((out[k].float() - expected[0]).abs().max()))
+        # Rounding; and sums of another batch size in the convolutions.
+        assert min(errors) <= 0.5 + 1e-2
+        ranks.add(int(np.argmin(errors)))
+    assert ranks == {0, 1, 2}  # each of the three is chosen
+
+
+def test_resampling_is_as_wide_as_the_class() -> None:
+    images, labels = garments(24), torch.arange(24) % 2
+    labels[7] = 5
+    item = {"latent_class_resample": {"sigma": [0.5, 0.5], "delta": False}}
+    own = load({"version": 1, "seed": 4, "batch": [item]})
+    out, _ = own.batch(images, labels, index=range(24))
+    assert torch.equal(out[7], images[7])
+    net, meaning = bundled()[0], drawn(own, 24)
+    with torch.no_grad():
+        z = net.encode(images / 255.0)
+        for k in (0, 1, 23):
+            own_class = z[labels == labels[k]].double().numpy()
+            spread = torch.from_numpy(own_class.std(axis=0)).float()
+            n = normals(meaning.key[k : k + 1], z, tuple(z.shape[1:]))[0]
+            expected = 255 * net.decode((z[k] + 0.5 * spread * n)[None], images[:1]).clamp(0, 1)
+            # Rounding; variances are differences of float32 means.
+            assert (out[k].float() - expected[0]).abs().max() <= 0.5 + 0.05
+
+
+@pytest.mark.parametrize("name", ["latent_interpolate", "latent_extrapolate"])
+def test_company_does_not_depend_on_the_order(name: str) -> None:
+    images, labels = garments(12), torch.arange(12) % 2
+    own = load({"version": 1, "seed": 4, "batch": [{name: [0.3, 0.6]}]})
+    first, _ = own.batch(images, labels, index=range(12))
+    order = [3, 0, 11, 7, 2, 5, 1, 4, 6, 8, 10, 9]
+    again, _ = own.batch(images[order], labels[order], index=order)
+    assert (again.int() - first[order].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["interpolate", "extrapolate", "class_resample"])
+def test_company_needs_classes_and_zero_is_the_identity(name: str) -> None:
+    images, labels = garments(6), torch.tensor([0, 0, 1, 1, -1, -1])
+    own = load({"version": 1, "batch": [{f"latent_{name}": [0.5, 0.5]}]})
+    with pytest.raises(DataError, match=f"latent_{name}#0: needs the images' classes"):
+        own.batch(images, index=range(6))
+    out, _ = own.batch(images, labels, index=range(6))
+    changed = (out != images).flatten(1).any(dim=1)
+    assert changed.tolist() == [True] * 4 + [False] * 2  # -1 is no class
+    rows, _ = own.batch(images, torch.eye(2)[labels.clamp_min(0)], index=range(6))
+    assert torch.equal(rows[2:4], out[2:4])
+    off = load({"version": 1, "batch": [{f"latent_{name}": [0, 0]}]})
+    assert torch.equal(off.batch(images, labels, index=range(6))[0], images)
+    assert torch.equal(own.batch(images[:1], labels[:1], index=[0])[0], images[:1])
+
+
 # ---------------------------------------------------------------- expansion
 
 
@@ -192,3 +279,20 @@ def test_it_expands_and_verifies(tmp_path: Path) -> None:
         assert main(["verify", str(out)]) == 0
         outs.append({p.name: p.read_bytes() for p in out.rglob("*.png")})
     assert outs[0] == outs[1] and len(outs[0]) >= len(GARMENTS)
+
+
+# ---------------------------------------------------------------- reports
+
+
+def test_previews_and_rates_give_the_classes_that_are_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("version: 1\nbatch:\n  - latent_interpolate: [0.4, 0.5]\n")
+    folder, page = str(ROOT / "samples" / "garments"), tmp_path / "r.html"
+    arguments = ["--samples", "20", "--variants", "1", "-o", str(page)]
+    assert main(["preview", str(recipe), folder, *arguments]) == 0
+    text = page.read_text()
+    assert "Not shown" not in text and text.count("no change") < 10
+    assert main(["bench", str(recipe), folder, "--seconds", "0.1"]) == 0
+    assert "not measured" not in capsys.readouterr().out

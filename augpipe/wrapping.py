@@ -75,7 +75,7 @@ def placed(source: Any, overrides: Iterable[str] = ()) -> Iterator[None]:
         if isinstance(source, str | Path):
             found = dict(enumerate(places(Path(source), overrides, "regularize")))
         raise RecipeError(
-            Problem(found.get(k), f"regularize[{k}]", message)
+            Problem(found.get(k), f"regularize[{k}]" if found else "", message)
             for k, message in error.problems.items()
         ) from None
 

@@ -132,5 +132,5 @@ def test_a_recipe_trains_its_model_and_comes_off_again(
 @EACH
 def test_a_recipe_names_its_model_where_it_does_not_fit(path: Path) -> None:
     """On a network of another kind, each of these recipes has a technique without a site."""
-    with pytest.raises(augpipe.UsageError, match=r"^\w+: .*Sequential"):
+    with pytest.raises(augpipe.UsageError, match=r"^\S+:\d+:5: regularize\[\d\]: \w+: .*Seq"):
         augpipe.regularize(nets.MLP.build(), path)

@@ -587,7 +587,7 @@ def test_all_techniques_without_a_site_are_told_with_their_places(tmp_path: Path
         (Place(str(file), 3, 5), "regularize[0]"),
         (Place(str(file), 5, 5), "regularize[2]"),
     ]
-    with pytest.raises(augpipe.RecipeError, match=r"^regularize\[0\]: dropout: on: 'nonesuch' mat"):
+    with pytest.raises(augpipe.RecipeError, match=r"^dropout: on: 'nonesuch' matches"):
         augpipe.regularize(torch.nn.Linear(2, 2), [{"dropout": {"on": "nonesuch", "p": 0.1}}])
 
 

@@ -34,7 +34,7 @@ from augpipe.plan.nodes import (
 )
 from augpipe.plan.rules import plan
 from augpipe.recipe import Recipe
-from augpipe.rendering import plain_planes, render, render_row
+from augpipe.rendering import plain_planes, ready, render, render_row
 from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Sample
 from augpipe.types import Array, Frame, Picture
@@ -86,6 +86,7 @@ class Pipeline:
         counter: Counter[str] = Counter()
         self.nodes = plan(recipe.sample, counter, recipe.fuse, recipe.cache is not None)
         self.batch_nodes = plan(recipe.batch, counter, recipe.fuse)
+        ready(self.nodes)
         self._segments = segments(self.nodes)
         self._kept = tuple(takewhile(lambda node: node.cached, self.nodes))
         self._rest = segments(self.nodes[len(self._kept) :])

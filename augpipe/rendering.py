@@ -15,6 +15,12 @@ from augpipe.targets import Sample, move_outlines, move_points
 from augpipe.types import Array, Picture
 
 
+def ready(nodes: Sequence[Node]) -> None:
+    """Imports what nodes need: threads that come to it at once would find torch half imported."""
+    if any(node.kind is Latent for node in nodes):
+        import augpipe.learned.latent  # noqa: F401
+
+
 def render(
     meanings: Sequence[Meaning], node: Node | None, samples: Sequence[Sample]
 ) -> list[Sample]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +298,16 @@ def test_previews_and_rates_give_the_classes_that_are_needed(
     assert "Not shown" not in text and text.count("no change") < 10
     assert main(["bench", str(recipe), folder, "--seconds", "0.1"]) == 0
     assert "not measured" not in capsys.readouterr().out
+
+
+def test_threads_do_not_import_torch_at_once() -> None:
+    """They would find it half imported: the pipeline imports it before there are any."""
+    code = (
+        "import sys, augpipe\n"
+        "item = {'latent_noise': [0.3, 0.3]}\n"
+        "augpipe.load({'version': 1, 'sample': ['horizontal_flip']})\n"
+        "assert 'torch' not in sys.modules\n"
+        "augpipe.load({'version': 1, 'sample': [item]})\n"
+        "assert 'augpipe.learned.latent' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

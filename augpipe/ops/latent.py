@@ -76,7 +76,23 @@ class _OfAClass(Op):
         return Latent(on, amount, key, kind, self.model, self.delta, neighbours)
 
 
-class LatentInterpolate(_OfAClass):
+class _Neighbour(_OfAClass):
+    """An op that moves an image along the way to a neighbour of its class."""
+
+    main: ClassVar[str] = "lam"
+
+    whither: ClassVar[LatentKind]
+
+    lam: Annotated[Pair, Range(0, 1, "of the way to the neighbour")] = (0.0, 0.5)
+    """How far the image is moved."""
+    neighbours: Annotated[int, Number(1, 1024, "images", integer=True)] = 5
+    """Among how many the neighbour is drawn."""
+
+    def means(self, draw: Draws, frame: Frame) -> Latent:
+        return self.towards(draw, self.whither, draw.uniform("lam", *self.lam), self.neighbours)
+
+
+class LatentInterpolate(_Neighbour):
     """Moves an image's latents towards a neighbour of its class: z' = z + lam (z_k - z).
 
     z_k is one of the `neighbours` images of the batch that have the same class and lie nearest in
@@ -87,33 +103,17 @@ class LatentInterpolate(_OfAClass):
     pixels do: halfway two images show through one another, as in mixup.
     """
 
-    main: ClassVar[str] = "lam"
-
-    lam: Annotated[Pair, Range(0, 1, "of the way")] = (0.0, 0.5)
-    """How far towards the neighbour."""
-    neighbours: Annotated[int, Number(1, 1024, "images", integer=True)] = 5
-    """Among how many the neighbour is drawn."""
-
-    def means(self, draw: Draws, frame: Frame) -> Latent:
-        return self.towards(draw, "interpolate", draw.uniform("lam", *self.lam), self.neighbours)
+    whither: ClassVar[LatentKind] = "interpolate"
 
 
-class LatentExtrapolate(_OfAClass):
+class LatentExtrapolate(_Neighbour):
     """Moves an image's latents away from a neighbour of its class: z' = z + lam (z - z_k).
 
     As `latent_interpolate` but for the sign. What tells the two apart is exaggerated: DeVries &
     Taylor (arXiv 1702.05538), who find it the best of their three at 0.5.
     """
 
-    main: ClassVar[str] = "lam"
-
-    lam: Annotated[Pair, Range(0, 1, "of the distance")] = (0.0, 0.5)
-    """How far away from the neighbour."""
-    neighbours: Annotated[int, Number(1, 1024, "images", integer=True)] = 5
-    """Among how many the neighbour is drawn."""
-
-    def means(self, draw: Draws, frame: Frame) -> Latent:
-        return self.towards(draw, "extrapolate", draw.uniform("lam", *self.lam), self.neighbours)
+    whither: ClassVar[LatentKind] = "extrapolate"
 
 
 class LatentClassResample(_OfAClass):

@@ -78,6 +78,4 @@ def check_fits(path: Path, module: LightningModule, devices: int) -> Done:
     try:
         return Done(int(tree["epoch"]) + 1, float(about.get("seconds", 0)))
     except (KeyError, TypeError, ValueError):
-        raise DataError(
-            path, "is not a checkpoint of a training; remove it to begin anew"
-        ) from None
+        raise DataError(path, _NO_CHECKPOINT) from None

@@ -12,7 +12,7 @@ from augpipe.errors import did_you_mean
 from augpipe.spec import Choice, Number, Refused, Text
 
 SMALL_NETS = ("wrn_10_1", "wrn_16_1", "wrn_10_2", "wrn_28_2", "vit_small", "row_lstm")
-"""The networks that come with the package (training/nets.py)."""
+"""The networks that come with the package (networks/small.py)."""
 
 
 def known_networks(name: str) -> str:

@@ -16,10 +16,10 @@ import torch
 import augpipe
 from augpipe import recipe
 from augpipe.losses import accuracy
+from augpipe.networks.building import build
 from augpipe.training.callback import Regularize
 from augpipe.training.checkpoint import SafeCheckpoints
 from augpipe.training.data import AugmentedData
-from augpipe.training.models import build
 
 RECIPE = recipe.load(
     {

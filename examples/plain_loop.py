@@ -11,8 +11,8 @@ import torch
 
 import augpipe
 from augpipe.losses import accuracy
+from augpipe.networks.building import build
 from augpipe.training.data import hold_out
-from augpipe.training.models import build
 
 RECIPE = {
     "version": 1,

@@ -1,4 +1,4 @@
-"""Commands that fit learned augmenters: fit autoencoder."""
+"""Commands that fit learned augmenters: fit autoencoder, fit gan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from augpipe.cli.console import progress
+from augpipe.errors import UsageError
 
 
 class Precision(StrEnum):
@@ -61,6 +62,73 @@ def autoencoder(
             precision=precision.value,
             device=device,
             tick=lambda step, last, loss: report(step, last, 0),
+        )
+    print(result)
+    print(out)
+
+
+class Device(StrEnum):
+    """What sizes are made for."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+def gan(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Class folders, with or without splits; or a folder of IDX files."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Weights, as safetensors.")
+    ],
+    size: Annotated[
+        int | None, typer.Option(min=2, help="Training images; all if not set.")
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option(min=8, help="Pixels a side; the images' own if not set.")
+    ] = None,
+    preset: Annotated[
+        Device, typer.Option(help="Network, batch and steps for a CPU or a GPU.")
+    ] = Device.cpu,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    lr: Annotated[float, typer.Option(help="The highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and noise.")] = 0,
+    precision: Annotated[
+        Precision | None, typer.Option(help="What is fast on the device if not set.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; the preset's.")] = None,
+) -> None:
+    """Fit a class-conditional GAN to classes of images.
+
+    Ends with a report: what a classifier learns from generated images alone, class by class,
+    beside what it learns from as many real ones; how near they lie to real images, and whether
+    they are copies. The same command goes on where an interrupted one stopped.
+    """
+    try:
+        from augpipe.fitting.gan import fit_gan
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"fit gan needs {error.name}, which is not installed: pip install 'augpipe[train]'"
+        ) from None
+    with progress("fitting", "steps/s") as report:
+        result = fit_gan(
+            data,
+            out,
+            size=size,
+            side=side,
+            preset=preset.value,
+            steps=steps,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            precision=precision and precision.value,
+            device=device,
+            tick=lambda step, last, loss: report(step, last, 0),
+            say=lambda line: print(line, flush=True),
         )
     print(result)
     print(out)

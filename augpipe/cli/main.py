@@ -142,6 +142,10 @@ _fit.command(
     "autoencoder",
     epilog=_example("augpipe fit autoencoder samples/photos -o runs/ae.safetensors --steps 20"),
 )(fitting.autoencoder)
+_fit.command(
+    name="gan",
+    epilog=_example("augpipe fit gan samples/garments -o runs/gan.safetensors --steps 20"),
+)(fitting.gan)
 app.add_typer(_fit, name="fit", help="Fit a learned augmenter to images of yours.")
 
 

@@ -56,8 +56,8 @@ def _tried(path: Path, overrides: list[str] | tuple[()], recipe: Recipe) -> str:
     """
     if "model" not in recipe.train.model_fields_set:
         return ""
+    from augpipe.networks.building import build
     from augpipe.regularizers.wrapper import Regularized
-    from augpipe.training.models import build
     from augpipe.wrapping import placed
 
     try:

@@ -27,6 +27,7 @@ from augpipe import recipe as recipes
 from augpipe.data.claim import claimed
 from augpipe.data.encode import write_atomic
 from augpipe.errors import AugpipeError, UsageError, first_sentence
+from augpipe.networks.building import build
 from augpipe.recipe import Recipe
 from augpipe.regularizers.wrapper import Regularized
 from augpipe.tensors import load_tree, write_tensors
@@ -35,7 +36,7 @@ from augpipe.training.checkpoint import SafeCheckpoints
 from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits
-from augpipe.training.models import acting_state, build
+from augpipe.training.models import acting_state
 from augpipe.training.progress import Clock, History, described
 from augpipe.training.results import Result
 from augpipe.training.trial import check_fits, try_out

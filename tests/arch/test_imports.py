@@ -16,7 +16,7 @@ ORDER = [
     {"declared", "ir", "reading", "settings"},
     {"flows"},
     {"targets", "losses", "tensors"},
-    {"foreign", "kinds", "backends", "regularizers"},
+    {"foreign", "kinds", "backends", "regularizers", "networks"},
     {"mixing"},
     {"ops", "data"},
     {"learned"},
@@ -24,7 +24,8 @@ ORDER = [
     {"recipe"},
     {"ahead", "batch", "rendering", "schema"},
     {"pipeline", "wrapping"},
-    {"expansion", "training", "fitting", "report", "importers"},
+    {"expansion", "training", "report", "importers"},
+    {"fitting"},
     {"cli"},
     {"__main__"},
 ]

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from augpipe.errors import UsageError
+from augpipe.networks.building import build
+from augpipe.networks.small import RowReader, SmallTransformer, WideBlock, WideResNet
 from augpipe.settings import SMALL_NETS
-from augpipe.training.models import build
-from augpipe.training.nets import RowReader, SmallTransformer, WideBlock, WideResNet
 
 
 def counted(depth: int, k: int, classes: int, channels: int) -> int:

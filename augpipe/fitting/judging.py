@@ -1,0 +1,221 @@
+"""How good generated images are: what a classifier learns of them, and how near real ones they lie.
+
+Everything is measured with classifiers of our own, trained on the images that the generator was
+fitted on: nothing is downloaded, and figures of different datasets do not compare.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from augpipe.fitting.labelled import Divided, Labelled
+from augpipe.fitting.metrics import frechet, memorisation, precision_recall
+from augpipe.training.data import Splits
+from augpipe.training.models import load_model
+from augpipe.training.running import train
+
+_EPOCHS, _FEWEST, _MOST = 20, 300, 5000  # optimizer steps of a classifier
+_BATCH = 64
+_COUNT = 2000  # images that distances are measured on, at most
+_LOOKED_AT = 500  # generated images, while it is fitted
+_PART = 500
+
+Make = Callable[[Tensor, int], Tensor]
+"""(n,) classes and a seed to (n, C, side, side) images in 0..1, on the CPU."""
+
+
+@dataclass(frozen=True)
+class GanReport:
+    """What a generator is worth.
+
+    Args:
+        classes: The names.
+        measured_on: What the classifiers are tested on: "test" or "validation".
+        train_images: How many real images the generator and the classifiers saw.
+        synthetic: Accuracy score: of a classifier trained on as many generated images alone.
+        real: Accuracy of the same classifier trained on the real images.
+        synthetic_by_class: `synthetic` for each class.
+        real_by_class: `real` for each class.
+        agreement: Share of generated images that the classifier of the real ones puts into the
+            class they were made for ("GAN-test").
+        frechet: Distance of generated from unseen real images, in that classifier's features.
+        frechet_floor: That of the real training images from the same.
+        precision: Share of generated images in the manifold of the real ones.
+        recall: Share of the real images in the manifold of the generated ones.
+        memorisation: Median distance of generated images to the nearest training image, over
+            that of unseen real images, in features.
+        memorisation_pixels: The same in pixels, the nearer of an image and its mirror image.
+        steps: Of the generator.
+        seconds: Of fitting the generator.
+        parameters: Of the generator.
+        stopped: Why it was stopped early; "" where it was not.
+    """
+
+    classes: tuple[str, ...]
+    measured_on: str
+    train_images: int
+    synthetic: float
+    real: float
+    synthetic_by_class: tuple[float, ...]
+    real_by_class: tuple[float, ...]
+    agreement: float
+    frechet: float
+    frechet_floor: float
+    precision: float
+    recall: float
+    memorisation: float
+    memorisation_pixels: float
+    steps: int
+    seconds: float
+    parameters: int
+    stopped: str = ""
+
+    def __str__(self) -> str:
+        wide = max(5, *(len(name) for name in self.classes))
+        rows = zip(self.classes, self.synthetic_by_class, self.real_by_class, strict=True)
+        lines = [
+            f"{self.parameters:,} parameters, {self.steps} steps in {self.seconds:.0f} s"
+            + (f"; stopped: {self.stopped}" if self.stopped else ""),
+            f"a classifier on {self.measured_on} images, trained on {self.train_images}",
+            f"{'class'.ljust(wide)}  generated   real",
+            *(f"{name.ljust(wide)}  {100 * a:7.1f} %  {100 * b:5.1f} %" for name, a, b in rows),
+            f"{'all'.ljust(wide)}  {100 * self.synthetic:7.1f} %  {100 * self.real:5.1f} %",
+            f"told as their class by the real images' classifier: {100 * self.agreement:.1f} %",
+            f"Fréchet distance {self.frechet:.2f} (real images among themselves "
+            f"{self.frechet_floor:.2f}); precision {self.precision:.2f}, recall {self.recall:.2f}",
+            f"distance to the nearest training image, against unseen real images: "
+            f"{self.memorisation:.2f} in features, {self.memorisation_pixels:.2f} in pixels",
+        ]
+        return "\n".join(lines)
+
+
+class Judge:
+    """The classifier of the real images, and its features.
+
+    Args:
+        data: The images.
+        folder: Where classifiers are kept; what is trained there is not trained again.
+        seed: Of their weights and batches.
+    """
+
+    def __init__(self, data: Divided, folder: Path, seed: int) -> None:
+        self._data, self._folder, self._seed = data, folder, seed
+        self.net = self._classifier("real", data.train)
+        self._body = copy.deepcopy(self.net)
+        self._body.fc = nn.Identity()
+        self._train = self.features(data.train.images)
+        self._unseen = self.features(_some(data.unseen.images))
+
+    def _classifier(self, name: str, images: Labelled) -> nn.Module:
+        data = self._data
+        splits = Splits(
+            images.part(),
+            Labelled(data.test.images[:0], data.test.targets[:0], images.classes).part(),
+            data.test.part(),
+            images.classes,
+            images.images.shape[1],
+            f"{name} {hashlib.blake2b(images.images.numpy().tobytes(), digest_size=8).hexdigest()}",
+        )
+        folder = self._folder / name
+        train(self._recipe(len(images)), splits, folder, workers=0)
+        return load_model(folder / "model.safetensors")
+
+    def _recipe(self, count: int) -> dict[str, Any]:
+        side = self._data.train.images.shape[-1]
+        batch = min(_BATCH, count)
+        return {
+            "version": 1,
+            "seed": self._seed,
+            "sample": ["horizontal_flip", {"random_crop": {"size": side, "padding": side // 14}}],
+            "batch": [{"normalize": "half"}],
+            "regularize": [{"weight_decay": {"strength": 5e-3}}],
+            "train": {
+                "model": "wrn_10_1",
+                "batch_size": batch,
+                "lr": 0.1,
+                "steps": max(_FEWEST, min(_MOST, _EPOCHS * count // batch)),
+            },
+        }
+
+    def memorisation(self, make: Make, seed: int) -> float:
+        """Returns `GanReport.memorisation` of images made now."""
+        targets = self._data.train.targets.sort().values
+        at = torch.linspace(0, len(targets) - 1, min(len(targets), _LOOKED_AT)).long()
+        return memorisation(
+            self.features(to_levels(make(targets[at], seed))), self._train, self._unseen
+        )
+
+    @torch.no_grad()
+    def _logits(self, net: nn.Module, images: Tensor) -> Tensor:
+        return torch.cat([net(part.float() / 127.5 - 1) for part in torch.split(images, _PART)])
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns (n, d) features of uint8 images: what the last layer of the classifier sees."""
+        return self._logits(self._body, images)
+
+    def report(self, make: Make, **about: Any) -> GanReport:
+        """Trains a classifier on generated images and measures all that a report holds.
+
+        Args:
+            make: Makes images.
+            about: The report's other fields.
+        """
+        data = self._data
+        targets = data.train.targets
+        made = Labelled(to_levels(make(targets, self._seed + 1)), targets, data.train.classes)
+        learned = self._classifier("generated", made)
+        features = self.features(_some(made.images))
+        train, unseen = _some(self._train), self._unseen
+        count = min(len(features), len(train), len(unseen))
+        precision, recall = precision_recall(unseen[:count], features[:count])
+        mirrored = torch.cat([data.train.images, data.train.images.flip(3)])
+        pixels = [_some(made.images), mirrored, _some(data.unseen.images)]
+        return GanReport(
+            classes=tuple(data.train.classes),
+            measured_on=data.measured_on,
+            train_images=len(data.train),
+            synthetic=self._accuracy(learned, data.test),
+            real=self._accuracy(self.net, data.test),
+            synthetic_by_class=self._by_class(learned),
+            real_by_class=self._by_class(self.net),
+            agreement=self._accuracy(self.net, made),
+            frechet=frechet(features[:count], unseen[:count]),
+            frechet_floor=frechet(train[:count], unseen[:count]),
+            precision=precision,
+            recall=recall,
+            memorisation=memorisation(features, self._train, unseen),
+            memorisation_pixels=memorisation(*(each.flatten(1).float() for each in pixels)),
+            **about,
+        )
+
+    def _hits(self, net: nn.Module, images: Labelled) -> Tensor:
+        return self._logits(net, images.images).argmax(dim=1) == images.targets
+
+    def _accuracy(self, net: nn.Module, images: Labelled) -> float:
+        return float(self._hits(net, images).float().mean())
+
+    def _by_class(self, net: nn.Module) -> tuple[float, ...]:
+        test = self._data.test
+        hits = self._hits(net, test).float()
+        rows = [hits[test.targets == k] for k in range(len(test.classes))]
+        return tuple(float(each.mean()) if len(each) else math.nan for each in rows)
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Returns uint8 images of floats in 0..1, rounded half to even."""
+    return (255.0 * images).round().to(torch.uint8)
+
+
+def _some(rows: Tensor) -> Tensor:
+    """Returns at most as many rows as distances are measured on, in an order of their own."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    return rows[order[:_COUNT]]

@@ -1,0 +1,143 @@
+"""Images of classes, of one size, in memory: what a GAN is fitted on and judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from augpipe import recipe as recipes
+from augpipe.errors import DataError, UsageError
+from augpipe.pipeline import Pipeline
+from augpipe.training.data import Part, Splits, open_splits, subset
+
+_LARGEST = 96  # pixels a side, that are taken as they are
+_HELD_OUT = 0.1
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A dataset of (uint8 array (H, W, C), class).
+
+    Args:
+        images: (n, C, side, side), uint8.
+        targets: (n,), int64.
+        classes: The class names.
+    """
+
+    images: Tensor
+    targets: Tensor
+    classes: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        return self.images[index].permute(1, 2, 0).numpy(), int(self.targets[index])
+
+    def part(self) -> Part:
+        """Returns all of it as a part of something to train on."""
+        return Part(self, None, np.arange(len(self)), self.targets.tolist())
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Images to fit on, and others to judge by.
+
+    Args:
+        train: To fit on.
+        unseen: Held out of the training images, to choose by.
+        test: To judge by: the test split, or `unseen` again where there is none.
+        measured_on: "test" or "validation".
+        identity: Names the files that they were read from.
+    """
+
+    train: Labelled
+    unseen: Labelled
+    test: Labelled
+    measured_on: str
+    identity: str
+
+
+def open_labelled(data: Path, size: int | None, side: int | None, seed: int) -> Divided:
+    """Reads a dataset of classes; what is not a square of `side` pixels is shrunk and cut to one.
+
+    All images are RGB where any is, else grey.
+
+    Args:
+        data: Class folders, in splits or not, or IDX files.
+        size: How many training images, in the classes' proportions; all when left out.
+        side: In pixels; the images' own when left out.
+        seed: Of what is held out and chosen.
+
+    Raises:
+        UsageError: There is no such data, or a side is needed.
+        DataError: A class has one image, or one cannot be read.
+    """
+    if side is not None and not 8 <= side <= 512:
+        raise UsageError(f"side {side}: from 8 to 512 pixels")
+    splits = open_splits(data, _HELD_OUT, seed)
+    _check(data, splits)
+    if size is not None and not 2 * len(splits.classes) <= size <= len(splits.train):
+        raise UsageError(
+            f"size {size}: from {2 * len(splits.classes)}, two a class, to {len(splits.train)}, all"
+        )
+    splits = subset(splits, size, seed)
+    side = side or _own_side(splits.train)
+    parts = [splits.train, splits.validation, *([splits.test] if splits.test else [])]
+    images = [_read(part, side) for part in parts]
+    if all(_is_grey(each) for each in images):
+        images = [each[:, :1].clone() for each in images]
+    labelled = [
+        Labelled(each, torch.tensor(part.targets)[torch.from_numpy(part.indices)], splits.classes)
+        for each, part in zip(images, parts, strict=True)
+    ]
+    measured = "test" if splits.test else "validation"
+    return Divided(labelled[0], labelled[1], labelled[-1], measured, splits.identity)
+
+
+def _check(data: Path, splits: Splits) -> None:
+    every = np.asarray(splits.train.targets)
+    counts = np.bincount(every, minlength=len(splits.classes))
+    least = int(counts.argmin())
+    if counts[least] < 2:
+        have = "has one image" if counts[least] else "has no image"
+        raise DataError(
+            data, f"class {splits.classes[least]} {have}: a class needs two, one to be held out"
+        )
+    if not len(splits.validation):
+        raise DataError(data, "has no images to hold out")
+
+
+def _own_side(part: Part) -> int:
+    source = Pipeline(recipes.load({"version": 1})).loader(
+        part.source, sampler=[0], workers=0, split=part.split
+    ) if isinstance(part.source, Path) else None  # fmt: skip
+    image = next(iter(source))[0][0] if source else torch.as_tensor(part.source[0][0])[None]
+    height, width = image.shape[-2:]
+    if height != width or height > _LARGEST:
+        raise UsageError(
+            f"images are {height} × {width}: side says to which square they are shrunk (--side 32)"
+        )
+    return int(height)
+
+
+def _read(part: Part, side: int) -> Tensor:
+    resize = {"resize": {"size": side, "antialias": "full"}}
+    pipe = Pipeline(recipes.load({"version": 1, "sample": [resize, {"center_crop": side}]}))
+    options: dict[str, Any] = {"sampler": part.indices.tolist(), "workers": 0}
+    if isinstance(part.source, Path):
+        options |= {"split": part.split, "scaled_decoding": False}
+    batches = pipe.loader(part.source, batch_size=_BATCH, **options)
+    return torch.cat([images.clone() for images, _ in batches])
+
+
+def _is_grey(images: Tensor) -> bool:
+    return images.shape[1] == 1 or bool((images == images[:, :1]).all())

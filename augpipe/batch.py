@@ -16,9 +16,21 @@ from augpipe.backends import batched
 from augpipe.backends.batched.pieces import layout as layout_of
 from augpipe.data.workers import CallCounter
 from augpipe.errors import DataError, UsageError, first_sentence
-from augpipe.ir import WHOLE, Alone, Flow, Foreign, Latent, Meaning, Mix, Warp, leaves_levels
+from augpipe.ir import (
+    WHOLE,
+    Alone,
+    Flow,
+    Foreign,
+    Generated,
+    Latent,
+    Meaning,
+    Mix,
+    Warp,
+    leaves_levels,
+)
 from augpipe.kinds.batches import open_batch
 from augpipe.learned.latent import move
+from augpipe.learned.replacing import replaced
 from augpipe.plan.nodes import (
     Node,
     check_channels,
@@ -52,20 +64,23 @@ class BatchSection(nn.Module):
     Args:
         recipe: The recipe.
         nodes: The plan of its batch section.
-        classes: How many classes labels have, where the recipe does not say.
+        classes: The names of the dataset's classes, where they are known.
     """
 
-    def __init__(self, recipe: Recipe, nodes: Sequence[Node], classes: int | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, nodes: Sequence[Node], classes: Sequence[str] | None = None
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.nodes = tuple(nodes)
-        self.classes = recipe.classes or classes
+        self.classes = recipe.classes or (None if classes is None else len(classes))
+        self._names = classes
         counter: Counter[str] = Counter()
         places("sample", recipe.sample, counter)
         self._places = places("batch", recipe.batch, counter)
         self._segments = segments(self.nodes)
         self._layout = layout(self.nodes)
-        self._mixes = any(node.kind is Mix for node in self.nodes)
+        self._relabels = any(step.op.relabels for node in self.nodes for step in node.steps)
         self._calls = CallCounter()
         self._fits: set[int] = set()  # channel counts that every op can take
         self._looked_at: set[tuple[torch.device, bool, bool]] = set()  # floats, labels in it
@@ -134,9 +149,9 @@ class BatchSection(nn.Module):
         if self._moved:
             device = self._device
             images, targets = _moved(images, device), _moved(targets, device)
-        opened = open_batch(images, targets, self._mixes)
+        opened = open_batch(images, targets, self._relabels)
         batch = opened.batch
-        batch.classes = self.classes
+        batch.classes, batch.names = self.classes, self._names
         count = len(batch.images)
         seed = self.recipe.seed
         if index is None:
@@ -188,7 +203,7 @@ class BatchSection(nn.Module):
     def _check_labels(self, labels: Tensor | None) -> None:
         """Refuses classes that are not there, where labels are mixed."""
         classes = self.classes
-        if labels is None or not labels.numel() or not self._mixes:
+        if labels is None or not labels.numel() or not self._relabels:
             return
         if labels.ndim == 2 and classes is not None and labels.shape[1] != classes:
             raise DataError("labels", f"rows of {labels.shape[1]} numbers for {classes} classes")
@@ -223,7 +238,7 @@ class BatchSection(nn.Module):
 
             end = leave if k == last else _same
             _do(drawn, batch, 1.0 if k else gain, end, _pass if k else look)
-            if special is not None and not (alone and special.kind is Mix):
+            if special is not None and not (alone and special.kind in (Generated, Mix)):
                 for meaning in realise((special,), draws, _frame(batch.images), sparse=True):
                     batch = self._special(meaning, special, batch)
         return batch
@@ -238,6 +253,8 @@ class BatchSection(nn.Module):
                 return _foreign(meaning, node.steps[0].key, batch)
             case Latent():
                 batch.images = move(meaning, batch.images, batch.labels, node.steps[0].key)
+            case Generated():
+                return replaced(meaning, batch, node.steps[0].key)
         return batch
 
 

@@ -91,7 +91,7 @@ class Pipeline:
         self._kept = tuple(takewhile(lambda node: node.cached, self.nodes))
         self._rest = segments(self.nodes[len(self._kept) :])
         self._layout = layout(self.nodes)
-        self._classes: int | None = None
+        self._classes: Sequence[str] | None = None
         self._calls = CallCounter()
         self._ahead = Ahead(self.nodes, self._layout)
         self._fits: set[int] = set()  # channel counts that every op can take
@@ -320,7 +320,7 @@ class Pipeline:
         said = self.recipe.classes
         if said is not None and said < len(classes):
             raise UsageError(f"the recipe says classes: {said}, the dataset has {len(classes)}")
-        self._classes = len(classes)
+        self._classes = tuple(classes)
         vars(self).pop("batch", None)  # what was handed out keeps the number it had
 
     def explain(self, size: tuple[int, int] | None = None) -> Explanation:

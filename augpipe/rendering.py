@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from augpipe.backends import opencv
-from augpipe.ir import Alone, Curve, Flow, Foreign, Latent, Meaning, Mix, Warp, leaves_levels
+from augpipe.ir import (
+    Alone,
+    Curve,
+    Flow,
+    Foreign,
+    Generated,
+    Latent,
+    Meaning,
+    Mix,
+    Warp,
+    leaves_levels,
+)
 from augpipe.plan.nodes import Node
 from augpipe.targets import Sample, move_outlines, move_points
 from augpipe.types import Array, Picture
@@ -70,8 +81,8 @@ def render_row(
                 sample = decoded(sample)
                 if meaning.on[row]:
                     sample = replace(sample, image=move_one(meaning, row, sample.image))
-            case Mix():
-                raise TypeError("one image has nothing to be mixed with")
+            case Mix() | Generated():
+                raise TypeError("one image has nothing to be mixed with, and no class")
             case _:
                 sample = _one(meaning, row, sample, into)
     return decoded(sample)

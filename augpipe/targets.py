@@ -9,6 +9,7 @@ of the source too, so that everything is cut at once, in source coordinates, bef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
@@ -126,6 +127,7 @@ class Batch:
         boxes: One set an image; None where there are none.
         points: One set an image; None where there are none.
         classes: How many classes there are, where it is known.
+        names: What they are called, where it is known.
     """
 
     images: Tensor
@@ -135,6 +137,7 @@ class Batch:
     boxes: list[Boxes] | None = None
     points: list[Keypoints] | None = None
     classes: int | None = None
+    names: Sequence[str] | None = None
 
 
 def outline(boxes: Array, where: str = "boxes") -> Outlines:

@@ -70,6 +70,8 @@ class Latent(Gated):
     kind: LatentKind
     model: str
     delta: bool
+    probe: str = ""
+    """A classifier's file: where it sees another class than before, the image stays as it is."""
     neighbours: int = 0
     """Among how many of its class an image's neighbour is chosen."""
 
@@ -82,6 +84,25 @@ class Latent(Gated):
         """Returns this for some of the images."""
         changes = {name: getattr(self, name)[rows] for name in ("on", "amount", "key")}
         return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated(Gated):
+    """Images that give way to generated ones of their class (augpipe/learned/replacing.py).
+
+    Args:
+        key: (n,), of the noise that an image is made from.
+        model: "bundled", or a file of weights.
+        scale: Of the noise.
+        weight: Of the labels of generated images.
+        probe: A classifier's file: where it sees another class, the image stays; "" for none.
+    """
+
+    key: Words
+    model: str
+    scale: float
+    weight: float
+    probe: str = ""
 
 
 @dataclass(frozen=True, slots=True)

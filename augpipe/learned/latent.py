@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from augpipe.ir import Latent
 from augpipe.learned.autoencoder import Autoencoder
 from augpipe.learned.company import moved_in_class
 from augpipe.learned.noise import noised
-from augpipe.learned.weights import load_net
+from augpipe.learned.probe import probe
+from augpipe.learned.weights import load_net, stamp
 from augpipe.types import Array
 
 
@@ -43,7 +43,7 @@ def move(meaning: Latent, images: Tensor, labels: Tensor | None = None, key: str
     strength = torch.from_numpy(meaning.amount[rows]).float().to(images.device)
     net, levels = _net_for(meaning, images), given[:, :3].float() / 255.0
     out = noised(net, levels, meaning.key[rows], strength, meaning.kind, meaning.delta)
-    return images.index_copy(0, at, _back(out, given))
+    return images.index_copy(0, at, _kept(meaning, _back(out, given), given))
 
 
 def _in_company(meaning: Latent, images: Tensor, labels: Tensor | None, key: str) -> Tensor:
@@ -65,7 +65,16 @@ def _in_company(meaning: Latent, images: Tensor, labels: Tensor | None, key: str
         meaning.delta,
     )
     changed = torch.from_numpy(amount > 0).to(images.device)[:, None, None, None]
-    return torch.where(changed, _back(out, images), images)
+    return torch.where(changed, _kept(meaning, _back(out, images), images), images)
+
+
+def _kept(meaning: Latent, done: Tensor, given: Tensor) -> Tensor:
+    """Returns the given images where the probe, if there is one, sees another class than before."""
+    if not meaning.probe:
+        return done
+    judge = probe(meaning.probe, str(done.device))
+    before, after = (judge(each[:, :3].float() / 255.0) for each in (given, done))
+    return torch.where((before == after)[:, None, None, None], done, given)
 
 
 def _back(out: Tensor, given: Tensor) -> Tensor:
@@ -84,18 +93,9 @@ def move_one(meaning: Latent, row: int, image: Array) -> Array:
 
 
 def _net_for(meaning: Latent, images: Tensor) -> Autoencoder:
-    return _net(meaning.model, _stamp(meaning.model), str(images.device))
-
-
-def _stamp(source: str) -> tuple[int, int]:
-    """Returns what changes with a file, so that one that was written anew is read anew."""
-    try:
-        found = Path(source).stat()
-    except OSError:
-        return 0, 0  # the bundled one; or reading it says what is wrong
-    return found.st_mtime_ns, found.st_size
+    return _net(meaning.model, stamp(meaning.model), str(images.device))
 
 
 @lru_cache(4)
-def _net(source: str, stamp: tuple[int, int], device: str) -> Autoencoder:
+def _net(source: str, written: tuple[int, int], device: str) -> Autoencoder:
     return load_net(source, "autoencoder", Autoencoder)[0].to(device)

@@ -81,6 +81,15 @@ def load_net(
     return net.eval().requires_grad_(False), about if isinstance(about, dict) else {}
 
 
+def stamp(source: str) -> tuple[int, int]:
+    """Returns what changes with a file, so that one that was written anew is read anew."""
+    try:
+        found = Path(source).stat()
+    except OSError:
+        return 0, 0  # the bundled one; or reading it says what is wrong
+    return found.st_mtime_ns, found.st_size
+
+
 def _settings(given: Any) -> dict[str, int]:
     """Refuses settings that no network has, before one is built."""
     if not isinstance(given, dict):

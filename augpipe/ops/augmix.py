@@ -48,8 +48,10 @@ class Augmix(_Interpolated):
     """Whether shears, shifts and rotations are drawn too."""
 
     @property
-    def blurs_places(self) -> bool:
-        return self.geometry and self.p > 0
+    def misplaces(self) -> str:
+        if not (self.geometry and self.p > 0):
+            return ""
+        return "blends displaced copies, which no mask, box or keypoint fits: set geometry: false"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from augpipe.declared import Declared
-from augpipe.ir import Meaning
+from augpipe.ir import Meaning, Mix
 from augpipe.rng import Draws
 from augpipe.spec import Declaration, Json, Number, Numbers, Refused
 from augpipe.types import Array, Bools, Frame, Sampling
@@ -69,9 +69,14 @@ class Op(Declared):
         return None
 
     @property
-    def blurs_places(self) -> bool:
-        """Whether it shows things in several places at once, so that no mask or box fits."""
-        return False
+    def misplaces(self) -> str:
+        """Says why no mask, box or keypoint fits what it makes; "" where they fit."""
+        return ""
+
+    @property
+    def relabels(self) -> bool:
+        """Whether labels become rows of shares."""
+        return self.kind is Mix
 
     @property
     def sampling(self) -> Sampling:

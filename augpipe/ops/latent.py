@@ -16,7 +16,14 @@ from augpipe.types import Floats, Frame
 Weights = Annotated[str, Text("bundled, or a file of `augpipe fit autoencoder`")]
 
 
-class LatentNoise(Op):
+class Probed(Op):
+    """An op that may ask a classifier whether what it did is still what it was."""
+
+    probe: Annotated[str | None, Text("a model.safetensors of `augpipe train`")] = None
+    """A classifier: an image stays as it was where the class seen in it would be another."""
+
+
+class LatentNoise(Probed):
     """Adds noise to an image's latents and shows what that changes: out = in + D(z') - D(z).
 
     z = E(in) are the latents of an autoencoder of small convolutions, 8 numbers for each 4 × 4
@@ -55,10 +62,11 @@ class LatentNoise(Op):
             self.noise,
             self.model,
             self.delta,
+            self.probe or "",
         )
 
 
-class _OfAClass(Op):
+class _OfAClass(Probed):
     """An op that takes other images of the batch which have the same class."""
 
     kind: ClassVar[type[Meaning] | None] = Latent
@@ -73,7 +81,7 @@ class _OfAClass(Op):
     def towards(self, draw: Draws, kind: LatentKind, amount: Floats, neighbours: int = 0) -> Latent:
         """Returns the meaning with fresh keys, one an image."""
         on, key = np.ones(len(draw), bool), draw.note("key", draw.key("key"))
-        return Latent(on, amount, key, kind, self.model, self.delta, neighbours)
+        return Latent(on, amount, key, kind, self.model, self.delta, self.probe or "", neighbours)
 
 
 class _Neighbour(_OfAClass):

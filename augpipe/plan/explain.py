@@ -21,6 +21,7 @@ _LONGEST = 65_535  # pixels of a side that a size may have
 _DRAWS = 256  # how many draws a size is said to range over
 _WORDS = {
     "Foreign": "other library",
+    "Generated": "generator",
     "Latent": "autoencoder",
     "Color": "colour matrix",
     "Curve": "curve table",

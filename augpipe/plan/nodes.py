@@ -16,6 +16,7 @@ from augpipe.ir import (
     Blend,
     Color,
     Curve,
+    Generated,
     Latent,
     Meaning,
     Normalize,
@@ -291,11 +292,8 @@ def check_channels(nodes: Sequence[Node], channels: int) -> None:
         op = step.op
         if op.rgb_only and channels not in (3, 4):
             raise DataError(step.key, f"needs RGB; {have}")
-        if (op.kind in (Color, Blend, Latent) or op.name() == "clahe") and channels not in (
-            1,
-            3,
-            4,
-        ):
+        coloured = op.kind in (Color, Blend, Generated, Latent) or op.name() == "clahe"
+        if coloured and channels not in (1, 3, 4):
             raise DataError(step.key, f"needs grey or RGB; {have}")
         levels = getattr(op, "fill", None)
         if isinstance(levels, tuple) and op.kind is not Color:
@@ -308,12 +306,11 @@ def check_targets(nodes: Sequence[Node]) -> None:
     """Refuses, by the op's key, masks, boxes and keypoints that would fit nothing.
 
     Raises:
-        DataError: An op shows things in several places at once.
+        DataError: There is such an op.
     """
     for step in (step for each in nodes for step in each.steps):
-        if step.op.blurs_places:
-            text = "blends displaced copies, which no mask, box or keypoint fits"
-            raise DataError(step.key, f"{text}: set geometry: false")
+        if step.op.misplaces:
+            raise DataError(step.key, step.op.misplaces)
 
 
 def keys_of(indices: Sequence[int] | Array, count: int) -> Array:

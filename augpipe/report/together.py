@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from augpipe.batch import BatchSection
-from augpipe.ir import Foreign, Mix, size_after
+from augpipe.ir import Foreign, Generated, Latent, Mix, size_after
 from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import Step, node, realise, steps
@@ -168,12 +168,12 @@ class _Batch:
         """Returns what the section's first `count` ops make; notes are the classes' shares."""
         recipe = self.recipe.model_copy(update={"batch": self.recipe.batch[:count]})
         nodes = Pipeline(recipe).batch_nodes
-        section = BatchSection(recipe, nodes, len(self.classes) or None)
+        section = BatchSection(recipe, nodes, self.classes or None)
         mixes = any(each.kind is Mix for each in nodes)
         stacked = np.stack([picture.image for picture in self.pictures])
         images, targets = section(
             torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))),
-            self.targets(any(step.op.company for each in nodes for step in each.steps)),
+            self.targets(any(each.kind in (Generated, Latent, Mix) for each in nodes)),
             index=self.keys,
             epoch=self.epoch,
         )

@@ -1,0 +1,96 @@
+"""A classifier that says whether an image still shows what it did: the gate of learned ops."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from augpipe.errors import DataError, UsageError, first_sentence
+from augpipe.learned.weights import stamp
+from augpipe.networks.building import build
+from augpipe.tensors import read_tensors
+
+_LUMA = (0.299, 0.587, 0.114)
+_ACTING = "effects."
+
+
+class Probe:
+    """A network that `augpipe train` made, with the images made ready for it.
+
+    Images of another size are resized to the one it was measured at (bilinear, antialiased); grey
+    ones are repeated for a network of colours, colours become their grey for one of grey.
+
+    Args:
+        path: The model.safetensors of `augpipe train`.
+        device: Where to compute.
+
+    Raises:
+        DataError: The file is no such model, or one that needs more than resized and normalized
+            images.
+    """
+
+    def __init__(self, path: str | Path, device: str) -> None:
+        tensors, about = read_tensors(Path(path))
+        try:
+            self.classes: list[str] = list(json.loads(about["classes"]))
+            self.channels = int(about["channels"])
+            sees = json.loads(about["sees"])
+            self._size = (int(sees["size"][0]), int(sees["size"][1]))
+            shape = (-1, 1, 1)
+            self._mean = torch.tensor(sees["mean"], device=device).view(shape)
+            self._std = torch.tensor(sees["std"], device=device).view(shape)
+            more = [*sees["after"], *({"regularizers"} if _acts(tensors) else ())]
+            self._net: nn.Module = build(about["model"], len(self.classes), self.channels)
+            if not more:
+                self._net.load_state_dict(tensors)
+        except (KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
+            raise DataError(
+                path, f"is not a model of augpipe train that can probe: {first_sentence(error)}"
+            ) from None
+        if more:
+            raise DataError(
+                path,
+                f"sees images after {', '.join(more)}, which a probe does not do: train one whose "
+                "recipe resizes, crops and normalizes only, where nothing is augmented",
+            )
+        self._net.eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns (n,): the class each image shows.
+
+        Args:
+            images: (n, C, h, w) of one or three channels, in 0..1.
+        """
+        x = matched(images, self.channels, self._size)
+        return self._net((x - self._mean) / self._std).argmax(dim=1)
+
+
+def _acts(tensors: dict[str, Tensor]) -> bool:
+    return any(name.startswith(_ACTING) for name in tensors)
+
+
+def matched(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
+    """Returns images (n, channels, *size): grey repeated or taken, bilinear and antialiased."""
+    if images.shape[1] == 3 and channels == 1:
+        images = (images * images.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+    elif images.shape[1] == 1 and channels == 3:
+        images = images.expand(-1, 3, -1, -1)
+    if tuple(images.shape[2:]) == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def probe(path: str, device: str) -> Probe:
+    """Returns the probe of a file, read anew where the file was written anew."""
+    return _probe(path, stamp(path), device)
+
+
+@lru_cache(4)
+def _probe(path: str, written: tuple[int, int], device: str) -> Probe:
+    return Probe(path, device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from augpipe.errors import DataError, UsageError
 
 _IGNORED = -100  # torch's default ignore_index
-_SLACK = 1e-3  # how far rows may be from summing to 1; 8 times as far in half precision
+_SLACK = 1e-3  # how far rows may sum beyond 1; 8 times as far in half precision
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -40,8 +40,9 @@ def soft_cross_entropy(
 
     Args:
         logits: (n, K, ...), floats.
-        target: (n, ...) int64 classes, or (n, K, ...) floats in 0..1 that sum to 1 over K.
-        label_smoothing: 0 to 1 (Szegedy et al., arXiv 1512.00567).
+        target: (n, ...) int64 classes, or (n, K, ...) floats in 0..1 that sum to 1 over K, or to
+            less where an image weighs less (`gan_replace`).
+        label_smoothing: 0 to 1 (Szegedy et al., arXiv 1512.00567); it weighs all images alike.
         weight: (K,), of each class.
         reduction: "mean" or "sum" over the batch, or "none".
 
@@ -94,7 +95,8 @@ def accuracy(logits: Tensor, target: Tensor, topk: int = 1) -> Tensor:
         raise UsageError(f"topk must be from 1 to {classes}, the number of classes; got {topk}")
     highest = logits.detach().topk(topk, dim=1).indices
     if target.is_floating_point():
-        return target.detach().float().gather(1, highest).sum(dim=1).mean()
+        shares = target.detach().float()
+        return shares.gather(1, highest).sum() / shares.sum()
     hits = (highest == target[:, None]).any(dim=1)
     return hits.sum() / (target != _IGNORED).sum()
 
@@ -128,10 +130,10 @@ def _check(logits: Tensor, target: Tensor) -> None:
         raise DataError("target", f"rows hold shares from 0 to 1, here are {least:g} to {most:g}")
     sums = target.detach().float().sum(dim=1)
     slack = _SLACK if target.dtype in (torch.float32, torch.float64) else 8 * _SLACK
-    if not bool(((sums - 1.0).abs() <= slack).all()):
-        worst = float(sums.flatten()[(sums - 1.0).abs().argmax()])
+    if not bool((sums <= 1.0 + slack).all()):
         raise DataError(
             "target",
-            f"rows must sum to 1, one sums to {worst:g}: for several labels an image use "
+            f"rows sum to 1, or to the image's weight below it; one sums to {float(sums.max()):g}: "
+            "for several labels an image use "
             "torch.nn.functional.binary_cross_entropy_with_logits",
         )

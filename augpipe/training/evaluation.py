@@ -14,6 +14,7 @@ from augpipe.errors import AugpipeError
 from augpipe.ops.base import Op
 from augpipe.ops.foreign import ForeignOp
 from augpipe.ops.geometry import CenterCrop, Pad, RandomCrop, RandomResizedCrop, Resize
+from augpipe.ops.output import Normalize, ToFloat
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import is_fixed, steps
 from augpipe.recipe import Recipe
@@ -35,6 +36,25 @@ def for_evaluation(recipe: Recipe) -> Recipe:
     # One section would do, if all of another library's transforms took single images.
     first = next((k for k, op in enumerate(ops) if "sample" not in op.sections), len(ops))
     return recipe.model_copy(update={"sample": ops[:first], "batch": ops[first:], "regularize": ()})
+
+
+def seen(recipe: Recipe, size: Sequence[int]) -> dict[str, Any]:
+    """Returns what a test of the recipe makes of images, for `learned.probe` to do the same.
+
+    Args:
+        recipe: The recipe.
+        size: (height, width) of the images that the network gets.
+
+    Returns:
+        `size`; `mean` and `std` that levels / 255 are normalized by; and `after`, the names of the
+        other ops but resizes and central crops.
+    """
+    whole = for_evaluation(recipe)
+    ops = (*whole.sample, *whole.batch)
+    stats = next((op.statistics for op in ops if isinstance(op, Normalize)), ((0.0,), (1.0,)))
+    plain = (CenterCrop, Resize, ToFloat, Normalize)
+    after = [op.name() for op in ops if not isinstance(op, plain)]
+    return {"size": list(size), "mean": stats[0], "std": stats[1], "after": after}
 
 
 def _fixed(op: Op) -> tuple[Op, ...]:

@@ -36,6 +36,7 @@ from augpipe.training.checkpoint import SafeCheckpoints
 from augpipe.training.classifier import Classifier
 from augpipe.training.curve import draw_curve
 from augpipe.training.data import AugmentedData, Splits, open_splits
+from augpipe.training.evaluation import seen
 from augpipe.training.models import acting_state
 from augpipe.training.progress import Clock, History, described
 from augpipe.training.results import Result
@@ -181,7 +182,7 @@ def _train(
         parameters=sum(each.numel() for each in wrapped.model.parameters()),
     )
     if folder is not None and trainer.is_global_zero:
-        _write(folder, recipe, wrapped, data, result, about)
+        _write(folder, recipe, wrapped, module, result, about)
     return result
 
 
@@ -328,11 +329,12 @@ def _write(
     folder: Path,
     recipe: Recipe,
     wrapped: Regularized,
-    data: Splits,
+    module: AugmentedData,
     result: Result,
     about: Mapping[str, str],
 ) -> None:
     """Writes the final weights, the curve and the result; that last, for it says all is done."""
+    data, size = module.splits, module.first_images()[1].shape[2:]
     header = {
         "format": "augpipe model 1",
         "augpipe": augpipe.__version__,
@@ -340,6 +342,7 @@ def _write(
         "classes": json.dumps(list(data.classes)),
         "channels": str(data.channels),
         "recipe": about["recipe"],
+        "sees": json.dumps(seen(recipe, size)),
         "result": json.dumps(asdict(result)),
     }
     state = {**wrapped.state_dict(), **acting_state(wrapped)}

@@ -7,6 +7,7 @@ fuse: true                # false: no two ops share a pass
 classes: 10               # optional: how many classes there are, for ops that mix labels
 boxes: {min_area: 1, min_visibility: 0}
 cache: memory             # optional: or a folder, or {where: runs/cache, max_gb: 20}
+gan_generate: {balance: true}  # optional: images that `augpipe expand` adds
 sample: [...]             # ops, one image at a time
 batch: [...]              # ops, on the batch
 regularize: [...]         # techniques of training, on the model
@@ -29,7 +30,7 @@ from augpipe.errors import Place, Problem, RecipeError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.reading import SECTIONS, fail, override, read
 from augpipe.regularizers.base import Regularizer
-from augpipe.settings import BoxRules, CacheRule, TrainRule
+from augpipe.settings import BoxRules, CacheRule, GenerateRule, TrainRule
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
 from augpipe.yamltree import Tree, wrap
 
@@ -53,6 +54,8 @@ class Recipe(BaseModel):
     """Which boxes are kept."""
     cache: CacheRule | None = None
     """Where what is always done alike is kept; nowhere when left out."""
+    gan_generate: GenerateRule | None = None
+    """Images that `augpipe expand` adds; none when left out."""
     sample: tuple[Op, ...] = ()
     """Ops on each image."""
     batch: tuple[Op, ...] = ()
@@ -78,6 +81,8 @@ class Recipe(BaseModel):
             out["boxes"] = self.boxes.model_dump()
         if self.cache is not None:
             out["cache"] = self.cache.model_dump()
+        if self.gan_generate is not None:
+            out["gan_generate"] = self.gan_generate.model_dump(exclude_defaults=not defaults)
         for name in SECTIONS:
             if items := getattr(self, name):
                 out[name] = [each.item(defaults) for each in items]
@@ -102,7 +107,7 @@ def _alone(op: Op) -> bool:
     return "sample" in op.sections and all(map(_alone, inside))
 
 
-_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache", "train")
+_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache", "gan_generate", "train")
 _KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
 
 
@@ -340,6 +345,7 @@ def _within(cls: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
     inner: dict[str, type[BaseModel]] = {
         "boxes": BoxRules,
         "cache": CacheRule,
+        "gan_generate": GenerateRule,
         "train": TrainRule,
     }
     return inner.get(location[0], cls) if cls is Recipe else cls

@@ -11,7 +11,7 @@ from augpipe.foreign import facts
 from augpipe.ops import catalogue
 from augpipe.ops.foreign import all_names
 from augpipe.recipe import VERSION, Recipe
-from augpipe.settings import BoxRules, CacheRule, TrainRule
+from augpipe.settings import BoxRules, CacheRule, GenerateRule, TrainRule
 from augpipe.spec import Declaration, Json, declaration
 
 
@@ -40,6 +40,7 @@ def schema() -> Json:
     top["boxes"] = _settings(BoxRules)
     bare = [_field_schema(CacheRule, "where"), {"type": "null"}]
     top["cache"] = {"anyOf": [*bare, {**_settings(CacheRule), "required": ["where"]}]}
+    top["gan_generate"] = _settings(GenerateRule)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "augpipe recipe",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from augpipe.errors import did_you_mean
-from augpipe.spec import Choice, Number, Refused, Text
+from augpipe.spec import Choice, Flag, Number, Refused, Text
 
 SMALL_NETS = ("wrn_10_1", "wrn_16_1", "wrn_10_2", "wrn_28_2", "vit_small", "row_lstm")
 """The networks that come with the package (networks/small.py)."""
@@ -73,6 +73,27 @@ class CacheRule(BaseModel):
         where = self.where
         if where != "memory" and "/" not in where and did_you_mean(where.lower(), ["memory"]):
             raise ValueError(f"'{where}' is not memory; a folder of that name is ./{where}")
+        return self
+
+
+class GenerateRule(BaseModel):
+    """Images that `augpipe expand` adds, made by the GAN of `augpipe fit gan`, class by class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    count: Annotated[int, Number(0, 10_000_000, "images", integer=True)] = 0
+    """How many for each class."""
+    balance: Annotated[bool, Flag()] = False
+    """Whether smaller classes are first filled up to the size of the largest."""
+    model: Annotated[str, Text("bundled, or a file of `augpipe fit gan`")] = "bundled"
+    """The generator's weights; it has to know every class of the dataset."""
+    scale: Annotated[float, Number(0, 2, "of the noise", above=True)] = 1.0
+    """Below 1 images are more usual ones, and less various (truncation)."""
+
+    @model_validator(mode="after")
+    def _adds(self) -> Self:
+        if not self.count and not self.balance:
+            raise ValueError("adds nothing: say count: N, balance: true, or both")
         return self
 
 

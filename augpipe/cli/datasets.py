@@ -43,6 +43,9 @@ def expand(
     scaled_decoding: Annotated[
         bool, typer.Option("--scaled-decoding", help="Decode large JPEGs no finer than needed.")
     ] = False,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images that share a batch, for ops that need one.")
+    ] = 64,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")
     ] = False,
@@ -68,6 +71,7 @@ def expand(
             quality=quality,
             split=split,
             scaled_decoding=scaled_decoding,
+            batch_size=batch_size,
             strict=strict,
             overrides=overrides or (),
             progress=report,

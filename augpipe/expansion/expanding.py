@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from augpipe.data.encode import Format, unwritable
 from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer, check_apart, take_over
-from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, prepare
+from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, Task, key_of, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.render import Origin, Renderer
 from augpipe.plan.explain import plural
@@ -102,6 +102,7 @@ def expand(
     quality: int = 95,
     split: str | None = None,
     scaled_decoding: bool = False,
+    batch_size: int = 64,
     strict: bool = False,
     overrides: Iterable[str] = (),
     progress: Progress | None = None,
@@ -113,7 +114,7 @@ def expand(
     how often the work was killed and begun again with the same arguments.
 
     Args:
-        recipe: A recipe, or its file. The sample section is run.
+        recipe: A recipe, or its file. Both sections are run, and `gan_generate` adds images.
         source: A folder of class folders, a flat folder, or one image.
         out: A new or empty folder, or that of the same expansion, which is then finished.
         copies: How many copies of each image.
@@ -125,6 +126,8 @@ def expand(
         scaled_decoding: Whether a JPEG of which 2, 4 or 8 pixels make one is decoded at a fraction
             of its size, as `pipe.loader` does: faster for large photos, and not the same to
             the bit (see `augpipe.data.jpeg`). Damage where no copy looks is then not seen.
+        batch_size: How many images share a batch, where the recipe's batch section needs one: in
+            each copy others, drawn by the seed. Labels that are mixed stand in the manifest.
         strict: Whether an image that cannot be used ends the work; else it is skipped and
             listed in errors.jsonl.
         overrides: Settings such as `sample.0.rotate.degrees=[-5, 5]`.
@@ -138,7 +141,7 @@ def expand(
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
-    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding)
+    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
     source, out = Path(source).expanduser(), Path(out).expanduser()
     job = prepare(as_recipe(recipe, overrides), source, settings)
     check_apart(source, job, out)
@@ -150,11 +153,10 @@ def expand(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What came of one source: rows, or the reason why not."""
+    """What came of a task: rows, and of sources that could not be used, the reason why not."""
 
-    index: int
     rows: tuple[Row, ...]
-    reason: str = ""
+    failed: Mapping[int, str]
 
 
 @dataclass(slots=True)
@@ -175,12 +177,13 @@ class _Run:
         pending = self._resume()
         kept, total = len(self.manifest), self.job.record.outputs
         errors = _Errors(self.out / ERRORS)
-        renderer = Renderer(self.job.recipe, self.job.settings)
+        renderer = Renderer(self.job.recipe, self.job.settings, self.job.record.classes)
         if pending and (changed := changes(self.versions, renderer.versions)):
             raise UsageError(
                 f"{self.out}: was begun with other versions: {changed}. "
                 "Install those again, or choose a new folder"
             )
+        failed: set[int] = set()
         maker = _Maker(self.job, renderer, Writer(self.out), self.stop, self.seen)
         meter = Meter(self.progress, total)
         meter(kept, 0)
@@ -188,16 +191,22 @@ class _Run:
             errors.clear()
             with closing(errors), closing(ordered(maker, pending, workers, self.stop)) as results:
                 for made in results:
-                    if made.reason:
-                        relative = self.job.listing.sources[made.index].relative
+                    for index, reason in made.failed.items():
+                        relative = self.job.sources[index].relative
                         if strict:
-                            reason = f"{made.reason} (without --strict it would be skipped)"
-                            raise DataError(relative, reason)
-                        errors.add(relative, made.reason)
-                    else:
+                            why = f"{reason} (without --strict it would be skipped)"
+                            raise DataError(relative, why)
+                        if index not in failed:
+                            errors.add(relative, reason)
+                            failed.add(index)
+                    if made.rows:
                         self.manifest.append(made.rows)
                     skipped = errors.count * self.job.names.each
                     meter(len(self.manifest) + skipped, errors.count)
+            for index in failed:  # one that fails leaves nothing, whichever of its copies failed
+                maker.remove(index)
+                for each in self.job.names.outputs(index):
+                    self.manifest.drop(key_of(index, each))
             self.manifest.settle()
         meter(total, errors.count, last=True)
         written = len(self.manifest) - kept
@@ -212,8 +221,8 @@ class _Run:
             self.job.left_out,
         )
 
-    def _resume(self) -> list[int]:
-        """Takes over what is done; returns the indices of the sources that are not."""
+    def _resume(self) -> list[Task]:
+        """Takes over what is done; returns the tasks that are not."""
         outputs = self.job.names.outputs
         images = range(self.job.record.images)
 
@@ -226,22 +235,24 @@ class _Run:
 
         self.manifest.load(trusted)
         pending = []
-        for index in images:
-            keys = [(index, -1 if each.copy is None else each.copy) for each in outputs(index)]
+        for task in self.job.tasks():
+            keys = [key_of(*each) for each in self.job.outputs(task)]
             if all(key in self.manifest for key in keys):
-                self.seen.pop(index, None)
+                if not self.job.together:
+                    self.seen.pop(task.indices[0], None)
                 continue
-            pending.append(index)
+            pending.append(task)
             for key in keys:
                 self.manifest.drop(key)
         return pending
 
     def _is_of_this_job(self, row: Row) -> bool:
         """Tells whether a row says of its source what this job would say."""
-        source = self.job.listing.sources[row.index]
+        source = self.job.sources[row.index]
         return (
             (row.source, row.label) == (source.relative, source.label)
             and (row.seed, row.epoch) == (self.job.recipe.seed, row.copy)
+            and row.generated == self.job.is_generated(row.index)
             and _SHA256.fullmatch(row.source_sha256) is not None
         )
 
@@ -271,7 +282,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Maker:
-    """Writes all outputs of one source, or none. Runs in the workers."""
+    """Writes the outputs of a task. Runs in the workers."""
 
     job: Job
     renderer: Renderer
@@ -279,27 +290,42 @@ class _Maker:
     stop: threading.Event
     seen: dict[int, str]
 
-    def __call__(self, index: int) -> _Made:
-        source = self.job.listing.sources[index]
-        origin = Origin(source.path, source.relative, source.label, index)
-        outputs = self.job.names.outputs(index)
+    def __call__(self, task: Task) -> _Made:
+        if task.copy is not None:
+            members = [(self._origin(index), out) for index, out in self.job.outputs(task)]
+            made, failed = self.renderer.together(task.copy, members)
+            return _Made(tuple(self._write(row, data) for row, data in made), failed)
+        (index,) = task.indices
+        outputs = [each for _, each in self.job.outputs(task)]
         rows: list[Row] = []
         try:
-            for row, data in self.renderer.render(origin, outputs):
-                if self.stop.is_set():
-                    raise Stopped
-                if row.source_sha256 != self.seen.get(index, row.source_sha256):
-                    raise AugpipeError(
-                        f"{source.path}: changed since some of its copies were made: bring the "
-                        "old file back, or choose a new output folder"
-                    )
-                self.writer.write(row.output, data)
-                rows.append(row)
+            for row, data in self.renderer.render(self._origin(index), outputs):
+                rows.append(self._write(row, data))
         except DataError as error:
-            for each in outputs:
-                self.writer.remove(each.path)
-            return _Made(index, (), error.reason)
-        return _Made(index, tuple(rows))
+            self.remove(index)
+            return _Made((), {index: error.reason})
+        return _Made(tuple(rows), {})
+
+    def _origin(self, index: int) -> Origin:
+        source = self.job.sources[index]
+        made = self.job.is_generated(index)
+        return Origin(source.path, source.relative, source.label, index, made)
+
+    def _write(self, row: Row, data: bytes) -> Row:
+        if self.stop.is_set():
+            raise Stopped
+        if row.source_sha256 != self.seen.get(row.index, row.source_sha256):
+            raise AugpipeError(
+                f"{self.job.sources[row.index].path}: changed since some of its copies were made: "
+                "bring the old file back, or choose a new output folder"
+            )
+        self.writer.write(row.output, data)
+        return row
+
+    def remove(self, index: int) -> None:
+        """Removes all outputs of a source."""
+        for each in self.job.names.outputs(index):
+            self.writer.remove(each.path)
 
 
 @dataclass(frozen=True, slots=True)

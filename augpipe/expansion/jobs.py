@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from augpipe.data.encode import EXTENSIONS, Format
-from augpipe.data.folder import Listing, scan
+from augpipe.data.folder import Listing, Source, scan
 from augpipe.errors import RecipeError, UsageError, printable, reason
-from augpipe.expansion.manifest import is_pipe, versions
-from augpipe.expansion.names import Names, choose
+from augpipe.expansion import generated
+from augpipe.expansion.manifest import Key, is_pipe, versions_for
+from augpipe.expansion.names import Names, Output, choose
 from augpipe.recipe import Recipe, load
+from augpipe.rng import Draws
 from augpipe.yamltree import parse
 
 JOB = "job.json"
@@ -25,8 +28,6 @@ MANIFEST = "manifest.jsonl"
 ERRORS = "errors.jsonl"
 OWN_FILES = (JOB, MANIFEST, ERRORS)
 """The files in an output folder that are no images."""
-
-_NEVER = 1_000_000  # columns, to which YAML is not wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Settings:
         quality: 1 to 100, for JPEG and WebP.
         split: Which split of the input; None for its train split, if it has splits.
         scaled_decoding: Whether JPEGs may be decoded at a fraction of their size.
+        batch_size: How many images share a batch, where the batch section needs one.
     """
 
     copies: int = 1
@@ -48,6 +50,7 @@ class Settings:
     quality: int = 95
     split: str | None = None
     scaled_decoding: bool = False
+    batch_size: int = 64
 
     def __post_init__(self) -> None:
         if not 1 <= self.copies <= 2**32:
@@ -57,6 +60,8 @@ class Settings:
             raise UsageError(f"format is {self.format!r}: it is one of {allowed}")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality is {self.quality}: it goes from 1 to 100")
+        if not 1 <= self.batch_size <= 2**16:
+            raise UsageError(f"batch_size is {self.batch_size}: it goes from 1 to {2**16}")
 
 
 class Record(BaseModel):
@@ -69,7 +74,7 @@ class Record(BaseModel):
     source: str
     """The absolute path of the images."""
     images: Annotated[int, Field(ge=0, lt=2**63)]
-    """How many images the source had."""
+    """How many images the source had, with those that `gan_generate` adds."""
     listing_sha256: str
     """Of their relative paths and sizes, in order."""
     settings: Settings
@@ -80,6 +85,8 @@ class Record(BaseModel):
     """The recipe in YAML, `extends` and overrides worked in."""
     versions: dict[str, str]
     """The libraries' versions when the work began."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes, in the order of their numbers."""
 
     def dump(self) -> bytes:
         """Returns the content of job.json."""
@@ -113,9 +120,11 @@ class Job:
     """An expansion to be done.
 
     Args:
-        recipe: What is done to each image: the sample section, without ops that end in floats.
+        recipe: What is done to the images, without ops that end in floats; with a batch section
+            only if that needs a batch.
         left_out: The names of the ops that were left out.
         listing: The images.
+        sources: The images, and behind them those that `gan_generate` adds.
         names: The outputs' names.
         record: What is kept of all this in job.json.
     """
@@ -123,6 +132,7 @@ class Job:
     recipe: Recipe
     left_out: tuple[str, ...]
     listing: Listing
+    sources: tuple[Source, ...]
     names: Names
     record: Record
 
@@ -130,6 +140,60 @@ class Job:
     def settings(self) -> Settings:
         """Returns the settings."""
         return self.record.settings
+
+    @property
+    def together(self) -> bool:
+        """Returns whether copies of several sources are made in one batch."""
+        return bool(self.recipe.batch)
+
+    def is_generated(self, index: int) -> bool:
+        """Tells whether a source is one of `gan_generate`."""
+        return index >= len(self.listing.sources)
+
+    def tasks(self) -> Iterator[Task]:
+        """Yields what there is to do: the same tasks each time.
+
+        Where images share a batch, each copy's batches are drawn by the seed anew, of sizes that
+        differ by one at most.
+        """
+        count = len(self.sources)
+        if not self.together or self.settings.keep_originals:
+            yield from (Task((index,)) for index in range(count))
+        if not self.together or not count:
+            return
+        parts = -(-count // self.settings.batch_size)
+        for copy in range(self.settings.copies):
+            draws = Draws(self.recipe.seed, np.array([copy]), op="expand")
+            order = draws.permutation("batches", count)[0]
+            for part in np.array_split(order, parts):
+                yield Task(tuple(np.sort(part).tolist()), copy)
+
+    def outputs(self, task: Task) -> list[tuple[int, Output]]:
+        """Returns a task's outputs, each with its source's index."""
+        if task.copy is not None:
+            return [(index, self.names.copy(index, task.copy)) for index in task.indices]
+        (index,) = task.indices
+        own = self.names.original(index) if self.together else self.names.outputs(index)
+        return [(index, each) for each in own]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is done in one go.
+
+    Args:
+        indices: The sources.
+        copy: The copy of all of them that is made in one batch; None where all that is made of
+            one source without others is.
+    """
+
+    indices: tuple[int, ...]
+    copy: int | None = None
+
+
+def key_of(index: int, output: Output) -> Key:
+    """Returns the key of an output's row."""
+    return index, -1 if output.copy is None else output.copy
 
 
 def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
@@ -146,8 +210,9 @@ def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
         origin.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{origin!r}: the path is not UTF-8: rename the folder") from None
+    sources = (*listing.sources, *generated.sources(recipe.gan_generate, listing))
     names = choose(
-        [each.relative for each in listing.sources],
+        [each.relative for each in sources],
         settings.copies,
         EXTENSIONS[settings.format],
         settings.keep_originals,
@@ -156,35 +221,31 @@ def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
     text = recipe.dump(defaults=True)
     record = Record(
         source=origin,
-        images=len(listing.sources),
+        images=len(sources),
         listing_sha256=_fingerprint(listing),
         settings=settings,
         recipe_sha256=hashlib.sha256(text.encode()).hexdigest(),
         recipe=text,
-        versions=versions(),
+        versions=versions_for(runnable),
+        classes=listing.classes,
     )
-    return Job(runnable, left_out, listing, names, record)
+    return Job(runnable, left_out, listing, sources, names, record)
 
 
 def for_files(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """Returns the part of a recipe that files can hold, and the names of what was left out.
 
-    Raises:
-        UsageError: The batch section has ops that only batches have.
+    A batch section of ops that each work on one image follows the sample section; one that needs
+    a batch stays what it is.
     """
     alone, others = recipe.one_by_one()
-    if others:
-        # All of the batch section that expand can do stands after the sample section.
-        kept = [op.item() for op in alone.sample[len(recipe.sample) :]]
-        flow = yaml.safe_dump(kept, default_flow_style=True, width=_NEVER, sort_keys=False)
-        setting = shlex.quote(f"batch={flow.strip()}")
-        raise UsageError(
-            f"expand makes images one by one, and the recipe's batch section has "
-            f"{', '.join(others)}, which need a batch: leave them out with --set {setting}"
-        )
-    left_out = tuple(op.name() for op in alone.sample if op.last)
-    sample = tuple(op for op in alone.sample if not op.last)
-    return alone.model_copy(update={"sample": sample}), left_out
+    whole = recipe if others else alone
+    parts = {
+        name: tuple(op for op in getattr(whole, name) if not op.last)
+        for name in ("sample", "batch")
+    }
+    left_out = tuple(op.name() for op in (*whole.sample, *whole.batch) if op.last)
+    return whole.model_copy(update=parts), left_out
 
 
 def read_record(out: Path) -> Record:
@@ -259,6 +320,8 @@ def _telling(settings: Settings) -> dict[str, Any]:
         del out["scaled_decoding"]
     if settings.format == "png":
         del out["quality"]
+    if settings.batch_size == 64:
+        del out["batch_size"]
     return out
 
 

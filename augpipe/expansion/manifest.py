@@ -22,6 +22,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 import augpipe
 from augpipe.data.encode import replacing, unwritable
 from augpipe.errors import DataError, UsageError, reason
+from augpipe.recipe import Recipe
 from augpipe.rng import Trace
 
 _MOST_NUMBERS = 64  # of one parameter in a row; a larger field says nothing to a reader
@@ -49,6 +50,10 @@ class Row:
         epoch: The epoch that keys the draws: the copy's number; None for the original.
         parameters: What was drawn, by op and name. It follows from seed, epoch and index.
         versions: The versions of the libraries that made it.
+        batch: Where the recipe's batch section needs a batch: the indices that shared it.
+        shares: Where images were mixed, or weigh less: the share of each class that has one.
+        generated: Whether the source is no image of the input, but one of `gan_generate`;
+            `source_sha256` is then that of the generator's weights.
     """
 
     output: str
@@ -63,6 +68,9 @@ class Row:
     epoch: _Epoch | None
     parameters: Parameters
     versions: dict[str, str]
+    batch: tuple[_Index, ...] = ()
+    shares: dict[str, float] | None = None
+    generated: bool = False
 
     @property
     def key(self) -> Key:
@@ -170,7 +178,7 @@ class Manifest:
         Raises:
             AugpipeError: If they cannot be written.
         """
-        lines = [_ROW.dump_json(row) + b"\n" for row in rows]
+        lines = [_ROW.dump_json(row, exclude_defaults=True) + b"\n" for row in rows]
         start = self._lines.size
         self._lines.append(b"".join(lines))
         for row, line in zip(rows, lines, strict=True):
@@ -260,9 +268,11 @@ class LineFile:
             self._file = None
 
 
-def versions() -> dict[str, str]:
+def versions_for(recipe: Recipe) -> dict[str, str]:
     """Returns the versions of what decides an output's bytes."""
+    computed = {"torch": metadata.version("torch")} if recipe.batch or recipe.gan_generate else {}
     return {
+        **computed,
         "augpipe": augpipe.__version__,
         "python": platform.python_version(),
         "numpy": metadata.version("numpy"),

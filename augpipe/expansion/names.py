@@ -52,10 +52,15 @@ class Names:
 
     def outputs(self, index: int) -> tuple[Output, ...]:
         """Returns a source's outputs, in the manifest's order: the original comes first."""
-        original = [Output(None, self.originals[index])] if self.originals else []
-        base = self.bases[index]
-        copies = (Output(k, f"{base}__{k}{self.extension}") for k in range(self.copies))
-        return (*original, *copies)
+        return (*self.original(index), *(self.copy(index, k) for k in range(self.copies)))
+
+    def original(self, index: int) -> tuple[Output, ...]:
+        """Returns a source's original, if it is kept."""
+        return (Output(None, self.originals[index]),) if self.originals else ()
+
+    def copy(self, index: int, k: int) -> Output:
+        """Returns copy k of a source."""
+        return Output(k, f"{self.bases[index]}__{k}{self.extension}")
 
 
 def choose(

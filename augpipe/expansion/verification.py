@@ -6,12 +6,12 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import DataError, UsageError, printable, reason
 from augpipe.expansion.expanding import Meter, Progress
 from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, Record, read_record, recipe_of
-from augpipe.expansion.manifest import Key, Row, changes, is_pipe, rows_of
+from augpipe.expansion.manifest import Key, Row, changes, is_pipe, parse_row, rows_of
 from augpipe.expansion.names import Output
 from augpipe.expansion.render import Origin, Renderer
+from augpipe.learned.weights import path_of
 from augpipe.plan.explain import plural
 
 _SHOWN = 20
@@ -136,10 +137,13 @@ def verify(
             f"{root}: the images are not there: say where they are now with --source DIR"
         )
     recipe = recipe_of(record)
-    reader = _Reader(out / MANIFEST, record)
+    reader = _Reader(out / MANIFEST, record, bool(recipe.batch))
     stop = threading.Event()
     checker = _Checker(
-        out, root if root.is_dir() else root.parent, Renderer(recipe, record.settings), stop
+        out,
+        root if root.is_dir() else root.parent,
+        Renderer(recipe, record.settings, record.classes),
+        stop,
     )
     meter = Meter(progress, record.outputs)
     findings: list[Finding] = []
@@ -165,28 +169,48 @@ def verify(
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads a manifest, source by source."""
+    """Reads a manifest, by sources, or by batches where copies were made in batches."""
 
     path: Path
     record: Record
+    together: bool
     checked: int = 0
     keys: set[Key] = field(default_factory=set)
     named: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[list[Row]]:
-        for _, rows in groupby(self._rows(), key=lambda row: (row.index, row.source)):
-            yield list(rows)
+        if not self.together:
+            for _, rows in groupby(self._rows(), key=lambda each: (each[1].index, each[1].source)):
+                yield [row for _, row in rows]
+            return
+        batches: dict[tuple[int | None, tuple[int, ...]], list[int]] = {}
+        for start, row in self._rows():
+            key = (row.copy, row.batch or (row.index,))
+            batches.setdefault(key, []).append(start)
+        if not batches:
+            return
+        with self.path.open("rb") as file:
+            for starts in batches.values():
+                yield [row for row in (self._at(file, start) for start in starts) if row]
 
-    def _rows(self) -> Iterator[Row]:
-        for number, (_, row) in enumerate(rows_of(self.path), 1):
+    @staticmethod
+    def _at(file: BinaryIO, start: int) -> Row | None:
+        file.seek(start)
+        return parse_row(file.readline())
+
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        """Yields the rows that fit, and where their lines begin."""
+        start = 0
+        for number, (line, row) in enumerate(rows_of(self.path), 1):
             problem = self._problem(row)
             if row is not None and not problem:
                 self.keys.add(row.key)
                 self.named.add(row.output)
-                yield row
+                yield start, row
             else:
                 self.findings.append(Finding("row", f"{self.path}:{number}", problem))
+            start += len(line)
 
     def _problem(self, row: Row | None) -> str:
         if row is None:
@@ -213,11 +237,15 @@ class _Checker:
         """Returns how many rows were checked, and what is wrong with them."""
         rows = sorted(rows, key=lambda row: row.key)
         first = rows[0]
-        origin = Origin(self.root / first.source, first.source, first.label, first.index)
-        rendered = self.renderer.render(origin, [Output(row.copy, row.output) for row in rows])
         findings: list[Finding] = []
         compared = 0
+        rendered: Iterable[tuple[Row, bytes]]
         try:
+            if first.batch:
+                rendered = self._together(rows)
+            else:
+                outputs = [Output(row.copy, row.output) for row in rows]
+                rendered = self.renderer.render(self._origin(first), outputs)
             for row, (again, data) in zip(rows, rendered, strict=True):
                 if self.stop.is_set():
                     raise Stopped
@@ -228,10 +256,32 @@ class _Checker:
                 findings += self._compare(row, again, data)
                 compared += 1
         except DataError as error:
-            findings.append(Finding("source", first.source, error.reason))
+            findings.append(Finding("source", error.where, error.reason))
+        except UsageError as error:
+            findings.append(Finding("source", first.source, str(error)))
         for row in rows[compared:]:
             findings += self._stored(row)[1]
         return len(rows), findings
+
+    def _origin(self, row: Row) -> Origin:
+        path = self.root / row.source
+        if row.generated:
+            rule = self.renderer.recipe.gan_generate
+            path = path_of("bundled" if rule is None else rule.model, "gan")
+        return Origin(path, row.source, row.label, row.index, row.generated)
+
+    def _together(self, rows: Sequence[Row]) -> list[tuple[Row, bytes]]:
+        first = rows[0]
+        missing = sorted(set(first.batch) - {row.index for row in rows})
+        if missing or first.copy is None:
+            raise DataError(
+                first.output, f"shared a batch with image {missing[0]}, which the manifest lacks"
+            )
+        members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
+        made, failed = self.renderer.together(first.copy, members)
+        for index, why in failed.items():
+            raise DataError(next(row.source for row in rows if row.index == index), why)
+        return made
 
     def _stored(self, row: Row, like: bytes | None = None) -> tuple[bytes | None, list[Finding]]:
         """Returns an output's content, if it is there, and what is wrong with it.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from augpipe import recipe as recipes
+from augpipe.data.dataset import FolderImages
 from augpipe.errors import DataError, UsageError
 from augpipe.pipeline import Pipeline
 from augpipe.training.data import Part, Splits, open_splits, subset
@@ -117,11 +118,10 @@ def _check(data: Path, splits: Splits) -> None:
 
 
 def _own_side(part: Part) -> int:
-    source = Pipeline(recipes.load({"version": 1})).loader(
-        part.source, sampler=[0], workers=0, split=part.split
-    ) if isinstance(part.source, Path) else None  # fmt: skip
-    image = next(iter(source))[0][0] if source else torch.as_tensor(part.source[0][0])[None]
-    height, width = image.shape[-2:]
+    source = part.source
+    if isinstance(source, Path):
+        source = FolderImages(source, part.split)
+    height, width = np.asarray(source[int(part.indices[0])][0]).shape[:2]
     if height != width or height > _LARGEST:
         raise UsageError(
             f"images are {height} × {width}: side says to which square they are shrunk (--side 32)"

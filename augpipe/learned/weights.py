@@ -62,7 +62,7 @@ def load_net(
     Raises:
         DataError: The file cannot be read, is no safetensors file, or holds something else.
     """
-    path = _FOLDER / f"{kind}.safetensors" if source == BUNDLED else Path(source)
+    path = path_of(source, kind)
     tensors, header = read_tensors(path)
     said = header.get("format", "")
     if said != f"augpipe {kind} 1":
@@ -79,6 +79,11 @@ def load_net(
     if not all(bool(each.isfinite().all()) for each in tensors.values()):
         raise DataError(path, "holds weights that are NaN or infinite")
     return net.eval().requires_grad_(False), about if isinstance(about, dict) else {}
+
+
+def path_of(source: str | Path, kind: str) -> Path:
+    """Returns the file of weights: a path, or that of the bundled ones of a kind."""
+    return _FOLDER / f"{kind}.safetensors" if source == BUNDLED else Path(source)
 
 
 def stamp(source: str) -> tuple[int, int]:

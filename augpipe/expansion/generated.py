@@ -56,17 +56,27 @@ class Generator:
     Args:
         rule: Whose.
         seed: The recipe's.
+        classes: The names of the dataset's classes.
+
+    Raises:
+        DataError: The weights cannot be read.
+        UsageError: The generator does not know one of the classes.
     """
 
     rule: GenerateRule
     seed: int
+    classes: Sequence[str]
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
         # Imported and read here, before there are threads: they would find torch half imported.
         import augpipe.learned.replacing
 
-        augpipe.learned.replacing.classes(self.rule.model, "cpu")
+        known = augpipe.learned.replacing.classes(self.rule.model, "cpu")
+        try:
+            known.numbers(self.classes, OP)
+        except DataError as error:
+            raise UsageError(str(error)) from None
         path = path_of(self.rule.model, "gan")
         try:
             self.digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -73,7 +73,7 @@ class Renderer:
 
     def __post_init__(self) -> None:
         rule = self.recipe.gan_generate
-        made = None if rule is None else Generator(rule, self.recipe.seed)
+        made = None if rule is None else Generator(rule, self.recipe.seed, self.classes)
         pipeline = Pipeline(self.recipe)
         section = None
         if self.recipe.batch:

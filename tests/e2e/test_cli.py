@@ -13,11 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from PIL import Image
 
 from augpipe.cli.main import main, tell
-from augpipe.recipe import load as load_recipe
 from tests.harness import interrupt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -348,19 +346,13 @@ def test_expand_and_verify(run: Run, images: Path, tmp_path: Path) -> None:
     assert run("verify", out)[0] == 1
 
 
-@pytest.mark.parametrize("recipe", ["imagenet_batch", "garments_mixed", "detection_batch"])
-def test_expand_names_the_setting_that_leaves_out_what_needs_a_batch(
-    run: Run, images: Path, tmp_path: Path, recipe: str
-) -> None:
-    args = ("expand", f"configs/{recipe}.yaml", images, tmp_path / "out")
-    before, setting = run.refused(*args).split(", which need a batch: leave them out with ")
-    assert run(*args, *shlex.split(setting))[0] == 0
-    record = json.loads((tmp_path / "out" / "job.json").read_text())["recipe"]
-    left_out = before.rpartition(" has ")[2].split(", ")
-    kept = [op.name() for op in load_recipe(f"configs/{recipe}.yaml").batch]
-    assert [op.name() for op in load_recipe(yaml.safe_load(record)).batch] == [
-        name for name in kept if name not in left_out
-    ]
+def test_expand_makes_batches_where_ops_need_them(run: Run, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = ("expand", "configs/garments_mixed.yaml", images, out, "--batch-size", 3)
+    code, text, _ = run(*args)
+    assert code == 0 and "left out normalize" in text
+    assert run("verify", out)[0] == 0
+    assert run(*args[:-1], 2)[0] == 2
 
 
 def test_expand_skips_what_it_cannot_read_and_exits_1(

@@ -86,15 +86,6 @@ def test_a_link_out_of_the_output_is_not_followed(
     assert tree(source) == before
 
 
-def test_what_needs_a_batch_is_refused(source: Path, tmp_path: Path) -> None:
-    inside = {"one_of": ["horizontal_flip", "mixup"]}
-    for item, name in (("mixup", "mixup"), (inside, "one_of")):
-        mixed = load({"version": 1, "batch": [item], "classes": 3})
-        with pytest.raises(UsageError, match=f"batch section has {name}"):
-            expand(mixed, source, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_batch_section_of_ops_on_one_image_is_done(source: Path, tmp_path: Path) -> None:
     early = load({"version": 1, "sample": ["vertical_flip", "brightness"]})
     late = load({"version": 1, "sample": ["vertical_flip"], "batch": ["brightness"]})
@@ -364,7 +355,6 @@ def _with_recipe(text: str) -> dict[str, str]:
         _with_recipe("version: 1\nsample: &a [*a]"),
         _with_recipe("[" * 5000),
         _with_recipe("version: 1\nsample: " + "[" * 5000 + "]" * 5000),
-        _with_recipe("version: 1\nclasses: 2\nbatch: [mixup]"),
     ],
 )
 def test_a_damaged_job_file_is_a_line(

@@ -1,0 +1,209 @@
+"""Expansion of what needs a batch, and of images that a generator adds."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from augpipe.cli.main import main
+from augpipe.errors import RecipeError, UsageError
+from augpipe.expansion import expand, verify
+from augpipe.learned.generator import Generator
+from augpipe.learned.weights import load_net, save_net
+from augpipe.pipeline import load
+from augpipe.rng import Draws
+from tests.e2e.conftest import CLASSES
+from tests.e2e.expansion import rows, start, tree
+
+MIXED: dict[str, Any] = {
+    "version": 1,
+    "seed": 5,
+    "sample": ["horizontal_flip", {"random_crop": {"size": 28, "padding": 2}}],
+    "batch": [
+        {"latent_interpolate": [0.2, 0.5]},
+        {"mixup": {"alpha": 1.0, "mode": "element", "p": 0.7}},
+        {"normalize": "half"},
+    ],
+}
+
+
+def written(tmp_path: Path, content: dict[str, Any]) -> Path:
+    import yaml
+
+    path = tmp_path / "mixed.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def pixels(path: Path) -> Any:
+    return np.asarray(Image.open(path))
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_images_and_shares_are_those_of_the_batch_section(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = expand(MIXED, source, out, copies=2, batch_size=5)
+    assert (summary.written, summary.left_out) == (24, ("normalize",))
+    content = {**MIXED, "batch": MIXED["batch"][:-1], "classes": 3}
+    pipe, found = load(content), rows(out)
+    files = sorted(source.rglob("*.png"))
+    assert {len(row["batch"]) for row in found} == {4}  # 12 in three parts of one size
+    for row in found:
+        images = [pixels(files[k]) for k in row["batch"]]
+        crops = pipe.apply(images, row["batch"], row["copy"])
+        stacked = torch.from_numpy(np.stack(crops))[:, None]
+        labels = torch.tensor([k // 4 for k in row["batch"]])
+        made, shares = pipe.batch(stacked, labels, index=row["batch"], epoch=row["copy"])
+        at = row["batch"].index(row["index"])
+        assert np.array_equal(pixels(out / row["output"]), made[at, 0].numpy()), row["output"]
+        named = dict(zip(CLASSES, shares[at].tolist(), strict=True))
+        assert row["shares"] == {name: share for name, share in named.items() if share}
+    assert any(len(row["shares"]) > 1 for row in found)
+    assert len({tuple(row["batch"]) for row in found if row["copy"] == 0}) == 3
+    both = [{tuple(row["batch"]) for row in found if row["copy"] == k} for k in (0, 1)]
+    assert both[0] != both[1]  # each copy in other company
+    assert found[0]["parameters"]["latent_interpolate#0"]["lam"] >= 0.2
+    assert verify(out).exit_code == 0
+
+
+@pytest.mark.parametrize(("moment", "count"), [("before", 5), ("after", 17)])
+def test_killed_and_resumed_by_any_number_of_workers(
+    source: Path, tmp_path: Path, moment: str, count: int
+) -> None:
+    (source / "coat" / "broken.png").write_bytes(b"nothing")
+    recipe = written(tmp_path, {**MIXED, "gan_generate": {"balance": True}})
+    weights = rewritten(tmp_path / "own.safetensors", CLASSES)
+    arguments: dict[str, Any] = {
+        "recipe": recipe, "source": source, "copies": 3, "keep_originals": True,
+        "batch_size": 6, "overrides": [f"gan_generate.model={weights}"],
+    }  # fmt: skip
+    whole = expand(**arguments, out=tmp_path / "whole")
+    assert (whole.images, whole.skipped) == (15, 1)  # two classes are filled up to five
+    out = tmp_path / "out"
+    process = start(moment, count, **arguments, out=out, workers=2)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert tree(out) != tree(tmp_path / "whole")
+    expand(**arguments, out=out, workers=1)
+    assert tree(out) == tree(tmp_path / "whole")
+    report = verify(out)
+    assert (report.findings, report.checked, report.skipped) == ((), 56, 1)
+
+
+def test_verify_names_what_changed(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    expand(MIXED, source, out, batch_size=6)
+    first = rows(out)[0]
+    (out / first["output"]).write_bytes(b"")
+    (found,) = verify(out).findings
+    assert (found.kind, found.where) == ("altered", first["output"])
+    lines = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (out / "manifest.jsonl").write_text("".join(lines[1:]))
+    text = str(verify(out))
+    assert "shared a batch with image 0, which the manifest lacks" in text
+    expand(MIXED, source, out, batch_size=6)  # makes the batch again
+    assert verify(out).exit_code == 0
+    shutil.copy(source / "bag" / "bag_01.png", source / "bag" / "bag_00.png")
+    assert {each.kind for each in verify(out).findings} >= {"source"}
+
+
+def test_images_that_are_no_batch_are_told(source: Path, tmp_path: Path) -> None:
+    Image.new("L", (20, 30)).save(source / "bag" / "odd.png")
+    with pytest.raises(UsageError, match=r"is 30 × 20|is 28 × 28 .* a batch needs one size"):
+        expand({**MIXED, "sample": []}, source, tmp_path / "out")
+    flat = tmp_path / "flat"
+    shutil.copytree(source / "coat", flat)
+    with pytest.raises(UsageError, match="latent_interpolate#0: needs the images' classes"):
+        expand(MIXED, flat, tmp_path / "other")
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        expand(MIXED, source, tmp_path / "third", batch_size=0)
+
+
+def test_grey_beside_colour_becomes_colour(source: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (28, 28), (200, 30, 30)).save(source / "bag" / "red.png")
+    out = tmp_path / "out"
+    expand({**MIXED, "batch": ["mixup"]}, source, out)
+    assert {pixels(path).shape for path in out.rglob("*.png")} == {(28, 28, 3)}
+
+
+def test_another_batch_size_is_another_expansion(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    expand(MIXED, source, out, batch_size=6)
+    with pytest.raises(UsageError, match=r"differs in batch_size \(6, now 4\)"):
+        expand(MIXED, source, out, batch_size=4)
+
+
+# ---------------------------------------------------------------- generated images
+
+
+def rewritten(path: Path, classes: Any) -> Path:
+    """Writes a generator of other class names: the first ones' images."""
+    net, _ = load_net("bundled", "gan", Generator)
+    small = Generator(len(classes))
+    state = {**net.state_dict()}
+    state["embedding.weight"] = state["embedding.weight"][: len(classes)].clone()
+    small.load_state_dict(state)
+    save_net(path, "gan", small, {"classes": list(classes)})
+    return path
+
+
+def test_classes_are_filled_up_with_images_of_their_own(source: Path, tmp_path: Path) -> None:
+    for path in sorted((source / "bag").iterdir())[1:]:
+        path.unlink()
+    recipe = {"version": 1, "seed": 9, "gan_generate": {"balance": True, "count": 2}}
+    out = tmp_path / "out"
+    summary = expand(recipe, source, out, copies=2, keep_originals=True)
+    assert summary.written == 3 * (4 + 2) * 3
+    found = [row for row in rows(out) if row.get("generated")]
+    names = [row["source"] for row in found if row["copy"] is None]
+    assert names == [
+        *(f"bag/generated_0000{k}.png" for k in range(5)),
+        *(f"{name}/generated_0000{k}.png" for name in ("coat", "sandal") for k in range(2)),
+    ]
+    net, about = load_net("bundled", "gan", Generator)
+    for row in found:
+        from augpipe.learned.noise import normals
+
+        key = Draws(9, np.array([row["index"]]), row["copy"] or 0, op="gan_generate").key("field")
+        number = torch.tensor([about["classes"].index(row["label"])])
+        made = net(normals(key, net.first.weight, (64,)), number)
+        want = (255 * made).round().to(torch.uint8)[0, 0].numpy()
+        assert np.array_equal(pixels(out / row["output"]), want), row["output"]
+    assert len({row["sha256"] for row in found if row["copy"] is not None}) == 18
+    assert verify(out).exit_code == 0
+
+
+def test_other_weights_are_seen(source: Path, tmp_path: Path) -> None:
+    weights = rewritten(tmp_path / "own.safetensors", CLASSES)
+    recipe = {"version": 1, "gan_generate": {"count": 1, "model": str(weights)}}
+    out = tmp_path / "out"
+    expand(recipe, source, out)
+    net, about = load_net(weights, "gan", Generator)
+    net.last.bias.data += 0.1
+    save_net(weights, "gan", net, about)
+    assert [each.kind for each in verify(out).findings] == ["source"] * 3
+
+
+def test_what_cannot_be_generated(source: Path, tmp_path: Path, capsys: Any) -> None:
+    adds = {"version": 1, "gan_generate": {"count": 1}}
+    with pytest.raises(UsageError, match="put the images into class folders"):
+        expand(adds, source / "bag", tmp_path / "out")
+    (source / "bag").rename(source / "hat")
+    with pytest.raises(UsageError, match="gan_generate: the generator knows no class 'hat'"):
+        expand(adds, source, tmp_path / "hats")
+    with pytest.raises(RecipeError, match=r"gan_generate: adds nothing: say count: N, balance"):
+        load({"version": 1, "gan_generate": {"scale": 0.7}})
+    with pytest.raises(RecipeError, match=r"no parameter 'cuont'.*count"):
+        load({"version": 1, "gan_generate": {"cuont": 3}})
+    path = written(tmp_path, {**adds, "gan_generate": {"count": 1, "model": "none.safetensors"}})
+    assert main(["expand", str(path), str(source), str(tmp_path / "none")]) == 1
+    assert "none.safetensors" in capsys.readouterr().err

@@ -81,6 +81,7 @@ class BatchSection(nn.Module):
         self._segments = segments(self.nodes)
         self._layout = layout(self.nodes)
         self._relabels = any(step.op.relabels for node in self.nodes for step in node.steps)
+        self._touches_labels = any(node.kind in (Generated, Mix) for node in self.nodes)
         self._calls = CallCounter()
         self._fits: set[int] = set()  # channel counts that every op can take
         self._looked_at: set[tuple[torch.device, bool, bool]] = set()  # floats, labels in it
@@ -149,7 +150,7 @@ class BatchSection(nn.Module):
         if self._moved:
             device = self._device
             images, targets = _moved(images, device), _moved(targets, device)
-        opened = open_batch(images, targets, self._relabels)
+        opened = open_batch(images, targets, self._touches_labels)
         batch = opened.batch
         batch.classes, batch.names = self.classes, self._names
         count = len(batch.images)
@@ -239,7 +240,9 @@ class BatchSection(nn.Module):
             end = leave if k == last else _same
             _do(drawn, batch, 1.0 if k else gain, end, _pass if k else look)
             if special is not None and not (alone and special.kind in (Generated, Mix)):
-                for meaning in realise((special,), draws, _frame(batch.images), sparse=True):
+                # What makes rows of labels does so where it acts on no image, too.
+                sparse = not any(step.op.relabels for step in special.steps)
+                for meaning in realise((special,), draws, _frame(batch.images), sparse=sparse):
                     batch = self._special(meaning, special, batch)
         return batch
 

@@ -307,19 +307,15 @@ class _Fit:
             seen = self._augmented(torch.cat([real, made.float()]), 0)
             penalized = self.step % _LAZY == 0
             scores = self._discriminator(seen.requires_grad_(penalized), pair).float()
-            loss = F.softplus(scores[self._batch :] - scores[: self._batch]).mean()
-            total = loss
-            if penalized:
-                (slope,) = torch.autograd.grad(scores.sum(), seen, create_graph=True)
-                squares = slope.float().square().sum(dim=(1, 2, 3))
-                total = loss + _LAZY * _GAMMA / 2 * 2 * squares.mean()  # means of two halves
+            loss = relativistic(scores[self._batch :], scores[: self._batch])
+            total = loss + _LAZY * _GAMMA / 2 * slopes(scores, seen) if penalized else loss
         self._descend(1, total)
         self._discriminator.requires_grad_(False)
         with self._fast():
             made = self.generator(self._noise(1), classes)
             seen = self._augmented(torch.cat([real, made.float()]), 1)
             scores = self._discriminator(seen, pair).float()
-            total = F.softplus(scores[: self._batch].detach() - scores[self._batch :]).mean()
+            total = relativistic(scores[: self._batch].detach(), scores[self._batch :])
         self._descend(0, total)
         self._discriminator.requires_grad_(True)
         self._average()
@@ -382,6 +378,22 @@ class _Fit:
             return torch.cat(made)
 
         return make
+
+
+def relativistic(worse: Tensor, better: Tensor) -> Tensor:
+    """Returns E softplus(worse - better), which is low where each pair is told apart."""
+    return F.softplus(worse - better).mean()
+
+
+def slopes(scores: Tensor, images: Tensor) -> Tensor:
+    """Returns E |∇D(x, y)|² + E |∇D(x', y)|² of a batch of which half is real, half made.
+
+    Args:
+        scores: (2 n,), of which each depends on its own image alone.
+        images: (2 n, C, h, w), what was scored.
+    """
+    (slope,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return 2 * slope.float().square().sum(dim=(1, 2, 3)).mean()
 
 
 def draw_grid(images: Tensor, columns: int, path: Path) -> None:

@@ -38,7 +38,7 @@ def _root(matrix: Tensor) -> Tensor:
 def nearest(rows: Tensor, others: Tensor, k: int = 1) -> Tensor:
     """Returns (n,): the Euclidean distance of each row to its k-th nearest of the others."""
     parts = [
-        torch.cdist(part, others).kthvalue(k, dim=1).values
+        torch.cdist(part, others.float()).kthvalue(k, dim=1).values
         for part in torch.split(rows.float(), _ROWS)
     ]
     return torch.cat(parts) if parts else rows.new_zeros(0)

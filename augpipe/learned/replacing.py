@@ -131,7 +131,7 @@ def _numbers(generator: Classes, batch: Batch, labels: Tensor, key: str) -> list
         high = int(labels.max())
         if high >= len(generator.names):
             raise DataError(
-                key, f"the generator has {len(generator.names)} classes, here is {high}"
+                key, f"the generator knows {len(generator.names)} classes, here is class {high}"
             )
     return list(range(len(generator.names)))
 

@@ -1,0 +1,347 @@
+"""`gan_replace`, its bundled generator, and the probe that learned ops may ask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from augpipe.errors import DataError, RecipeError
+from augpipe.ir import Generated
+from augpipe.learned.generator import Generator
+from augpipe.learned.noise import normals
+from augpipe.learned.probe import Probe
+from augpipe.learned.weights import load_net, save_net
+from augpipe.networks.building import build
+from augpipe.pipeline import Pipeline, load
+from augpipe.plan.nodes import realise
+from augpipe.rng import Draws
+from augpipe.tensors import write_tensors
+from augpipe.training.evaluation import seen
+from augpipe.types import Frame
+from tests.harness import ROOT
+
+GARMENTS = ROOT / "samples" / "garments"
+FILES = sorted(GARMENTS.rglob("*.png"))
+
+
+def garments(count: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns images of all classes, and their numbers in the folder's order."""
+    chosen = FILES[:: len(FILES) // count][:count]
+    names = sorted({path.parent.name for path in FILES})
+    arrays = [np.asarray(Image.open(path)) for path in chosen]
+    numbers = torch.tensor([names.index(path.parent.name) for path in chosen])
+    return torch.from_numpy(np.stack(arrays))[:, None], numbers
+
+
+def pipe(**fields: Any) -> Pipeline:
+    return load({"version": 1, "seed": 4, "batch": [{"gan_replace": fields}]})
+
+
+def bundled() -> tuple[Generator, dict[str, Any]]:
+    return load_net("bundled", "gan", Generator)
+
+
+def drawn(own: Pipeline, count: int, epoch: int = 0) -> Generated:
+    frame = Frame(np.tile([28, 28], (count, 1)))
+    (meaning,) = realise(own.batch_nodes, Draws(4, np.arange(count), epoch), frame)
+    assert isinstance(meaning, Generated)
+    return meaning
+
+
+# ---------------------------------------------------------------- the op
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.6])
+def test_images_are_the_generators_for_their_draws_and_classes(scale: float) -> None:
+    images, labels = garments()
+    own = pipe(p=0.6, scale=scale)
+    out, same = own.batch(images, labels, index=range(12))
+    meaning, net = drawn(own, 12), bundled()[0]
+    on = torch.from_numpy(meaning.on)
+    assert 0 < on.sum() < 12 and torch.equal(same, labels)
+    with torch.no_grad():
+        want = 255 * net(scale * normals(meaning.key, net.first.weight, (64,)), labels)
+    # Rounding; and sums of another batch size in the convolutions.
+    assert (out.float() - want)[on].abs().max() <= 0.5 + 1e-2
+    assert torch.equal(out[~on], images[~on])
+    floats, _ = own.batch(images / 255.0, labels, index=range(12))
+    assert (255 * floats - want)[on].abs().max() <= 1e-2
+
+
+def test_each_image_is_replaced_by_its_own_key(tmp_path: Path) -> None:
+    images, labels = garments()
+    own = pipe(p=0.7)
+    whole, _ = own.batch(images, labels, index=range(12))
+    order = [7, 2, 11]
+    some, _ = own.batch(images[order], labels[order], index=order)
+    assert (some.int() - whole[order].int()).abs().max() <= 1  # sums of another batch size
+    later, _ = own.batch(images, labels, index=range(12), epoch=1)
+    assert not torch.equal(later, whole)
+
+
+def test_classes_are_told_by_name(tmp_path: Path) -> None:
+    net, about = bundled()
+    turned = about["classes"][::-1]
+    path = tmp_path / "turned.safetensors"
+    save_net(path, "gan", net, {"classes": turned})
+    own = pipe(p=1.0, model=str(path))
+    batches = own.loader(GARMENTS, batch_size=24, workers=0, shuffle=False)
+    images, labels = next(iter(batches))
+    names = batches.base.images.classes if hasattr(batches.base, "images") else []
+    assert labels.unique().tolist() == [0]
+    meaning = drawn(own, 24)
+    number = turned.index(names[0] if names else "ankle_boot")
+    with torch.no_grad():
+        noise = normals(meaning.key, net.first.weight, (64,))
+        want = 255 * net(noise, torch.full((24,), number))
+    assert (images[:, :1].float() - want).abs().max() <= 0.5 + 1e-2
+    save_net(path, "gan", net, {"classes": [*turned[:-1], "hat"]})
+    own = pipe(p=1.0, model=str(path))
+    with pytest.raises(DataError, match=r"gan_replace#0: the generator knows no class"):
+        next(iter(own.loader(GARMENTS, batch_size=24, workers=0)))
+
+
+def test_a_weight_makes_rows_that_weigh_less() -> None:
+    images, labels = garments()
+    own = pipe(p=0.5, weight=0.3)
+    _, rows = own.batch(images, labels, index=range(12))
+    on = torch.from_numpy(drawn(own, 12).on)
+    want = F.one_hot(labels, 10).float() * torch.where(on, 0.3, 1.0)[:, None]
+    assert torch.equal(rows, want) and 0 < on.sum() < 12
+    from augpipe.losses import soft_cross_entropy
+
+    logits = torch.randn(12, 10, generator=torch.Generator().manual_seed(0))
+    each = F.cross_entropy(logits, labels, reduction="none") * torch.where(on, 0.3, 1.0)
+    torch.testing.assert_close(soft_cross_entropy(logits, rows), each.mean())
+    off = pipe(p=0.0, weight=0.3)
+    same, rows = off.batch(images, labels, index=range(12))
+    assert torch.equal(same, images) and torch.equal(rows, F.one_hot(labels, 10).float())
+    mixup = load({"version": 1, "classes": 10, "batch": [{"mixup": {"p": 0.0}}]})
+    assert torch.equal(mixup.batch(images, labels, index=range(12))[1], rows)
+
+
+def test_shares_become_those_of_the_class_that_is_shown() -> None:
+    images, labels = garments()
+    mixed = 0.7 * F.one_hot(labels, 10).float() + 0.3 * F.one_hot((labels + 1) % 10, 10).float()
+    own = pipe(p=0.5)
+    out, rows = own.batch(images, mixed, index=range(12))
+    on = torch.from_numpy(drawn(own, 12).on)
+    assert torch.equal(rows[on], F.one_hot(labels, 10).float()[on])
+    assert torch.equal(rows[~on], mixed[~on])
+    plain, _ = own.batch(images, labels, index=range(12))
+    assert torch.equal(out, plain)
+
+
+def test_it_acts_in_its_epochs_only() -> None:
+    images, labels = garments()
+    own = pipe(p=1.0, epochs=[2, 3])
+    changed = [
+        not torch.equal(own.batch(images, labels, index=range(12), epoch=e)[0], images)
+        for e in range(6)
+    ]
+    assert changed == [False, False, True, True, False, False]
+
+
+def test_sizes_channels_and_alpha() -> None:
+    images, labels = garments(4)
+    grey, _ = pipe(p=1.0).batch(images, labels, index=range(4))
+    rgb, _ = pipe(p=1.0).batch(images.expand(-1, 3, -1, -1), labels, index=range(4))
+    assert torch.equal(rgb, grey.expand(-1, 3, -1, -1))
+    alpha = torch.cat([images.expand(-1, 3, -1, -1), torch.zeros_like(images)], dim=1)
+    four, _ = pipe(p=1.0).batch(alpha, labels, index=range(4))
+    assert torch.equal(four[:, :3], rgb) and bool((four[:, 3] == 255).all())
+    floats, _ = pipe(p=1.0).batch(images / 255.0, labels, index=range(4))
+    large, _ = pipe(p=1.0).batch(torch.zeros(4, 1, 56, 41), labels, index=range(4))
+    want = F.interpolate(floats, (56, 41), mode="bilinear", antialias=True)
+    assert (large - want).abs().max() <= 1e-4
+
+
+def test_what_has_no_class_stays_and_what_cannot_be_done_is_told() -> None:
+    images, labels = garments(4)
+    some = labels.clone()
+    some[1] = -1
+    out, same = pipe(p=1.0).batch(images, some, index=range(4))
+    assert torch.equal(out[1], images[1]) and torch.equal(same, some)
+    with pytest.raises(DataError, match="gan_replace#0: needs the images' classes"):
+        pipe(p=1.0).batch(images, index=range(4))
+    with pytest.raises(DataError, match="knows 10 classes, here is class 12"):
+        pipe(p=1.0).batch(images, labels + 12 - labels.max(), index=range(4))
+    three = load({"version": 1, "classes": 3, "batch": [{"gan_replace": {"p": 1.0}}]})
+    with pytest.raises(DataError, match="knows 10 classes, the labels have 3"):
+        three.batch(images, labels.clamp_max(2), index=range(4))
+    masks = {"label": labels, "mask": torch.zeros(4, 28, 28, dtype=torch.uint8)}
+    with pytest.raises(DataError, match="gan_replace#0: puts other images in place"):
+        pipe(p=1.0).batch(images, masks, index=range(4))
+    with pytest.raises(RecipeError, match="gan_replace cannot stand in 'sample:'"):
+        load({"version": 1, "sample": ["gan_replace"]})
+    with pytest.raises(DataError, match="needs grey or RGB"):
+        pipe(p=1.0).batch(torch.zeros(1, 2, 28, 28), torch.zeros(1, dtype=torch.int64), index=[0])
+
+
+def test_weights_that_are_no_generators(tmp_path: Path) -> None:
+    images, labels = garments(2)
+    net, about = bundled()
+    good = tmp_path / "good.safetensors"
+    save_net(good, "gan", net, about)
+    data = good.read_bytes()
+    state = {k: v.contiguous() for k, v in net.state_dict().items()}
+    settings = json.dumps({**net.settings, "width": 16})
+    bad = {
+        "cut": lambda path: path.write_bytes(data[: len(data) // 2]),
+        "pickle": lambda path: torch.save(state, path),
+        "text": lambda path: path.write_text("hello"),
+        "huge header": lambda path: path.write_bytes(b"\xff" * 8 + data[8:]),
+        "another op": lambda path: save_net(path, "autoencoder", net, about),
+        "no names": lambda path: save_net(path, "gan", net, {}),
+        "few names": lambda path: save_net(path, "gan", net, {"classes": ["a", "b"]}),
+        "bare": lambda path: save_file(state, path),
+        "another shape": lambda path: write_tensors(
+            path, state, {"format": "augpipe gan 1", "settings": settings}
+        ),
+        "more than it says": lambda path: write_tensors(
+            path,
+            {**state, "extra": torch.zeros(3)},
+            {"format": "augpipe gan 1", "settings": json.dumps(net.settings)},
+        ),
+        "billions": lambda path: write_tensors(
+            path,
+            state,
+            {"format": "augpipe gan 1", "settings": json.dumps({**net.settings, "side": 10**9})},
+        ),
+        "NaN": lambda path: write_tensors(
+            path,
+            {**state, "last.bias": torch.full((1,), torch.nan)},
+            {"format": "augpipe gan 1", "settings": json.dumps(net.settings)},
+        ),
+    }
+    for name, write in bad.items():
+        path = tmp_path / f"{name}.safetensors"
+        write(path)
+        with pytest.raises(DataError) as caught:
+            pipe(p=1.0, model=str(path)).batch(images, labels, index=range(2))
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value), name
+
+
+# ---------------------------------------------------------------- the probe
+
+
+def probe_file(
+    path: Path, always: int | None = None, channels: int = 1, size: Any = (28, 28), **more: Any
+) -> str:
+    """Writes a classifier of garments with fresh weights; `always` has it say one class only."""
+    _, about = bundled()
+    torch.manual_seed(3)
+    net = build("wrn_10_1", 10, channels)
+    if always is not None:
+        net.fc.bias.data[always] += 1e6
+    elif channels == 1:  # fresh weights see one class in all: let them see many
+        with torch.no_grad():
+            net.fc.bias -= net.eval()(2 * garments()[0] / 255.0 - 1).mean(dim=0)
+    sees = {"size": list(size), "mean": [0.5], "std": [0.5], "after": [], **more}
+    header = {
+        "format": "augpipe model 1", "model": "wrn_10_1", "channels": str(channels),
+        "classes": json.dumps(about["classes"]), "sees": json.dumps(sees),
+    }  # fmt: skip
+    write_tensors(path, {k: v.clone() for k, v in net.state_dict().items()}, header)
+    return str(path)
+
+
+def test_generated_images_stay_out_where_the_probe_sees_another_class(tmp_path: Path) -> None:
+    images, labels = garments()
+    path = probe_file(tmp_path / "p.safetensors", always=3)
+    own = pipe(p=1.0, probe=path, weight=0.5)
+    out, rows = own.batch(images, labels, index=range(12))
+    free, _ = pipe(p=1.0).batch(images, labels, index=range(12))
+    three = labels == 3
+    assert three.any()
+    assert torch.equal(out[three], free[three]) and torch.equal(out[~three], images[~three])
+    assert rows.sum(dim=1).tolist() == torch.where(three, 0.5, 1.0).tolist()
+
+
+@pytest.mark.parametrize("section", ["batch", "sample"])
+def test_moved_images_stay_where_the_probe_sees_another_class(section: str, tmp_path: Path) -> None:
+    images, _ = garments()
+    path = probe_file(tmp_path / "p.safetensors")
+    judge = Probe(path, "cpu")
+    item = {"latent_noise": {"sigma": [1.5, 1.5]}}
+    gated = {"latent_noise": {"sigma": [1.5, 1.5], "probe": path}}
+
+    def run(what: Any) -> torch.Tensor:
+        own = load({"version": 1, "seed": 4, section: [what]})
+        if section == "batch":
+            out: torch.Tensor = own.batch(images, index=range(12))
+            return out
+        made = [own(image, index=k) for k, image in enumerate(images[:, 0].numpy())]
+        return torch.from_numpy(np.stack(made))[:, None]
+
+    free, out = run(item), run(gated)
+    agree = judge(images / 255.0) == judge(free / 255.0)
+    assert 0 < agree.sum() < 12
+    assert torch.equal(out[agree], free[agree]) and torch.equal(out[~agree], images[~agree])
+
+
+def test_images_of_one_class_are_gated_too(tmp_path: Path) -> None:
+    images, labels = garments()
+    labels = labels % 2
+    path = probe_file(tmp_path / "p.safetensors")
+    judge = Probe(path, "cpu")
+    runs = [
+        load({"version": 1, "batch": [{"latent_extrapolate": {"lam": [1, 1], **more}}]})
+        for more in ({}, {"probe": path})
+    ]
+    free, out = (own.batch(images, labels, index=range(12))[0] for own in runs)
+    agree = judge(images / 255.0) == judge(free / 255.0)
+    assert 0 < agree.sum() < 12
+    assert torch.equal(out[agree], free[agree]) and torch.equal(out[~agree], images[~agree])
+
+
+def test_a_probe_sees_images_as_it_was_trained(tmp_path: Path) -> None:
+    images = torch.rand(9, 3, 40, 33)
+    path = probe_file(tmp_path / "p.safetensors", channels=3, size=(24, 24), mean=[0.2], std=[0.7])
+    torch.manual_seed(3)
+    net = build("wrn_10_1", 10, 3).eval()
+    small = F.interpolate(images, (24, 24), mode="bilinear", antialias=True)
+    want = net((small - 0.2) / 0.7).argmax(dim=1)
+    judge = Probe(path, "cpu")
+    assert torch.equal(judge(images), want)
+    grey = images[:, :1]
+    assert torch.equal(judge(grey), judge(grey.expand(-1, 3, -1, -1)))
+
+
+def test_probes_that_cannot_probe(tmp_path: Path) -> None:
+    images, labels = garments(2)
+    path = tmp_path / "p.safetensors"
+    probe_file(path, after=["equalize", "torchvision.RandomInvert"])
+    with pytest.raises(DataError, match=r"sees images after equalize, torchvision\.RandomInvert"):
+        Probe(path, "cpu")
+    path.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(DataError, match="is a pickle"):
+        Probe(path, "cpu")
+    save_net(path, "gan", *bundled())
+    with pytest.raises(DataError, match="is not a model of augpipe train that can probe"):
+        pipe(p=1.0, probe=str(path)).batch(images, labels, index=range(2))
+    with pytest.raises(DataError, match=r"gone\.safetensors"):
+        pipe(p=1.0, probe=str(tmp_path / "gone.safetensors")).batch(images, labels, index=range(2))
+
+
+def test_what_a_test_sees_is_said() -> None:
+    recipe = load(
+        {
+            "version": 1,
+            "sample": [{"random_resized_crop": 24}, "rotate", {"equalize": {"p": 1}}],
+            "batch": ["mixup", {"normalize": "cifar10"}],
+        }
+    ).recipe
+    told = seen(recipe, (24, 24))
+    assert told["after"] == ["equalize"] and told["size"] == [24, 24]
+    assert told["mean"] == (0.4914, 0.4822, 0.4465)
+    plain = seen(load({"version": 1, "sample": ["horizontal_flip"]}).recipe, (28, 28))
+    assert plain == {"size": [28, 28], "mean": (0.0,), "std": (1.0,), "after": []}

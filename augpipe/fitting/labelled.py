@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from augpipe.training.data import Part, Splits, open_splits, subset
 
 _LARGEST = 96  # pixels a side, that are taken as they are
 _HELD_OUT = 0.1
-_BATCH = 256
+_REMEDY = "side says to which square they are shrunk and cut (--side 32)"
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,9 @@ def open_labelled(data: Path, size: int | None, side: int | None, seed: int) -> 
             f"size {size}: from {2 * len(splits.classes)}, two a class, to {len(splits.train)}, all"
         )
     splits = subset(splits, size, seed)
-    side = side or _own_side(splits.train)
     parts = [splits.train, splits.validation, *([splits.test] if splits.test else [])]
     images = [_read(part, side) for part in parts]
+    _check_sizes(images)
     if all(_is_grey(each) for each in images):
         images = [each[:, :1].clone() for each in images]
     labelled = [
@@ -117,26 +116,39 @@ def _check(data: Path, splits: Splits) -> None:
         raise DataError(data, "has no images to hold out")
 
 
-def _own_side(part: Part) -> int:
-    source = part.source
-    if isinstance(source, Path):
-        source = FolderImages(source, part.split)
-    height, width = np.asarray(source[int(part.indices[0])][0]).shape[:2]
-    if height != width or height > _LARGEST:
+def _read(part: Part, side: int | None) -> Tensor:
+    """Returns (n, C, h, w): squares of `side`, or the images as they are, if of one size."""
+    source = FolderImages(part.source, part.split) if isinstance(part.source, Path) else part.source
+    square = [{"resize": {"size": side, "antialias": "full"}}, {"center_crop": side}]
+    pipe = Pipeline(recipes.load({"version": 1, "sample": square if side else []}))
+    found: list[NDArray[np.uint8]] = []
+    for index in part.indices.tolist():
+        (image,) = pipe.apply([source[index][0]], [index])
+        if found and image.shape != found[0].shape:
+            raise UsageError(
+                f"images differ in size ({_size(found[0])}, {_size(image)}): {_REMEDY}"
+            )
+        found.append(image)
+    stacked = np.stack(found)
+    deep = stacked if stacked.ndim == 4 else stacked[..., None]
+    return torch.from_numpy(np.ascontiguousarray(deep.transpose(0, 3, 1, 2)))
+
+
+def _check_sizes(images: Sequence[Tensor]) -> None:
+    """Refuses images that are no squares of one size."""
+    height, width = images[0].shape[2:]
+    other = next((each for each in images if each.shape[2:] != (height, width)), None)
+    if other is not None:
         raise UsageError(
-            f"images are {height} × {width}: side says to which square they are shrunk (--side 32)"
+            f"test or validation images of {other.shape[2]} × {other.shape[3]} beside "
+            f"{height} × {width}: {_REMEDY}"
         )
-    return int(height)
+    if height != width or height > _LARGEST:
+        raise UsageError(f"images are {height} × {width}: {_REMEDY}")
 
 
-def _read(part: Part, side: int) -> Tensor:
-    resize = {"resize": {"size": side, "antialias": "full"}}
-    pipe = Pipeline(recipes.load({"version": 1, "sample": [resize, {"center_crop": side}]}))
-    options: dict[str, Any] = {"sampler": part.indices.tolist(), "workers": 0}
-    if isinstance(part.source, Path):
-        options |= {"split": part.split, "scaled_decoding": False}
-    batches = pipe.loader(part.source, batch_size=_BATCH, **options)
-    return torch.cat([images.clone() for images, _ in batches])
+def _size(image: NDArray[np.uint8]) -> str:
+    return f"{image.shape[0]} × {image.shape[1]}"
 
 
 def _is_grey(images: Tensor) -> bool:

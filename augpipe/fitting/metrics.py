@@ -52,10 +52,11 @@ def precision_recall(real: Tensor, made: Tensor, k: int = 5) -> tuple[float, flo
     points among the made ones (Kynkäänniemi et al., arXiv 1904.06991, whose k is 3).
 
     Args:
-        real: (n, d), n above k.
-        made: (m, d), m above k.
-        k: Which neighbour.
+        real: (n, d), n two at least.
+        made: (m, d), m two at least.
+        k: Which neighbour; the last there is, where there are fewer.
     """
+    k = min(k, len(real) - 1, len(made) - 1)
     return _within(made, real, k), _within(real, made, k)
 
 

@@ -75,7 +75,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(32, 128, 64, 512_000),
+    "cpu": Preset(32, 128, 64, 448_000),
     "gpu": Preset(64, 256, 256, 2_000_000),
 }
 

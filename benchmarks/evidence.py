@@ -3,14 +3,16 @@
 python -m benchmarks.evidence --data DIR
 
 DIR holds Fashion-MNIST's four IDX files. Every finished run is kept: the same command goes on
-where it stopped, and writes docs/evidence.md once all are there. With --only NET[,NET] some of
-the networks, with --jobs N so many runs at a time (each takes one core).
+where it stopped, and writes docs/evidence.md once all are there. With --only NAME[,NAME] some of
+its sections, the others staying as they stand there; with --jobs N so many runs at a time (each
+takes one core). The section of learned augmenters fits a generator first (benchmarks.gan).
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +23,15 @@ import torch
 
 import augpipe
 from augpipe import recipe as recipes
+from augpipe.fitting.gan import fit_gan
 from augpipe.recipe import Recipe
 from augpipe.training.comparing import compare
 from augpipe.training.comparison import Comparison, paired
 from augpipe.training.results import Result
+from benchmarks.gan import write_garments
 
 SEEDS, SIZE = 5, 1000
+NONE: Mapping[str, Path] = {}
 _PLACES = ("on", "tie")
 DOCS = Path(__file__).parents[1] / "docs"
 SHIFT = {"random_crop": {"size": 28, "padding": 2}}
@@ -43,6 +48,7 @@ class Row:
         sample: Ops on each image.
         batch: Ops on the batch.
         decay: Whether the baseline's weight decay stays.
+        longer: How many times as many steps as the others.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Row:
     sample: Sequence[Any] = ()
     batch: Sequence[Any] = ()
     decay: bool = True
+    longer: int = 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,10 @@ class Net:
         decays: Strengths of weight decay that the baseline is chosen among.
         rates: Learning rates that it is chosen among.
         rows: The techniques.
+        name: Of its section, where that is not the model's.
+        sample: Ops of all rows, before their own.
+        size: Training images; all that the generator was fitted on when None.
+        tried: Seeds that the baseline is chosen by.
     """
 
     model: str
@@ -71,6 +82,15 @@ class Net:
     decays: Sequence[float]
     rates: Sequence[float]
     rows: Sequence[Row] = field(default_factory=tuple)
+    name: str = ""
+    sample: Sequence[Any] = ()
+    size: int | None = SIZE
+    tried: int = 3
+
+    @property
+    def called(self) -> str:
+        """The section's name."""
+        return self.name or self.model
 
 
 def said(name: str, parameters: Mapping[str, Any]) -> str:
@@ -198,22 +218,60 @@ READER = Net(
         one("dropout", p=0.2),
     ),
 )
-NETS = (WIDE, TRANSFORMER, READER)
+GAN = "GAN"  # stands for the generator's file, and PROBE for the classifier fitted beside it
+PROBE = "PROBE"
+LATELY = {"epochs": [3, 10]}  # of 13: real images alone begin and end the training
+LEARNED = Net(
+    "wrn_10_1",
+    {"optimizer": "sgd", "batch_size": 64},
+    1000,
+    (5e-3, 2e-2),
+    (0.1, 0.2),
+    (
+        Row("identity: latent_noise, sigma 0", batch=[{"latent_noise": [0, 0]}]),
+        Row("three times as many steps", longer=3),
+        op("trivial_augment"),
+        mix("latent_noise", noise="iid", sigma=[0, 0.25], p=0.5),
+        mix("latent_noise", noise="style", sigma=[0, 0.25], p=0.5),
+        mix("latent_noise", noise="iid", sigma=[0, 1], p=0.5, probe=PROBE),
+        mix("latent_extrapolate", lam=[0, 0.5], p=0.5),
+        mix("gan_replace", p=0.2, model=GAN),
+        mix("gan_replace", p=0.2, weight=0.4, **LATELY, probe=PROBE, model=GAN),
+    ),
+    "learned",
+    FLIP_SHIFT,
+    None,
+    2,
+)
+NETS = (WIDE, TRANSFORMER, READER, LEARNED)
 
 
-def recipe_of(net: Net, row: Row, rate: float, decay: float, steps: int) -> Recipe:
+def recipe_of(
+    net: Net, row: Row, rate: float, decay: float, steps: int, files: Mapping[str, Path] = NONE
+) -> Recipe:
     """Builds a row's recipe upon the baseline."""
     regularize = list(row.regularize)
     if decay and row.decay:
         regularize.append({"weight_decay": {"strength": decay}})
     content = {
         "version": 1,
-        "sample": list(row.sample),
-        "batch": [*row.batch, {"normalize": "half"}],
+        "sample": [*net.sample, *row.sample],
+        "batch": [*(_filled(each, files) for each in row.batch), {"normalize": "half"}],
         "regularize": regularize,
-        "train": {"model": net.model, "lr": rate, "steps": steps, **net.train},
+        "train": {"model": net.model, "lr": rate, "steps": row.longer * steps, **net.train},
     }
     return recipes.load({key: value for key, value in content.items() if value})
+
+
+def _filled(item: Any, files: Mapping[str, Path]) -> Any:
+    """Puts files in the place of their names."""
+    if not isinstance(item, dict):
+        return item
+    ((name, fields),) = item.items()
+    if not isinstance(fields, dict):
+        return item
+    own = {key: str(files.get(v, v)) if isinstance(v, str) else v for key, v in fields.items()}
+    return {name: own}
 
 
 def watches(net: Net, row: Row) -> bool:
@@ -233,9 +291,9 @@ def tuned(net: Net, data: Path, out: Path, jobs: int | None, steps: int) -> tupl
         [recipe_of(net, Row(""), rate, decay, steps) for rate, decay in grid],
         data,
         out / "tuning",
-        seeds=3,
+        seeds=net.tried,
         steps=steps,
-        size=SIZE,
+        size=net.size,
         jobs=jobs,
         on="validation",
         names=[f"lr-{rate:g}-decay-{decay:g}" for rate, decay in grid],
@@ -304,65 +362,96 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, help="runs at a time; one a core when left out")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, help="of each run, for a quick look")
-    parser.add_argument("--only", default=",".join(net.model for net in NETS))
+    parser.add_argument("--only", default=",".join(net.called for net in NETS))
     args = parser.parse_args(argv)
-    page = []
-    for net in (net for net in NETS if net.model in args.only.split(",")):
-        out, steps = args.out / net.model, args.steps or net.steps
-        rate, decay = tuned(net, args.data, out, args.jobs, steps)
-        base = Row(f"baseline: lr {rate:g}, weight_decay {decay:g}")
-        page += [
-            f"## {net.model}: {steps} steps of 64 images",
-            "",
-            f"The baseline's learning rate and weight decay are the best of {len(net.rates)} × "
-            f"{len(net.decays)} by mean accuracy on 200 images held out of the {SIZE}, 3 seeds"
-            f"{edge(net, rate, decay)}.",
-            "",
-        ]
-        watching = [row for row in net.rows if watches(net, row)]
-        for rows in ([row for row in net.rows if row not in watching], watching):
-            if not rows:
-                continue
-            everyone = (base, *rows)
-            comparison = compare(
-                [recipe_of(net, row, rate, decay, steps) for row in everyone],
-                args.data,
-                out,
-                seeds=args.seeds,
-                steps=steps,
-                size=SIZE,
-                jobs=args.jobs,
-                names=[file_name(row.name) for row in everyone],
-                tell=tell,
-            )
-            print(comparison)
-            if rows is not watching:
-                page += [f"{comparison.rows[0].results[0].parameters:,} parameters.", ""]
-            else:
-                page += [f"With 200 of the {SIZE} images held out, to watch:", ""]
-            page += [*table(comparison, [shown(row) for row in everyone]), ""]
-            page += stacks(comparison, [row.name for row in everyone])
-            if rows is not watching:
-                picture = f"evidence-{net.model}.png"
-                args.docs.mkdir(parents=True, exist_ok=True)
-                (args.docs / picture).write_bytes((out / "comparison.png").read_bytes())
-                page += [f"![differences to the baseline]({picture})", ""]
-    machine = (
-        f"{platform.machine()}, one core a run; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, augpipe {augpipe.__version__}"
-    )
-    text = "\n".join([*INTRODUCTION, f"Machine: {machine}.", "", *page])
+    sections = standing(args.docs / "evidence.md")
+    for net in (net for net in NETS if net.called in args.only.split(",")):
+        machine = (
+            f"Machine: {platform.machine()}, one core a run; Python {platform.python_version()}, "
+            f"torch {torch.__version__}, augpipe {augpipe.__version__}."
+        )
+        sections[net.called] = [*section_of(net, args), machine, ""]
+    page = [line for net in NETS for line in sections.get(net.called, ())]
+    text = "\n".join([*INTRODUCTION, *page])
     (args.docs / "evidence.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     return 0
 
 
+def standing(page: Path) -> dict[str, list[str]]:
+    """Returns the sections of a page that is there, by their names."""
+    if not page.exists():
+        return {}
+    _, *parts = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.split(r"\W", part)[0]: [f"## {part.rstrip()}", ""] for part in parts}
+
+
+def section_of(net: Net, args: argparse.Namespace) -> list[str]:
+    """Does the runs of a section; returns its lines."""
+    out, steps, data, files = args.out / net.called, args.steps or net.steps, args.data, NONE
+    if net.size is None:
+        data = write_garments(args.data, args.out / "gan")
+        weights = args.out / "gan" / "gan.safetensors"
+        if not weights.exists():
+            print(fit_gan(data, weights, say=print))
+        files = {GAN: weights, PROBE: args.out / "gan" / "gan" / "real" / "model.safetensors"}
+    rate, decay = tuned(net, data, out, args.jobs, steps)
+    base = Row(f"baseline: lr {rate:g}, weight_decay {decay:g}")
+    held = f"200 images held out of the {SIZE}" if net.size else "the 1,000 validation images"
+    page = [
+        f"## {net.called}: {steps} steps of 64 images",
+        "",
+        *(LEARNED_WORDS if net is LEARNED else ()),
+        f"The baseline's learning rate and weight decay are the best of {len(net.rates)} × "
+        f"{len(net.decays)} by mean accuracy on {held}, {net.tried} seeds"
+        f"{edge(net, rate, decay)}.",
+        "",
+    ]
+    watching = [row for row in net.rows if watches(net, row)]
+    for rows in ([row for row in net.rows if row not in watching], watching):
+        if not rows:
+            continue
+        everyone = (base, *rows)
+        comparison = compare(
+            [recipe_of(net, row, rate, decay, steps, files) for row in everyone],
+            data,
+            out,
+            seeds=args.seeds,
+            steps=None,
+            size=net.size,
+            jobs=args.jobs,
+            names=[file_name(row.name) for row in everyone],
+            tell=tell,
+        )
+        print(comparison)
+        if rows is not watching:
+            page += [f"{comparison.rows[0].results[0].parameters:,} parameters.", ""]
+        else:
+            page += [f"With 200 of the {SIZE} images held out, to watch:", ""]
+        page += [*table(comparison, [shown(row) for row in everyone]), ""]
+        page += stacks(comparison, [row.name for row in everyone])
+        if rows is not watching:
+            picture = f"evidence-{net.called}.png"
+            args.docs.mkdir(parents=True, exist_ok=True)
+            (args.docs / picture).write_bytes((out / "comparison.png").read_bytes())
+            page += [f"![differences to the baseline]({picture})", ""]
+    return page
+
+
+LEARNED_WORDS = (
+    "Learned augmenters on wrn_10_1, 5,000 images, upon flip and shift (`horizontal_flip`, "
+    "`random_crop` with padding 2), which all rows have. The generator is that of docs/learned.md, fitted to the very 5,000 "
+    "images; its fitting is not in the seconds. PROBE is the classifier that was trained beside it "
+    "on the same images. Controls: an op that does nothing; a policy that learns nothing; and the "
+    "baseline with three times as many steps, which takes about as long as the rows of latent ops.",
+    "",
+)
 INTERVALS = sum(len(net.rows) for net in NETS)
 INTRODUCTION = (
     "# Evidence",
     "",
-    f"Does it help? Fashion-MNIST with {SIZE} training images: each technique alone, added to a "
-    f"baseline that was tuned first, {SEEDS} seeds. With one seed all recipes get the same images, "
-    "the same first weights and the same order, so the differences are paired; ± is half of "
+    f"Does it help? Fashion-MNIST with {SIZE} training images, where nothing else is said: each "
+    f"technique alone, added to a baseline that was tuned first, {SEEDS} seeds. With one seed "
+    "all recipes get the same images, the same first weights and the same order, so the differences are paired; ± is half of "
     "Student's 95 % interval over the seeds. Where the interval holds 0 the table says so: no "
     "evidence. Accuracy is on the 10,000 test images, with the final weights; *training* is that "
     "on the training images without augmentation, *gap* the difference. Settings are chosen for "

@@ -39,7 +39,7 @@ def compare(
     out: str | Path,
     *,
     seeds: int = 5,
-    steps: int = 2000,
+    steps: int | None = 2000,
     size: int | None = None,
     jobs: int | None = None,
     on: str = "test",
@@ -60,7 +60,7 @@ def compare(
         data: As for `train`.
         out: Where the runs, comparison.json, comparison.txt and comparison.png go.
         seeds: How many, 0 to seeds - 1.
-        steps: Optimizer steps of every run.
+        steps: Optimizer steps of every run; None: each recipe's own.
         size: How many training images, in the classes' proportions; all when left out.
         jobs: Runs at a time; on a CPU each takes one core: one a core when left out, one on a GPU.
         on: What to measure on: "test" (validation where there is none), or "validation", to
@@ -167,13 +167,15 @@ def _name(source: Any, place: int) -> str:
 
 
 def _load(
-    sources: Sequence[str | Path | Recipe], overrides: tuple[str, ...], steps: int
+    sources: Sequence[str | Path | Recipe], overrides: tuple[str, ...], steps: int | None
 ) -> list[Recipe]:
     found = []
     for each in sources:
         recipe = recipes.as_recipe(each, overrides)
-        rule = recipe.train.model_copy(update={"steps": steps})
-        found.append(recipe.model_copy(update={"train": rule}))
+        if steps is not None:
+            rule = recipe.train.model_copy(update={"steps": steps})
+            recipe = recipe.model_copy(update={"train": rule})
+        found.append(recipe)
     return found
 
 

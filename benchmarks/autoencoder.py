@@ -5,7 +5,8 @@ python -m benchmarks.autoencoder --data DIR --out DIR
 The data are clothing10/, photos_500x375/ and fashion_mnist/. Of the photos every fifth scene is
 held out (a scene's crops are named SCENE_0, SCENE_1, ...). A classifier of Fashion-MNIST, which has
 nothing to do with the autoencoder, says how often an image keeps its label when its latents are
-moved. What was interrupted goes on.
+moved: freely, and where another classifier, as `probe`, has to agree. What was interrupted goes
+on; with --weights nothing is fitted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from augpipe.learned.weights import load_net
 
 STEPS, SEED = 24_000, 0
 SCALES = (0.1, 0.25, 0.5, 1.0)
+NAMES = ("judge", "probe")  # each with a seed, and a fifth of the images held out, of its own
 JUDGE = {
     "version": 1,
     "sample": ["horizontal_flip", {"random_crop": {"size": 28, "padding": 2}}, "to_float"],
@@ -50,13 +52,22 @@ def _scene(path: Path) -> str:
 
 @torch.no_grad()
 def kept(
-    net: Autoencoder, judge: nn.Module, images: Tensor, scale: float, kind: str, delta: bool
+    net: Autoencoder,
+    judge: nn.Module,
+    images: Tensor,
+    scale: float,
+    kind: str,
+    delta: bool,
+    probe: nn.Module | None = None,
 ) -> float:
-    """Returns how many of the judge's labels stay under latent noise."""
+    """Returns how many of the judge's labels stay under latent noise; moves a probe may refuse."""
     same = 0
     for k, part in enumerate(images.split(100)):
         keys = np.arange(100 * k, 100 * k + len(part), dtype=np.uint64)
         moved = noised(net, part, keys, torch.full((len(part),), scale), kind, delta)
+        if probe is not None:
+            agrees = probe(moved).argmax(1) == probe(part).argmax(1)
+            moved = torch.where(agrees[:, None, None, None], moved, part)
         same += int((judge(moved).argmax(1) == judge(part).argmax(1)).sum())
     return same / len(images)
 
@@ -67,10 +78,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--weights", type=Path, help="of a fit that is done")
     chosen = parser.parse_args()
     data, out, garments = chosen.data, chosen.out, chosen.data / "fashion_mnist"
     fitted, held = photos(data / "photos_500x375")
-    weights = out / "autoencoder.safetensors"
+    weights = chosen.weights or out / "autoencoder.safetensors"
     if not weights.exists():
         report = fit_autoencoder(
             [data / "clothing10" / "train", *fitted, garments],
@@ -82,17 +94,23 @@ def main() -> None:
             tick=_told,
         )
         print(report, flush=True)
-    if not (out / "judge" / "model.safetensors").exists():
-        augpipe.train(JUDGE, garments, out / "judge")
-    judge = augpipe.load_model(out / "judge" / "model.safetensors")
+    judge, probe = (classifier(garments, out / name, seed) for seed, name in enumerate(NAMES))
     net, _ = load_net(weights, "autoencoder", Autoencoder)
     (test,) = open_sources([garments], measure=True)
     images = whole(test, range(2000), None)
-    print("labels kept, in %, by x + D(z') - D(z) and by D(z')")
+    print("labels kept, in %, by x + D(z') - D(z), by D(z'), and by the first where a probe agrees")
     for kind, scale in itertools.product(KINDS, SCALES):
-        shares = (kept(net, judge, images, scale, kind, delta) for delta in (True, False))
+        ways = ((True, None), (False, None), (True, probe))
+        shares = (kept(net, judge, images, scale, kind, *way) for way in ways)
         said = "  ".join(f"{100 * each:5.1f}" for each in shares)
         print(f"{kind.rjust(8)} {scale:.2f}  {said}", flush=True)
+
+
+def classifier(garments: Path, folder: Path, seed: int) -> nn.Module:
+    """Returns a classifier of Fashion-MNIST, trained if it is not there."""
+    if not (folder / "model.safetensors").exists():
+        augpipe.train({**JUDGE, "seed": seed}, garments, folder)
+    return augpipe.load_model(folder / "model.safetensors")
 
 
 def _told(step: int, steps: int, loss: float) -> None:

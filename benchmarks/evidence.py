@@ -439,28 +439,30 @@ def section_of(net: Net, args: argparse.Namespace) -> list[str]:
 
 LEARNED_WORDS = (
     "Learned augmenters on wrn_10_1, 5,000 images, upon flip and shift (`horizontal_flip`, "
-    "`random_crop` with padding 2), which all rows have. The generator is that of docs/learned.md, "
-    "fitted to the very 5,000 images; its fitting is not in the seconds. PROBE is the classifier that was trained beside it "
-    "on the same images. Controls: an op that does nothing; a policy that learns nothing; and the "
-    "baseline with three times as many steps, which takes about as long as the rows of latent ops.",
+    "`random_crop` with padding 2), which all rows have. The generator is that of "
+    "docs/learned.md, fitted to the very 5,000 images; its fitting is not in the seconds. "
+    "PROBE is the classifier that was trained beside it on the same images. Controls: an op"
+    " that does nothing; a policy that learns nothing; and the baseline with three times as"
+    " many steps, which takes about as long as the rows of latent ops.",
     "",
 )
 INTERVALS = sum(len(net.rows) for net in NETS)
 INTRODUCTION = (
     "# Evidence",
     "",
-    f"Does it help? Fashion-MNIST with {SIZE} training images, where nothing else is said: each "
-    f"technique alone, added to a baseline that was tuned first, {SEEDS} seeds. With one seed "
-    "all recipes get the same images, the same first weights and the same order, so the "
-    "differences are paired; ± is half of Student's 95 % interval over the seeds. Where the interval holds 0 the table says so: no "
-    "evidence. Accuracy is on the 10,000 test images, with the final weights; *training* is that "
-    "on the training images without augmentation, *gap* the difference. Settings are chosen for "
-    "small networks and short runs, often milder than the papers', and are not tuned. The stack "
-    "with rand_augment was added when the results of the other rows were there. A row says what "
-    "that setting does here, not what the technique can do at its best.",
+    f"Does it help? Fashion-MNIST with {SIZE} training images, where nothing else is said: "
+    f"each technique alone, added to a baseline that was tuned first, {SEEDS} seeds. With "
+    "one seed all recipes get the same images, the same first weights and the same order, "
+    "so the differences are paired; ± is half of Student's 95 % interval over the seeds. "
+    "Where the interval holds 0 the table says so: no evidence. Accuracy is on the 10,000 "
+    "test images, with the final weights; *training* is that on the training images without"
+    " augmentation, *gap* the difference. Settings are chosen for small networks and short "
+    "runs, often milder than the papers', and are not tuned. The stack with rand_augment "
+    "was added when the results of the other rows were there. A row says what that setting "
+    "does here, not what the technique can do at its best.",
     "",
-    f"{INTERVALS} intervals of 95 % are looked at: "
-    f"{0.05 * INTERVALS:.0f} or so exclude 0 by chance alone.",
+    f"{INTERVALS} intervals of 95 % are looked at: {0.05 * INTERVALS:.0f} or so exclude 0 by"
+    " chance alone.",
     "Seconds are the clock's, of runs side by side on a machine that had other work too.",
     "",
     "    python -m benchmarks.evidence --data DIR    # Fashion-MNIST's IDX files",

@@ -292,7 +292,9 @@ class _Fit:
             )
         classes = torch.arange(self._classes).repeat_interleave(_SHOWN)
         images = to_levels(self._made_by(self._averaged)(classes, 0))
-        draw_grid(images, _SHOWN, self.folder / "samples" / f"{self.step:06d}.png")
+        path = self.folder / "samples" / f"{self.step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grid(images, _SHOWN).save(path)
 
     def _advance(self) -> float:
         """Does one step of each network; returns the discriminator's loss without penalties."""
@@ -396,10 +398,9 @@ def slopes(scores: Tensor, images: Tensor) -> Tensor:
     return 2 * slope.float().square().sum(dim=(1, 2, 3)).mean()
 
 
-def draw_grid(images: Tensor, columns: int, path: Path) -> None:
-    """Writes uint8 images (n, C, h, w) as a picture, `columns` of them in a row."""
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """Returns uint8 images (n, C, h, w) as one picture, `columns` of them in a row."""
     count, channels, height, width = images.shape
     rows = images.view(count // columns, columns, channels, height, width)
     laid = rows.permute(0, 3, 1, 4, 2).reshape(-1, columns * width, channels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(laid.squeeze(2).numpy() if channels == 1 else laid.numpy()).save(path)
+    return Image.fromarray(laid.squeeze(2).numpy() if channels == 1 else laid.numpy())

@@ -18,7 +18,7 @@ from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.fitting import gan as fitting
 from augpipe.fitting import judging
 from augpipe.fitting.discriminator import Discriminator
-from augpipe.fitting.gan import draw_grid, fit_gan, relativistic, slopes
+from augpipe.fitting.gan import fit_gan, grid, relativistic, slopes
 from augpipe.fitting.judging import Judge, to_levels
 from augpipe.fitting.labelled import open_labelled
 from augpipe.learned.generator import Generator
@@ -278,12 +278,11 @@ def test_a_report_knows_good_images_from_bad(
     assert "ankle_boot" in str(bad) and "%" in str(bad)
 
 
-def test_to_levels_and_the_grid(tmp_path: Path) -> None:
+def test_to_levels_and_the_grid() -> None:
     images = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
     assert to_levels(images).flatten().tolist() == list(range(256))
     many = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 3, 2, 2) * 10
-    draw_grid(many, 3, tmp_path / "a" / "grid.png")
-    pixels = np.asarray(Image.open(tmp_path / "a" / "grid.png"))
+    pixels = np.asarray(grid(many, 3))
     assert pixels.shape == (4, 6, 3)
     assert pixels[::2, ::2, 0].tolist() == [[0, 10, 20], [30, 40, 50]]
 

@@ -5,7 +5,7 @@ A tensor left on the CPU, an `.item()` or any other value asked back raises ther
 
 from __future__ import annotations
 
-from pathlib import Path
+import copy
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from augpipe.batch import BatchSection
-from augpipe.learned import latent
+from augpipe.learned import latent, replacing
 from augpipe.learned.autoencoder import Autoencoder
+from augpipe.learned.generator import Generator
 from augpipe.ops.base import Combinator, Op
 from augpipe.pipeline import Pipeline, load
 from augpipe.recipe import Recipe
@@ -23,6 +24,8 @@ from tests.harness import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 CUDA = torch.device("cuda", 0)
+
+GARMENTS = replacing.Classes("bundled", "cpu")
 
 LOOKED_AT = {(CUDA, floats, labels) for floats in (False, True) for labels in (False, True)}
 
@@ -45,11 +48,19 @@ def sections() -> list[Any]:
     for path in CONFIGS:
         recipe = load(path).recipe
         if recipe.batch:
-            out.append(pytest.param(path, recipe, id=f"{path.stem}-batch"))
+            out.append(pytest.param(recipe, id=f"{path.stem}-batch"))
         moved = tuple(op for op in (*recipe.sample, *recipe.batch) if not foreign(op))
         if recipe.sample and not recipe.batch:
             whole = recipe.model_copy(update={"sample": (), "batch": moved})
-            out.append(pytest.param(path, whole, id=f"{path.stem}-moved"))
+            out.append(pytest.param(whole, id=f"{path.stem}-moved"))
+    learned = [
+        {"latent_extrapolate": {}},
+        {"latent_class_resample": {}},
+        {"gan_replace": {"p": 0.5, "weight": 0.4}},
+    ]
+    for item in learned:
+        recipe = load({"version": 1, "batch": [item, {"normalize": "half"}]}).recipe
+        out.append(pytest.param(recipe, id=next(iter(item))))
     return out
 
 
@@ -68,24 +79,33 @@ def fake_net(*_: Any) -> Autoencoder:
         return Autoencoder()
 
 
+def fake_classes(*_: Any) -> replacing.Classes:
+    found = copy.copy(GARMENTS)
+    with torch.device(CUDA):
+        found.net = Generator(10).requires_grad_(False)
+    return found
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("path", "recipe"), sections())
+@pytest.mark.parametrize("recipe", sections())
 def test_a_batch_never_waits_for_the_device(
-    path: Path, recipe: Recipe, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = prepared(recipe)
     # Weights are on the device since the first batch; a file gives no fake ones.
     monkeypatch.setattr(latent, "_net", fake_net)
+    monkeypatch.setattr(replacing, "_classes", fake_classes)
     with FakeTensorMode():
         images = torch.empty(6, 3, 256, 256, dtype=dtype, device=CUDA)
         labels = torch.empty(6, dtype=torch.int64, device=CUDA)
         masks = torch.empty(6, 256, 256, dtype=torch.int64, device=CUDA)
-        given: dict[str, Any] = {"label": labels, "mask": masks}
+        fits = not any(op.misplaces for op in recipe.batch)
+        given: dict[str, Any] = {"label": labels, **({"mask": masks} if fits else {})}
         if any(op.name() == "copy_paste" for op in recipe.batch):
             given["boxes"] = [np.array([[10.0, 20.0, 100.0, 90.0]])] * 6
         out, targets = section(images, given, index=range(6))
     assert out.device.type == "cuda" and len(out) == 6
-    assert targets["label"].device.type == targets["mask"].device.type == "cuda"
+    assert {targets[key].device.type for key in given if key != "boxes"} == {"cuda"}
 
 
 def test_it_moves_with_to() -> None:

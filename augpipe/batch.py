@@ -44,7 +44,7 @@ from augpipe.plan.nodes import (
     segments,
 )
 from augpipe.recipe import Recipe
-from augpipe.rng import Draws, stream_key
+from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Batch, move_outlines, move_points
 from augpipe.types import Array, Frame, Ints
 
@@ -115,6 +115,7 @@ class BatchSection(nn.Module):
         *,
         index: Sequence[int] | Array | Tensor | None = None,
         epoch: int = 0,
+        trace: Trace | None = None,
     ) -> Any:
         """Augments a batch.
 
@@ -122,11 +123,12 @@ class BatchSection(nn.Module):
             images: (B, C, H, W), uint8, or floats in 0..1 of any width; any memory format,
                 which is kept.
             targets: What belongs to them, see `augpipe.kinds.batches.open_batch`. Classes
-                become float rows (B, K) if the recipe mixes images.
+                become float rows (B, K) if the recipe mixes images or weighs them.
             index: (B,) what the draws are keyed by, with the recipe's seed and the epoch. Left
                 out: numbers from torch's generator, so that `torch.manual_seed` reproduces a
                 run.
             epoch: The epoch, from 0 to 2**32 - 1.
+            trace: Filled with the drawn parameters, by op key and name, each (B, ...).
 
         Returns:
             The images: uint8 if they came so, else floats in 0..1 of their dtype, or what
@@ -136,7 +138,7 @@ class BatchSection(nn.Module):
             DataError: The batch or its targets cannot be used, or an op cannot take them.
         """
         with located(self._places):
-            return self._forward(images, targets, index, epoch)
+            return self._forward(images, targets, index, epoch, trace)
 
     def _forward(
         self,
@@ -144,6 +146,7 @@ class BatchSection(nn.Module):
         targets: Any,
         index: Sequence[int] | Array | Tensor | None,
         epoch: int,
+        trace: Trace | None,
     ) -> Any:
         if not hasattr(epoch, "__index__") or not 0 <= epoch < 2**32:
             raise UsageError(f"epoch {epoch!r}: an epoch is from 0 to 2**32 - 1")
@@ -157,7 +160,7 @@ class BatchSection(nn.Module):
         seed = self.recipe.seed
         if index is None:
             worker_seed, keys = self._calls.next(count)
-            epoch, seed = 0, stream_key(seed, "worker", str(worker_seed))
+            seed = stream_key(seed, "worker", str(worker_seed))
         else:
             index = index.tolist() if isinstance(index, Tensor | np.ndarray) else index
             try:
@@ -168,7 +171,7 @@ class BatchSection(nn.Module):
         batch.images = batch.images if self.nodes else batch.images.clone()
         given = batch.images
         if self.nodes:
-            draws = Draws(seed, keys, epoch).together(self._layout)
+            draws = Draws(seed, keys, epoch, trace=trace).together(self._layout)
             # Pixels are computed in float32, whatever precision a training step runs in.
             with torch.autocast(batch.images.device.type, enabled=False):
                 batch = self._run(batch, draws, look)

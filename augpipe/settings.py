@@ -87,8 +87,8 @@ class GenerateRule(BaseModel):
     """Whether smaller classes are first filled up to the size of the largest."""
     model: Annotated[str, Text("bundled, or a file of `augpipe fit gan`")] = "bundled"
     """The generator's weights; it has to know every class of the dataset."""
-    scale: Annotated[float, Number(0, 2, "of the noise", above=True)] = 1.0
-    """Below 1 images are more usual ones, and less various (truncation)."""
+    truncation: Annotated[float, Number(0, 2, "of the noise", above=True)] = 1.0
+    """Factor on the noise: below 1 images are more usual ones, and less various."""
 
     @model_validator(mode="after")
     def _adds(self) -> Self:

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from augpipe.data.idx import IdxImages
-from augpipe.fitting.gan import fit_gan, grid
+from augpipe.fitting.adversarial import grid
+from augpipe.fitting.gan import fit_gan
 from augpipe.fitting.judging import to_levels
 from augpipe.learned.generator import Generator
 from augpipe.learned.weights import load_net
@@ -88,7 +89,7 @@ def main() -> None:
     print(f"{time.monotonic() - begun:.0f} s in all, the two classifiers with it")
 
 
-def _told(step: int, steps: int, loss: float) -> None:
+def _told(step: int, steps: int, loss: torch.Tensor) -> None:
     if step % 500 == 0:
         print(f"{step}/{steps}  loss of the discriminator {loss:.3f}", file=sys.stderr, flush=True)
 

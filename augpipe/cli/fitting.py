@@ -67,7 +67,7 @@ def autoencoder(
     print(out)
 
 
-class Device(StrEnum):
+class Preset(StrEnum):
     """What sizes are made for."""
 
     cpu = "cpu"
@@ -91,8 +91,8 @@ def gan(
         int | None, typer.Option(min=8, help="Pixels a side; the images' own if not set.")
     ] = None,
     preset: Annotated[
-        Device, typer.Option(help="Network, batch and steps for a CPU or a GPU.")
-    ] = Device.cpu,
+        Preset, typer.Option(help="Network, batch and steps for a CPU or a GPU.")
+    ] = Preset.cpu,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
     lr: Annotated[float, typer.Option(help="The highest learning rate.")] = 1e-3,

@@ -110,8 +110,9 @@ def expand(
     """Writes augmented copies of every image of a folder into a new folder.
 
     Copy k of the image with index i (ImageFolder's) has the pixels of
-    `pipe(image, index=i, epoch=k)`. What is written does not depend on `workers`, nor on
-    how often the work was killed and begun again with the same arguments.
+    `pipe(image, index=i, epoch=k)`; where the batch section needs a batch, those of
+    `pipe.batch` for the images that share one, in epoch k. What is written does not depend on
+    `workers`, nor on how often the work was killed and begun again with the same arguments.
 
     Args:
         recipe: A recipe, or its file. Both sections are run, and `gan_generate` adds images.
@@ -155,6 +156,7 @@ def expand(
 class _Made:
     """What came of a task: rows, and of sources that could not be used, the reason why not."""
 
+    task: Task
     rows: tuple[Row, ...]
     failed: Mapping[int, str]
 
@@ -184,6 +186,7 @@ class _Run:
                 "Install those again, or choose a new folder"
             )
         failed: set[int] = set()
+        done = kept
         maker = _Maker(self.job, renderer, Writer(self.out), self.stop, self.seen)
         meter = Meter(self.progress, total)
         meter(kept, 0)
@@ -201,12 +204,8 @@ class _Run:
                             failed.add(index)
                     if made.rows:
                         self.manifest.append(made.rows)
-                    skipped = errors.count * self.job.names.each
-                    meter(len(self.manifest) + skipped, errors.count)
-            for index in failed:  # one that fails leaves nothing, whichever of its copies failed
-                maker.remove(index)
-                for each in self.job.names.outputs(index):
-                    self.manifest.drop(key_of(index, each))
+                    done += len(self.job.outputs(made.task))
+                    meter(done, errors.count)
             self.manifest.settle()
         meter(total, errors.count, last=True)
         written = len(self.manifest) - kept
@@ -294,7 +293,10 @@ class _Maker:
         if task.copy is not None:
             members = [(self._origin(index), out) for index, out in self.job.outputs(task)]
             made, failed = self.renderer.together(task.copy, members)
-            return _Made(tuple(self._write(row, data) for row, data in made), failed)
+            for origin, out in members:
+                if origin.index in failed:
+                    self.writer.remove(out.path)
+            return _Made(task, tuple(self._write(row, data) for row, data in made), failed)
         (index,) = task.indices
         outputs = [each for _, each in self.job.outputs(task)]
         rows: list[Row] = []
@@ -302,9 +304,10 @@ class _Maker:
             for row, data in self.renderer.render(self._origin(index), outputs):
                 rows.append(self._write(row, data))
         except DataError as error:
-            self.remove(index)
-            return _Made((), {index: error.reason})
-        return _Made(tuple(rows), {})
+            for each in outputs:
+                self.writer.remove(each.path)
+            return _Made(task, (), {index: error.reason})
+        return _Made(task, tuple(rows), {})
 
     def _origin(self, index: int) -> Origin:
         source = self.job.sources[index]
@@ -321,11 +324,6 @@ class _Maker:
             )
         self.writer.write(row.output, data)
         return row
-
-    def remove(self, index: int) -> None:
-        """Removes all outputs of a source."""
-        for each in self.job.names.outputs(index):
-            self.writer.remove(each.path)
 
 
 @dataclass(frozen=True, slots=True)

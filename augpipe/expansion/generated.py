@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from augpipe.data.folder import Listing, Source
-from augpipe.errors import DataError, UsageError, reason
-from augpipe.learned.weights import path_of
+from augpipe.errors import DataError, UsageError
+from augpipe.learned.files import digest_of, path_of
 from augpipe.rng import Draws
 from augpipe.settings import GenerateRule
 from augpipe.types import Array
+
+if TYPE_CHECKING:
+    from augpipe.learned.replacing import ClassGenerator
 
 OP = "gan_generate"
 
@@ -67,31 +71,29 @@ class Generator:
     seed: int
     classes: Sequence[str]
     digest: str = field(init=False)
+    _held: Callable[[], ClassGenerator] = field(init=False)
 
     def __post_init__(self) -> None:
         # Imported and read here, before there are threads: they would find torch half imported.
-        import augpipe.learned.replacing
+        from augpipe.learned.replacing import ClassGenerator
+        from augpipe.learned.weights import held
 
-        known = augpipe.learned.replacing.classes(self.rule.model, "cpu")
+        self.digest = digest_of(self.rule.model, "gan")
+        self._held = functools.partial(held, ClassGenerator, self.rule.model, "cpu")
         try:
-            known.numbers(self.classes, OP)
+            self._held().numbers(self.classes, OP)
         except DataError as error:
-            raise UsageError(str(error)) from None
-        path = path_of(self.rule.model, "gan")
-        try:
-            self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataError(path, reason(error)) from None
+            if error.where == OP:
+                raise UsageError(str(error)) from None
+            raise
 
-    def images(self, labels: Sequence[str], indices: Sequence[int], copies: Sequence[int]) -> Array:
-        """Returns (n, H, W, C) uint8 images: copy k of index i is keyed by i and epoch k."""
+    def image(self, label: str, index: int, copy: int) -> Array:
+        """Returns (H, W, C) uint8: what is keyed by the index and, as epoch, the copy."""
         import torch
 
-        from augpipe.learned.replacing import classes
-
-        known = classes(self.rule.model, "cpu")
-        draws = Draws(self.seed, np.asarray(indices, np.int64), np.asarray(copies), op=OP)
-        numbers = torch.tensor(known.numbers(labels, OP))
-        made = known.make(numbers, draws.key("field"), self.rule.scale)
+        known = self._held()
+        draws = Draws(self.seed, np.array([index], np.int64), copy, op=OP)
+        number = known.numbers(self.classes, OP)[[self.classes.index(label)]]
+        (made,) = known.make(number, draws.key("field"), self.rule.truncation)
         levels = (255.0 * made).round().to(torch.uint8)
-        return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
+        return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())

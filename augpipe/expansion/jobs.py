@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -19,6 +19,7 @@ from augpipe.errors import RecipeError, UsageError, printable, reason
 from augpipe.expansion import generated
 from augpipe.expansion.manifest import Key, is_pipe, versions_for
 from augpipe.expansion.names import Names, Output, choose
+from augpipe.learned.files import BUNDLED, digest_of
 from augpipe.recipe import Recipe, load
 from augpipe.rng import Draws
 from augpipe.yamltree import parse
@@ -60,8 +61,8 @@ class Settings:
             raise UsageError(f"format is {self.format!r}: it is one of {allowed}")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality is {self.quality}: it goes from 1 to 100")
-        if not 1 <= self.batch_size <= 2**16:
-            raise UsageError(f"batch_size is {self.batch_size}: it goes from 1 to {2**16}")
+        if not 1 <= self.batch_size <= 1024:  # every row names those that share its batch
+            raise UsageError(f"batch_size is {self.batch_size}: it goes from 1 to 1024")
 
 
 class Record(BaseModel):
@@ -87,6 +88,8 @@ class Record(BaseModel):
     """The libraries' versions when the work began."""
     classes: tuple[str, ...] = ()
     """The names of the classes, in the order of their numbers."""
+    weights: dict[str, str] = {}
+    """The SHA-256 of each file of weights that the recipe names."""
 
     def dump(self) -> bytes:
         """Returns the content of job.json."""
@@ -112,7 +115,16 @@ class Record(BaseModel):
             found.append(f"the images ({self.images}, now {other.images})")
         elif self.listing_sha256 != other.listing_sha256:
             found.append("the images (their names or sizes)")
+        found += self.other_weights(other.weights)
         return found
+
+    def other_weights(self, now: Mapping[str, str]) -> list[str]:
+        """Returns, in words, which files of weights are not what they were."""
+        return [
+            f"the weights {name} (their content)"
+            for name, digest in self.weights.items()
+            if now.get(name, digest) != digest
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +240,24 @@ def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
         recipe=text,
         versions=versions_for(runnable),
         classes=listing.classes,
+        weights=digests(runnable),
     )
     return Job(runnable, left_out, listing, sources, names, record)
+
+
+def digests(recipe: Recipe) -> dict[str, str]:
+    """Returns the SHA-256 of each file of weights that a recipe names.
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    named = [each for op in (*recipe.sample, *recipe.batch) for each in op.files]
+    if recipe.gan_generate is not None:
+        named.append(("gan", recipe.gan_generate.model))
+    return {
+        f"bundled {kind}" if source == BUNDLED else source: digest_of(source, kind)
+        for kind, source in dict.fromkeys(named)
+    }
 
 
 def for_files(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:

@@ -173,7 +173,7 @@ class Manifest:
             self._sorted = False
 
     def append(self, rows: tuple[Row, ...]) -> None:
-        """Adds the rows of one source.
+        """Adds the rows of a source or of a batch.
 
         Raises:
             AugpipeError: If they cannot be written.
@@ -270,7 +270,8 @@ class LineFile:
 
 def versions_for(recipe: Recipe) -> dict[str, str]:
     """Returns the versions of what decides an output's bytes."""
-    computed = {"torch": metadata.version("torch")} if recipe.batch or recipe.gan_generate else {}
+    learned = recipe.gan_generate or any(op.files for op in recipe.sample)
+    computed = {"torch": metadata.version("torch")} if recipe.batch or learned else {}
     return {
         **computed,
         "augpipe": augpipe.__version__,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,16 +20,16 @@ from augpipe.expansion.jobs import Settings
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions_for
 from augpipe.expansion.names import Output
 from augpipe.pipeline import Pipeline
-from augpipe.plan.nodes import realise
 from augpipe.recipe import Recipe
-from augpipe.rng import Draws, Trace
+from augpipe.rng import Trace
 from augpipe.targets import Sample
-from augpipe.types import Array, Frame, Picture
+from augpipe.types import Array, Picture
 
 if TYPE_CHECKING:
     from augpipe.batch import BatchSection
 
 _PIXELS = 4_000_000  # held at a time: many copies of a small image, few of a large one
+_FEW = 10_000  # about what a generated image has
 _FIRST, _MOST = 4, 64  # copies drawn at a time: at first, and when the size they get is known
 
 
@@ -103,22 +103,25 @@ class Renderer:
                     if each.copy is None:
                         data = encode(images([0])[0], "png", 100, name=origin.relative)
                         yield self._row(origin, digest, each, data), data
-                yield from self._copies(images, origin, digest, outputs)
+                yield from self._copies(images, origin, digest, outputs, _FEW)
                 return
             data, digest, image = self._read(origin)
             for each in outputs:
                 if each.copy is None:
                     yield self._row(origin, digest, each, data), data
             del data  # the copies need the pixels only
-            yield from self._copies(lambda some: [image] * len(some), origin, digest, outputs)
+            pixels = image.shape[0] * image.shape[1]
+            yield from self._copies(
+                lambda some: [image] * len(some), origin, digest, outputs, pixels
+            )
 
     def together(
         self, copy: int, members: Sequence[tuple[Origin, Output]]
     ) -> tuple[list[tuple[Row, bytes]], dict[int, str]]:
         """Returns rows and contents of one copy of sources that share a batch.
 
-        Those that cannot be used are left out of it. Grey images stay grey where all are; else
-        all are RGB.
+        Those that cannot be used are left out of it. Where all others are grey they stay so; else
+        all are RGB, before the sample section as in `pipe.loader`.
 
         Returns:
             The outputs in the members' order; and of each index that was left out, why.
@@ -127,45 +130,43 @@ class Renderer:
             UsageError: The images are no batch, or the batch section cannot take them.
         """
         failed: dict[int, str] = {}
-        pixels: list[_Pixels] = []
+        ready = self._sampled(copy, members, failed, rgb=False)
+        if len({each.given for each in ready}) > 1:
+            kept = [(each.origin, each.output) for each in ready]
+            ready = self._sampled(copy, kept, failed, rgb=True)
+        return self._batch(copy, ready) if ready else [], failed
+
+    def _sampled(
+        self,
+        copy: int,
+        members: Sequence[tuple[Origin, Output]],
+        failed: dict[int, str],
+        rgb: bool,
+    ) -> list[_Sampled]:
+        """Does the sample section to one copy of each source; notes which cannot be used."""
+        done: list[_Sampled] = []
         for origin, output in members:
+            trace: Trace = {}
             try:
                 with _named(origin):
                     if origin.generated:
                         digest, images = self._generated(origin)
-                        image = images([copy])[0]
+                        (image,) = images([copy])
                     else:
-                        _, digest, image = self._read(origin, whole=True)
-                    pixels.append(_Pixels(origin, output, digest, image))
+                        _, digest, image = self._read(origin)
+                        image = image.pixels() if isinstance(image, Picture) else image
+                    channels = image.shape[2]
+                    given = Sample(as_rgb(image) if rgb else image)
+                    index = np.array([origin.index], np.int64)
+                    (sample,) = self.pipeline.run([given], index, copy, trace)
             except DataError as error:
                 failed[origin.index] = error.reason
-        if len({each.image.shape[2] for each in pixels}) > 1:
-            pixels = [replace(each, image=as_rgb(each.image)) for each in pixels]
-        trace: Trace = {}
-        try:
-            done = self._sampled(pixels, copy, trace)
-        except Exception:  # one by one, to find whose fault it is
-            pixels = [each for each in pixels if self._is_fine(each, copy, failed)]
-            trace.clear()
-            done = self._sampled(pixels, copy, trace)
-        return self._batch(copy, done, trace) if done else [], failed
+                continue
+            drawn = parameters(trace, 0)
+            done.append(_Sampled(origin, output, digest, sample.image, channels, drawn))
+        return done
 
-    def _sampled(self, pixels: Sequence[_Pixels], copy: int, trace: Trace) -> list[_Pixels]:
-        """Does the sample section to one copy of several sources."""
-        indices = np.array([each.origin.index for each in pixels], np.int64)
-        samples = self.pipeline.run([Sample(each.image) for each in pixels], indices, copy, trace)
-        return [replace(e, image=s.image) for e, s in zip(pixels, samples, strict=True)]
-
-    def _is_fine(self, one: _Pixels, copy: int, failed: dict[int, str]) -> bool:
-        try:
-            with _named(one.origin):
-                self._sampled([one], copy, {})
-        except DataError as error:
-            failed[one.origin.index] = error.reason
-            return False
-        return True
-
-    def _batch(self, copy: int, ready: Sequence[_Pixels], trace: Trace) -> list[tuple[Row, bytes]]:
+    def _batch(self, copy: int, ready: Sequence[_Sampled]) -> list[tuple[Row, bytes]]:
         """Does the batch section to images of one size."""
         import torch
 
@@ -178,33 +179,38 @@ class Renderer:
                 "size: end the geometry under 'sample:' with resize or random_resized_crop"
             )
         stacked = np.stack([each.image for each in ready]).transpose(0, 3, 1, 2)
+        keys = np.array([each.origin.index for each in ready], np.int64)
         labels = [each.origin.label for each in ready]
         classes = None
         if None not in labels:
             classes = torch.tensor([self.classes.index(str(label)) for label in labels])
-        keys = np.array([each.origin.index for each in ready])
+        trace: Trace = {}
         try:
             out = self.section(
-                torch.from_numpy(np.ascontiguousarray(stacked)), classes, index=keys, epoch=copy
+                torch.from_numpy(np.ascontiguousarray(stacked)),
+                classes,
+                index=keys,
+                epoch=copy,
+                trace=trace,
             )
         except DataError as error:
             raise UsageError(f"the batch section cannot be done: {error}") from error
         images, targets = (out, None) if classes is None else out
-        sizes = np.tile(np.array(stacked.shape[2:]), (len(ready), 1))
-        draws = Draws(self.recipe.seed, keys, copy, trace=trace)
-        realise(self.pipeline.batch_nodes, draws, Frame(sizes))
         pixels = images.permute(0, 2, 3, 1).numpy()
         made = []
         for k, each in enumerate(ready):
             image, name = np.ascontiguousarray(pixels[k]), each.origin.relative
             data = encode(image, self.settings.format, self.settings.quality, name=name)
-            row = self._row(each.origin, each.digest, each.output, data, parameters(trace, k))
-            shares = None
-            if targets is not None and targets.ndim == 2:
-                pairs = zip(self.classes, targets[k].tolist(), strict=True)
-                shares = {name: share for name, share in pairs if share}
+            drawn = {**each.parameters, **parameters(trace, k)}
+            row = self._row(each.origin, each.digest, each.output, data, drawn)
+            shares = None if targets is None or targets.ndim == 1 else self._shares(targets[k])
             made.append((replace(row, batch=tuple(keys.tolist()), shares=shares), data))
         return made
+
+    def _shares(self, row: Any) -> dict[str, float]:
+        """Returns the classes that have a share, by name; a number where there is no name."""
+        names = [*self.classes, *map(str, range(len(self.classes), len(row)))]
+        return {name: share for name, share in zip(names, row.tolist(), strict=True) if share}
 
     def _generated(self, origin: Origin) -> tuple[str, Callable[[Sequence[int]], Sequence[Array]]]:
         """Returns the hash of the weights, and what makes images of some copies."""
@@ -213,16 +219,14 @@ class Renderer:
         assert label is not None
 
         def images(some: Sequence[int]) -> Sequence[Array]:
-            return list(made.images([label] * len(some), [origin.index] * len(some), some))
+            return [made.image(label, origin.index, copy) for copy in some]
 
         return made.digest, images
 
-    def _read(self, origin: Origin, whole: bool = False) -> tuple[bytes, str, Array]:
-        """Returns a source's content, its hash, and its pixels or, unless `whole`, a Picture."""
+    def _read(self, origin: Origin) -> tuple[bytes, str, Array]:
+        """Returns a source's content, its hash, and its pixels, or a Picture in their place."""
         data = read(origin.path, name=origin.relative)
         image = self._open(data, origin.relative)
-        if whole and isinstance(image, Picture):
-            image = image.pixels()
         return data, hashlib.sha256(data).hexdigest(), image
 
     def _open(self, data: bytes, name: str) -> Array:
@@ -238,13 +242,11 @@ class Renderer:
         origin: Origin,
         digest: str,
         outputs: Sequence[Output],
+        pixels: int,
     ) -> Iterator[tuple[Row, bytes]]:
         copies = [(each, each.copy) for each in outputs if each.copy is not None]
-        pixels, most = 0, _FIRST
+        most = _FIRST
         while copies:
-            if not pixels:
-                first = images([copies[0][1]])[0]
-                pixels = first.shape[0] * first.shape[1]
             count = max(1, min(most, _PIXELS // pixels))
             some, copies = copies[:count], copies[count:]
             epochs = [copy for _, copy in some]
@@ -289,13 +291,24 @@ class Renderer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pixels:
-    """One source on its way through a batch."""
+class _Sampled:
+    """One source on its way through a batch, the sample section behind it.
+
+    Args:
+        origin: The source.
+        output: What is made of it.
+        digest: Its hash.
+        image: As the sample section left it.
+        given: How many channels it had before.
+        parameters: What was drawn.
+    """
 
     origin: Origin
     output: Output
     digest: str
     image: Array
+    given: int
+    parameters: Parameters
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections import Counter
@@ -19,20 +20,31 @@ from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import DataError, UsageError, printable, reason
 from augpipe.expansion.expanding import Meter, Progress
-from augpipe.expansion.jobs import ERRORS, MANIFEST, OWN_FILES, Record, read_record, recipe_of
+from augpipe.expansion.jobs import (
+    ERRORS,
+    JOB,
+    MANIFEST,
+    OWN_FILES,
+    Record,
+    digests,
+    read_record,
+    recipe_of,
+)
 from augpipe.expansion.manifest import Key, Row, changes, is_pipe, parse_row, rows_of
 from augpipe.expansion.names import Output
 from augpipe.expansion.render import Origin, Renderer
-from augpipe.learned.weights import path_of
+from augpipe.learned.files import path_of
 from augpipe.plan.explain import plural
 
 _SHOWN = 20
+_CHANGED = "changed since its copies were made"
 
-Kind = Literal["missing", "altered", "source", "differs", "row", "extra", "unfinished"]
+Kind = Literal["missing", "altered", "source", "weights", "differs", "row", "extra", "unfinished"]
 _SUMMARY: dict[Kind, tuple[str, str]] = {
     "missing": ("is missing", "are missing"),
     "altered": ("was altered", "were altered"),
     "source": ("source is not what it was", "sources are not what they were"),
+    "weights": ("file of weights is another now", "files of weights are others now"),
     "differs": ("renders differently now", "render differently now"),
     "row": ("row of the manifest does not fit", "rows of the manifest do not fit"),
     "extra": ("file is in no row of the manifest", "files are in no row of the manifest"),
@@ -47,7 +59,8 @@ class Finding:
 
     Args:
         kind: "missing" (no such output), "altered" (the output's content is another),
-            "source" (the source is gone, unreadable or another), "differs" (rendering gives
+            "source" (the source is gone, unreadable or another), "weights" (a learned op's
+            weights are others), "differs" (rendering gives
             other bytes than it did), "row" (the manifest itself does not fit), "extra" (a file
             that no row names), "unfinished" (outputs that were not made yet).
         where: The output, the source or the file.
@@ -137,7 +150,11 @@ def verify(
             f"{root}: the images are not there: say where they are now with --source DIR"
         )
     recipe = recipe_of(record)
-    reader = _Reader(out / MANIFEST, record, bool(recipe.batch))
+    findings: list[Finding] = []
+    for words in record.other_weights(digests(recipe)):
+        findings.append(Finding("weights", str(out / JOB), f"was made with others: {words}"))
+    skipped, names = _skipped(out / ERRORS)
+    reader = _Reader(out / MANIFEST, record, bool(recipe.batch), names)
     stop = threading.Event()
     checker = _Checker(
         out,
@@ -146,7 +163,6 @@ def verify(
         stop,
     )
     meter = Meter(progress, record.outputs)
-    findings: list[Finding] = []
     with closing(ordered(checker, reader, workers, stop)) as results:
         for count, found in results:
             findings += found
@@ -154,9 +170,9 @@ def verify(
             meter(reader.checked, len(findings))
     findings += reader.findings
     findings += _unlisted(out, reader.named)
-    skipped = _count_lines(out / ERRORS)
     each = record.outputs // max(record.images, 1)
-    missing = record.outputs - skipped * each - len(reader.keys)
+    # Of an image that could be used in some of its batches, those copies are there.
+    missing = record.outputs - len(reader.keys) - (skipped * each - reader.of_skipped)
     if missing > 0:
         detail = f"{plural(missing, 'image')} not made: run expand again"
         findings.append(Finding("unfinished", str(out), detail))
@@ -174,7 +190,9 @@ class _Reader:
     path: Path
     record: Record
     together: bool
+    skipped: frozenset[str]
     checked: int = 0
+    of_skipped: int = 0
     keys: set[Key] = field(default_factory=set)
     named: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
@@ -207,6 +225,7 @@ class _Reader:
             if row is not None and not problem:
                 self.keys.add(row.key)
                 self.named.add(row.output)
+                self.of_skipped += row.source in self.skipped
                 yield start, row
             else:
                 self.findings.append(Finding("row", f"{self.path}:{number}", problem))
@@ -219,6 +238,13 @@ class _Reader:
             return "names an image or a copy that the job does not have"
         if not (_stays_inside(row.output) and _stays_inside(row.source)):
             return "names a file outside the folder"
+        if row.batch and not (
+            self.together
+            and row.copy is not None
+            and row.index in row.batch
+            and row.label in (None, *self.record.classes)
+        ):
+            return "names a batch or a class that the job does not have"
         if row.key in self.keys or row.output in self.named:
             return f"a second row for {row.output}"
         return ""
@@ -250,9 +276,7 @@ class _Checker:
                 if self.stop.is_set():
                     raise Stopped
                 if again.source_sha256 != row.source_sha256:
-                    changed = "changed since its copies were made"
-                    findings.append(Finding("source", row.source, changed))
-                    break
+                    raise DataError(row.source, _CHANGED)
                 findings += self._compare(row, again, data)
                 compared += 1
         except DataError as error:
@@ -273,14 +297,19 @@ class _Checker:
     def _together(self, rows: Sequence[Row]) -> list[tuple[Row, bytes]]:
         first = rows[0]
         missing = sorted(set(first.batch) - {row.index for row in rows})
-        if missing or first.copy is None:
+        if missing:
             raise DataError(
                 first.output, f"shared a batch with image {missing[0]}, which the manifest lacks"
             )
+        assert first.copy is not None
         members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
         made, failed = self.renderer.together(first.copy, members)
         for index, why in failed.items():
             raise DataError(next(row.source for row in rows if row.index == index), why)
+        # All of the batch would differ with one.
+        for row, (again, _) in zip(rows, made, strict=True):
+            if again.source_sha256 != row.source_sha256:
+                raise DataError(row.source, _CHANGED)
         return made
 
     def _stored(self, row: Row, like: bytes | None = None) -> tuple[bytes | None, list[Finding]]:
@@ -351,11 +380,20 @@ def _unlisted(out: Path, named: set[str]) -> Iterator[Finding]:
                 yield Finding("extra", relative, "no row of the manifest names it")
 
 
-def _count_lines(path: Path) -> int:
+def _skipped(path: Path) -> tuple[int, frozenset[str]]:
+    """Returns how many images errors.jsonl lists, and which."""
     if is_pipe(path):
-        return 0
+        return 0, frozenset()
     try:
         with path.open("rb") as file:
-            return sum(1 for _ in file)
+            lines = list(file)
     except OSError:
-        return 0
+        return 0, frozenset()
+    return len(lines), frozenset(name for name in map(_source_in, lines) if name)
+
+
+def _source_in(line: bytes) -> str:
+    try:
+        return str(json.loads(line)["source"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""

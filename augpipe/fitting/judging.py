@@ -7,8 +7,6 @@ fitted on: nothing is downloaded, and figures of different datasets do not compa
 from __future__ import annotations
 
 import copy
-import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ _LOOKED_AT = 500  # generated images, while it is fitted
 _PART = 500
 
 Make = Callable[[Tensor, int], Tensor]
-"""(n,) classes and a seed to (n, C, side, side) images in 0..1, on the CPU."""
+"""(n,) classes and a seed to (n, C, side, side) uint8 images, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,14 @@ class GanReport:
         classes: The names.
         measured_on: What the classifiers are tested on: "test" or "validation".
         train_images: How many real images the generator and the classifiers saw.
-        synthetic: Accuracy score: of a classifier trained on as many generated images alone.
+        synthetic: The classification accuracy score (Ravuri & Vinyals, arXiv 1905.10887): accuracy
+            of a classifier trained on as many generated images alone.
         real: Accuracy of the same classifier trained on the real images.
-        synthetic_by_class: `synthetic` for each class.
-        real_by_class: `real` for each class.
+        synthetic_by_class: `synthetic` for each class; None where there is no test image of it.
+        real_by_class: `real` for each class, likewise.
         agreement: Share of generated images that the classifier of the real ones puts into the
             class they were made for ("GAN-test").
+        compared: On how many images of each kind the next four are measured: they depend on it.
         frechet: Distance of generated from unseen real images, in that classifier's features.
         frechet_floor: That of the real training images from the same.
         precision: Share of generated images in the manifold of the real ones.
@@ -65,9 +65,10 @@ class GanReport:
     train_images: int
     synthetic: float
     real: float
-    synthetic_by_class: tuple[float, ...]
-    real_by_class: tuple[float, ...]
+    synthetic_by_class: tuple[float | None, ...]
+    real_by_class: tuple[float | None, ...]
     agreement: float
+    compared: int
     frechet: float
     frechet_floor: float
     precision: float
@@ -87,11 +88,12 @@ class GanReport:
             + (f"; stopped: {self.stopped}" if self.stopped else ""),
             f"a classifier on {self.measured_on} images, trained on {self.train_images}",
             f"{'class'.ljust(wide)}  generated   real",
-            *(f"{name.ljust(wide)}  {100 * a:7.1f} %  {100 * b:5.1f} %" for name, a, b in rows),
-            f"{'all'.ljust(wide)}  {100 * self.synthetic:7.1f} %  {100 * self.real:5.1f} %",
+            *(f"{name.ljust(wide)}  {_percent(a, 7)} %  {_percent(b, 5)} %" for name, a, b in rows),
+            f"{'all'.ljust(wide)}  {_percent(self.synthetic, 7)} %  {_percent(self.real, 5)} %",
             f"told as their class by the real images' classifier: {100 * self.agreement:.1f} %",
-            f"Fréchet distance {self.frechet:.2f} (real images among themselves "
-            f"{self.frechet_floor:.2f}); precision {self.precision:.2f}, recall {self.recall:.2f}",
+            f"{self.compared} of each: Fréchet distance {self.frechet:.2f} (real images among "
+            f"themselves {self.frechet_floor:.2f}); precision {self.precision:.2f}, recall "
+            f"{self.recall:.2f}",
             f"distance to the nearest training image, against unseen real images: "
             f"{self.memorisation:.2f} in features, {self.memorisation_pixels:.2f} in pixels",
         ]
@@ -105,10 +107,15 @@ class Judge:
         data: The images.
         folder: Where classifiers are kept; what is trained there is not trained again.
         seed: Of their weights and batches.
+        identity: Names what makes the images, to tell another's classifiers by.
+        accelerator: Lightning's: cpu or gpu.
     """
 
-    def __init__(self, data: Divided, folder: Path, seed: int) -> None:
+    def __init__(
+        self, data: Divided, folder: Path, seed: int, identity: str = "", accelerator: str = "cpu"
+    ) -> None:
         self._data, self._folder, self._seed = data, folder, seed
+        self._identity, self._accelerator = identity, accelerator
         self.net = self._classifier("real", data.train)
         self._body = copy.deepcopy(self.net)
         self._body.fc = nn.Identity()
@@ -123,10 +130,17 @@ class Judge:
             data.test.part(),
             images.classes,
             images.images.shape[1],
-            f"{name} {hashlib.blake2b(images.images.numpy().tobytes(), digest_size=8).hexdigest()}",
+            f"{name} {data.identity} {self._identity}",
         )
         folder = self._folder / name
-        train(self._recipe(len(images)), splits, folder, workers=0)
+        train(
+            self._recipe(len(images)),
+            splits,
+            folder,
+            workers=0,
+            accelerator=self._accelerator,
+            devices=1,
+        )
         return load_model(folder / "model.safetensors")
 
     def _recipe(self, count: int) -> dict[str, Any]:
@@ -150,9 +164,7 @@ class Judge:
         """Returns `GanReport.memorisation` of images made now."""
         targets = self._data.train.targets.sort().values
         at = torch.linspace(0, len(targets) - 1, min(len(targets), _LOOKED_AT)).long()
-        return memorisation(
-            self.features(to_levels(make(targets[at], seed))), self._train, self._unseen
-        )
+        return memorisation(self.features(make(targets[at], seed)), self._unseen, self._train)
 
     @torch.no_grad()
     def _logits(self, net: nn.Module, images: Tensor) -> Tensor:
@@ -171,14 +183,14 @@ class Judge:
         """
         data = self._data
         targets = data.train.targets
-        made = Labelled(to_levels(make(targets, self._seed + 1)), targets, data.train.classes)
+        made = Labelled(make(targets, self._seed + 1), targets, data.train.classes)
         learned = self._classifier("generated", made)
         features = self.features(_some(made.images))
         train, unseen = _some(self._train), self._unseen
         count = min(len(features), len(train), len(unseen))
         precision, recall = precision_recall(unseen[:count], features[:count])
-        mirrored = torch.cat([data.train.images, data.train.images.flip(3)])
-        pixels = [_some(made.images), mirrored, _some(data.unseen.images)]
+        own = data.train.images
+        pixels = [_some(made.images), _some(data.unseen.images), own, own.flip(3)]
         return GanReport(
             classes=tuple(data.train.classes),
             measured_on=data.measured_on,
@@ -188,12 +200,13 @@ class Judge:
             synthetic_by_class=self._by_class(learned),
             real_by_class=self._by_class(self.net),
             agreement=self._accuracy(self.net, made),
+            compared=count,
             frechet=frechet(features[:count], unseen[:count]),
             frechet_floor=frechet(train[:count], unseen[:count]),
             precision=precision,
             recall=recall,
-            memorisation=memorisation(features, self._train, unseen),
-            memorisation_pixels=memorisation(*(each.flatten(1).float() for each in pixels)),
+            memorisation=memorisation(features, unseen, self._train),
+            memorisation_pixels=memorisation(*(each.flatten(1) for each in pixels)),
             **about,
         )
 
@@ -203,11 +216,15 @@ class Judge:
     def _accuracy(self, net: nn.Module, images: Labelled) -> float:
         return float(self._hits(net, images).float().mean())
 
-    def _by_class(self, net: nn.Module) -> tuple[float, ...]:
+    def _by_class(self, net: nn.Module) -> tuple[float | None, ...]:
         test = self._data.test
         hits = self._hits(net, test).float()
         rows = [hits[test.targets == k] for k in range(len(test.classes))]
-        return tuple(float(each.mean()) if len(each) else math.nan for each in rows)
+        return tuple(float(each.mean()) if len(each) else None for each in rows)
+
+
+def _percent(share: float | None, width: int) -> str:
+    return ("-" if share is None else f"{100 * share:.1f}").rjust(width)
 
 
 def to_levels(images: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from augpipe.pipeline import Pipeline
 from augpipe.training.data import Part, Splits, open_splits, subset
 
 _LARGEST = 96  # pixels a side, that are taken as they are
+_MOST = 2**33  # bytes of images
 _HELD_OUT = 0.1
 _REMEDY = "side says to which square they are shrunk and cut (--side 32)"
 
@@ -90,6 +91,10 @@ def open_labelled(data: Path, size: int | None, side: int | None, seed: int) -> 
             f"size {size}: from {2 * len(splits.classes)}, two a class, to {len(splits.train)}, all"
         )
     splits = subset(splits, size, seed)
+    left = np.bincount(_classes_of(splits.train), minlength=len(splits.classes))
+    if not left.all():
+        gone = splits.classes[int(left.argmin())]
+        raise UsageError(f"size {size}: no image of class {gone} is among them: take more")
     parts = [splits.train, splits.validation, *([splits.test] if splits.test else [])]
     images = [_read(part, side) for part in parts]
     _check_sizes(images)
@@ -104,16 +109,18 @@ def open_labelled(data: Path, size: int | None, side: int | None, seed: int) -> 
 
 
 def _check(data: Path, splits: Splits) -> None:
-    every = np.asarray(splits.train.targets)
-    counts = np.bincount(every, minlength=len(splits.classes))
+    # What was held out of the training images counts: they are of one source.
+    counts = np.bincount(np.asarray(splits.train.targets), minlength=len(splits.classes))
     least = int(counts.argmin())
     if counts[least] < 2:
         have = "has one image" if counts[least] else "has no image"
-        raise DataError(
-            data, f"class {splits.classes[least]} {have}: a class needs two, one to be held out"
-        )
+        raise DataError(data, f"class {splits.classes[least]} {have}: a class needs two at least")
     if not len(splits.validation):
         raise DataError(data, "has no images to hold out")
+
+
+def _classes_of(part: Part) -> NDArray[np.int64]:
+    return np.asarray(part.targets, np.int64)[part.indices]
 
 
 def _read(part: Part, side: int | None) -> Tensor:
@@ -121,17 +128,31 @@ def _read(part: Part, side: int | None) -> Tensor:
     source = FolderImages(part.source, part.split) if isinstance(part.source, Path) else part.source
     square = [{"resize": {"size": side, "antialias": "full"}}, {"center_crop": side}]
     pipe = Pipeline(recipes.load({"version": 1, "sample": square if side else []}))
-    found: list[NDArray[np.uint8]] = []
-    for index in part.indices.tolist():
+    found: NDArray[np.uint8] | None = None
+    for place, index in enumerate(part.indices.tolist()):
         (image,) = pipe.apply([source[index][0]], [index])
-        if found and image.shape != found[0].shape:
-            raise UsageError(
-                f"images differ in size ({_size(found[0])}, {_size(image)}): {_REMEDY}"
-            )
-        found.append(image)
-    stacked = np.stack(found)
-    deep = stacked if stacked.ndim == 4 else stacked[..., None]
-    return torch.from_numpy(np.ascontiguousarray(deep.transpose(0, 3, 1, 2)))
+        image = image if image.ndim == 3 else image[:, :, None]
+        if found is None:
+            found = _room(len(part), image.shape, side is not None)
+        if image.shape != found.shape[1:]:
+            sizes = f"{_size(found.shape[1:])}, {_size(image.shape)}"
+            raise UsageError(f"images differ in size ({sizes}): {_REMEDY}")
+        found[place] = image
+    assert found is not None
+    return torch.from_numpy(found).permute(0, 3, 1, 2)
+
+
+def _room(count: int, shape: tuple[int, ...], asked: bool) -> NDArray[np.uint8]:
+    """Returns memory for images of a shape, before most of them are read."""
+    height, width, channels = shape
+    if height != width or (height > _LARGEST and not asked):
+        raise UsageError(f"images are {height} × {width}: {_REMEDY}")
+    if (room := count * height * width * channels) > _MOST:
+        raise UsageError(
+            f"{count} images of {height} × {width} take {room / 1e9:.0f} GB: fewer (size) or "
+            "smaller ones (side)"
+        )
+    return np.empty((count, *shape), np.uint8)
 
 
 def _check_sizes(images: Sequence[Tensor]) -> None:
@@ -143,12 +164,10 @@ def _check_sizes(images: Sequence[Tensor]) -> None:
             f"test or validation images of {other.shape[2]} × {other.shape[3]} beside "
             f"{height} × {width}: {_REMEDY}"
         )
-    if height != width or height > _LARGEST:
-        raise UsageError(f"images are {height} × {width}: {_REMEDY}")
 
 
-def _size(image: NDArray[np.uint8]) -> str:
-    return f"{image.shape[0]} × {image.shape[1]}"
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[0]} × {shape[1]}"
 
 
 def _is_grey(images: Tensor) -> bool:

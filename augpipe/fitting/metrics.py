@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ROWS = 1024  # of a table of distances at a time
+_ROWS = 2048  # of a table of distances at a time, and as many columns
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -36,12 +36,22 @@ def _root(matrix: Tensor) -> Tensor:
 
 
 def nearest(rows: Tensor, others: Tensor, k: int = 1) -> Tensor:
-    """Returns (n,): the Euclidean distance of each row to its k-th nearest of the others."""
-    parts = [
-        torch.cdist(part, others.float()).kthvalue(k, dim=1).values
-        for part in torch.split(rows.float(), _ROWS)
-    ]
-    return torch.cat(parts) if parts else rows.new_zeros(0)
+    """Returns (n,): the Euclidean distance of each row to its k-th nearest of the others.
+
+    Args:
+        rows: (n, d), of any dtype.
+        others: (m, d), m k at least.
+        k: Which neighbour.
+    """
+    found = []
+    for part in torch.split(rows, _ROWS):
+        best = part.new_empty((len(part), 0), dtype=torch.float32)
+        for some in torch.split(others, _ROWS):
+            apart = torch.cdist(part.float(), some.float())
+            both = torch.cat([best, apart], dim=1)
+            best = both.topk(min(k, both.shape[1]), largest=False).values
+        found.append(best[:, -1])
+    return torch.cat(found)
 
 
 def precision_recall(real: Tensor, made: Tensor, k: int = 5) -> tuple[float, float]:
@@ -61,19 +71,27 @@ def precision_recall(real: Tensor, made: Tensor, k: int = 5) -> tuple[float, flo
 
 
 def _within(rows: Tensor, others: Tensor, k: int) -> float:
-    others = others.float()
     radii = nearest(others, others, k + 1)  # the nearest of all is the point itself
     inside = [
-        (torch.cdist(part, others) <= radii).any(dim=1) for part in torch.split(rows.float(), _ROWS)
+        (torch.cdist(part.float(), others.float()) <= radii).any(dim=1)
+        for part in torch.split(rows, _ROWS)
     ]
     return float(torch.cat(inside).float().mean())
 
 
-def memorisation(made: Tensor, train: Tensor, unseen: Tensor) -> float:
+def memorisation(made: Tensor, unseen: Tensor, *train: Tensor) -> float:
     """Returns how far made images lie from those they were fitted on, against unseen real ones.
 
     median distance of made rows to the nearest training row / that of unseen real rows: about 1
     where made images are as new as real ones, 0 where they are copies.
+
+    Args:
+        made: (n, d).
+        unseen: (m, d).
+        train: Sets of rows (·, d), which count as one: such as images and their mirror images.
     """
-    apart = nearest(unseen, train).median()
-    return float(nearest(made, train).median() / apart.clamp_min(1e-12))
+    near, far = (
+        torch.stack([nearest(rows, each) for each in train]).amin(dim=0).median()
+        for rows in (made, unseen)
+    )
+    return float(near / far.clamp_min(1e-12))

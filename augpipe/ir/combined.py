@@ -93,14 +93,14 @@ class Generated(Gated):
     Args:
         key: (n,), of the noise that an image is made from.
         model: "bundled", or a file of weights.
-        scale: Of the noise.
+        truncation: Factor on the noise.
         weight: Of the labels of generated images.
         probe: A classifier's file: where it sees another class, the image stays; "" for none.
     """
 
     key: Words
     model: str
-    scale: float
+    truncation: float
     weight: float
     probe: str = ""
 

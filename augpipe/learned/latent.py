@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,8 +11,8 @@ from augpipe.ir import Latent
 from augpipe.learned.autoencoder import Autoencoder
 from augpipe.learned.company import moved_in_class
 from augpipe.learned.noise import noised
-from augpipe.learned.probe import probe
-from augpipe.learned.weights import load_net, stamp
+from augpipe.learned.probe import Probe
+from augpipe.learned.weights import held, load_net
 from augpipe.types import Array
 
 
@@ -72,7 +70,7 @@ def _kept(meaning: Latent, done: Tensor, given: Tensor) -> Tensor:
     """Returns the given images where the probe, if there is one, sees another class than before."""
     if not meaning.probe:
         return done
-    judge = probe(meaning.probe, str(done.device))
+    judge = held(Probe, meaning.probe, str(done.device))
     before, after = (judge(each[:, :3].float() / 255.0) for each in (given, done))
     return torch.where((before == after)[:, None, None, None], done, given)
 
@@ -93,9 +91,8 @@ def move_one(meaning: Latent, row: int, image: Array) -> Array:
 
 
 def _net_for(meaning: Latent, images: Tensor) -> Autoencoder:
-    return _net(meaning.model, stamp(meaning.model), str(images.device))
+    return held(_net, meaning.model, str(images.device))
 
 
-@lru_cache(4)
-def _net(source: str, written: tuple[int, int], device: str) -> Autoencoder:
+def _net(source: str, device: str) -> Autoencoder:
     return load_net(source, "autoencoder", Autoencoder)[0].to(device)

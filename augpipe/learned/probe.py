@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augpipe.errors import DataError, UsageError, first_sentence
-from augpipe.learned.weights import stamp
+from augpipe.ir import LUMA
 from augpipe.networks.building import build
 from augpipe.tensors import read_tensors
 
-_LUMA = (0.299, 0.587, 0.114)
-_ACTING = "effects."
+ACTING = "effects."
+"""What the tensors of techniques that act in `eval()` are called in a model's file."""
 
 
 class Probe:
@@ -36,6 +36,7 @@ class Probe:
 
     def __init__(self, path: str | Path, device: str) -> None:
         tensors, about = read_tensors(Path(path))
+        self._path, self._tables = Path(path), dict[tuple[str, ...], Tensor]()
         try:
             self.classes: list[str] = list(json.loads(about["classes"]))
             self.channels = int(about["channels"])
@@ -48,7 +49,7 @@ class Probe:
             self._net: nn.Module = build(about["model"], len(self.classes), self.channels)
             if not more:
                 self._net.load_state_dict(tensors)
-        except (KeyError, ValueError, TypeError, RuntimeError, UsageError) as error:
+        except (LookupError, ValueError, TypeError, RuntimeError, UsageError) as error:
             raise DataError(
                 path, f"is not a model of augpipe train that can probe: {first_sentence(error)}"
             ) from None
@@ -59,6 +60,24 @@ class Probe:
                 "recipe resizes, crops and normalizes only, where nothing is augmented",
             )
         self._net.eval().requires_grad_(False).to(device)
+
+    def numbers(self, names: Sequence[str]) -> Tensor:
+        """Returns (K,): the probe's number of each class, on its device.
+
+        Raises:
+            DataError: It does not know one of them.
+        """
+        own = tuple(names)
+        if own not in self._tables:
+            missing = [name for name in own if name not in self.classes]
+            if missing:
+                known = ", ".join(self.classes)
+                raise DataError(
+                    self._path, f"as a probe it knows no class {missing[0]!r}: it knows {known}"
+                )
+            found = [self.classes.index(name) for name in own]
+            self._tables[own] = torch.tensor(found, device=self._mean.device)
+        return self._tables[own]
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -72,25 +91,15 @@ class Probe:
 
 
 def _acts(tensors: dict[str, Tensor]) -> bool:
-    return any(name.startswith(_ACTING) for name in tensors)
+    return any(name.startswith(ACTING) for name in tensors)
 
 
 def matched(images: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
     """Returns images (n, channels, *size): grey repeated or taken, bilinear and antialiased."""
     if images.shape[1] == 3 and channels == 1:
-        images = (images * images.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        images = (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
     elif images.shape[1] == 1 and channels == 3:
         images = images.expand(-1, 3, -1, -1)
     if tuple(images.shape[2:]) == size:
         return images
     return F.interpolate(images, size, mode="bilinear", antialias=True)
-
-
-def probe(path: str, device: str) -> Probe:
-    """Returns the probe of a file, read anew where the file was written anew."""
-    return _probe(path, stamp(path), device)
-
-
-@lru_cache(4)
-def _probe(path: str, written: tuple[int, int], device: str) -> Probe:
-    return Probe(path, device)

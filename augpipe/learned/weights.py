@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,14 +18,13 @@ from torch import nn
 
 import augpipe
 from augpipe.errors import DataError, first_sentence
+from augpipe.learned.files import path_of, stamp
 from augpipe.tensors import read_tensors, write_tensors
 
-BUNDLED = "bundled"
-"""The name of the weights that come with the package."""
-_FOLDER = Path(__file__).parent / "weights"
 _MOST = 4096  # of channels or layers: more are no network's
 
 Net = TypeVar("Net", bound=nn.Module)
+Held = TypeVar("Held")
 
 
 def save_net(path: Path, kind: str, net: nn.Module, about: Mapping[str, Any]) -> None:
@@ -81,18 +81,23 @@ def load_net(
     return net.eval().requires_grad_(False), about if isinstance(about, dict) else {}
 
 
-def path_of(source: str | Path, kind: str) -> Path:
-    """Returns the file of weights: a path, or that of the bundled ones of a kind."""
-    return _FOLDER / f"{kind}.safetensors" if source == BUNDLED else Path(source)
+def held(read: Callable[[str, str], Held], source: str, device: str) -> Held:
+    """Returns what a function reads of a file for a device; read anew if the file is written anew.
+
+    Args:
+        read: Takes the file and the device.
+        source: The file, or "bundled".
+        device: Where what is read goes.
+    """
+    out: Held = _held(read, source, stamp(source), device)
+    return out
 
 
-def stamp(source: str) -> tuple[int, int]:
-    """Returns what changes with a file, so that one that was written anew is read anew."""
-    try:
-        found = Path(source).stat()
-    except OSError:
-        return 0, 0  # the bundled one; or reading it says what is wrong
-    return found.st_mtime_ns, found.st_size
+@lru_cache(8)
+def _held(
+    read: Callable[[str, str], Any], source: str, written: tuple[int, int], device: str
+) -> Any:
+    return read(source, device)
 
 
 def _settings(given: Any) -> dict[str, int]:

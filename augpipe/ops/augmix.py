@@ -48,7 +48,7 @@ class Augmix(_Interpolated):
     """Whether shears, shifts and rotations are drawn too."""
 
     @property
-    def misplaces(self) -> str:
+    def misplaced(self) -> str:
         if not (self.geometry and self.p > 0):
             return ""
         return "blends displaced copies, which no mask, box or keypoint fits: set geometry: false"

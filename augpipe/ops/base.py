@@ -11,7 +11,7 @@ import numpy as np
 from augpipe.declared import Declared
 from augpipe.ir import Meaning, Mix
 from augpipe.rng import Draws
-from augpipe.spec import Declaration, Json, Number, Numbers, Refused
+from augpipe.spec import Declaration, Json, Number, Numbers, Refused, Text
 from augpipe.types import Array, Bools, Frame, Sampling
 
 Probability = Annotated[float, Number(0, 1)]
@@ -69,19 +69,35 @@ class Op(Declared):
         return None
 
     @property
-    def misplaces(self) -> str:
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """Returns the files that it reads: what each holds, and its name."""
+        return ()
+
+    @property
+    def misplaced(self) -> str:
         """Says why no mask, box or keypoint fits what it makes; "" where they fit."""
         return ""
 
     @property
     def relabels(self) -> bool:
-        """Whether labels become rows of shares."""
+        """Whether classes become rows of shares."""
         return self.kind is Mix
 
     @property
     def sampling(self) -> Sampling:
         """Returns how the op reads pixels, where it reads any."""
         return Sampling()
+
+
+class Probed(Op):
+    """An op that may ask a classifier whether what it did is still what it was."""
+
+    probe: Annotated[str | None, Text("a model.safetensors of `augpipe train`")] = None
+    """A classifier: an image stays as it was where the class seen in it would be another."""
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        return (("model", self.probe),) if self.probe else ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,10 @@ class Combinator(Op):
     def inner(self) -> tuple[Op, ...]:
         """Returns the ops inside."""
         raise NotImplementedError
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        return tuple(each for op in self.inner() for each in op.files)
 
     @property
     def slots(self) -> int:

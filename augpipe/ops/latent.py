@@ -8,19 +8,12 @@ import numpy as np
 
 from augpipe.ir import Latent, Meaning
 from augpipe.ir.combined import LatentKind, LatentNoiseKind
-from augpipe.ops.base import Op
+from augpipe.ops.base import Probed
 from augpipe.rng import Draws
 from augpipe.spec import Choice, Flag, Number, Pair, Range, Text
 from augpipe.types import Floats, Frame
 
 Weights = Annotated[str, Text("bundled, or a file of `augpipe fit autoencoder`")]
-
-
-class Probed(Op):
-    """An op that may ask a classifier whether what it did is still what it was."""
-
-    probe: Annotated[str | None, Text("a model.safetensors of `augpipe train`")] = None
-    """A classifier: an image stays as it was where the class seen in it would be another."""
 
 
 class LatentNoise(Probed):
@@ -54,6 +47,10 @@ class LatentNoise(Probed):
     delta: Annotated[bool, Flag()] = True
     """Whether the change is added to the image; otherwise out = D(z'), blurred as D is."""
 
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        return (("autoencoder", self.model), *super().files)
+
     def means(self, draw: Draws, frame: Frame) -> Latent:
         return Latent(
             np.ones(len(draw), bool),
@@ -77,6 +74,10 @@ class _OfAClass(Probed):
     """The autoencoder's weights."""
     delta: Annotated[bool, Flag()] = True
     """Whether the change is added to the image; otherwise out = D(z'), blurred as D is."""
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        return (("autoencoder", self.model), *super().files)
 
     def towards(self, draw: Draws, kind: LatentKind, amount: Floats, neighbours: int = 0) -> Latent:
         """Returns the meaning with fresh keys, one an image."""

@@ -309,8 +309,8 @@ def check_targets(nodes: Sequence[Node]) -> None:
         DataError: There is such an op.
     """
     for step in (step for each in nodes for step in each.steps):
-        if step.op.misplaces:
-            raise DataError(step.key, step.op.misplaces)
+        if step.op.misplaced:
+            raise DataError(step.key, step.op.misplaced)
 
 
 def keys_of(indices: Sequence[int] | Array, count: int) -> Array:

@@ -169,7 +169,7 @@ class _Batch:
         recipe = self.recipe.model_copy(update={"batch": self.recipe.batch[:count]})
         nodes = Pipeline(recipe).batch_nodes
         section = BatchSection(recipe, nodes, self.classes or None)
-        mixes = any(each.kind is Mix for each in nodes)
+        mixes = any(step.op.relabels for each in nodes for step in each.steps)
         stacked = np.stack([picture.image for picture in self.pictures])
         images, targets = section(
             torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))),

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from augpipe import recipe as recipes
 from augpipe.errors import AugpipeError, DataError, first_sentence
+from augpipe.learned.probe import ACTING
 from augpipe.networks.building import build
 from augpipe.regularizers.effect import Effect
 from augpipe.regularizers.wrapper import Regularized
 from augpipe.tensors import read_tensors
 
-_ACTING = "effects."  # what the tensors of techniques are called in a file
 _BROKEN = (KeyError, ValueError, TypeError, RuntimeError)
 
 
@@ -25,7 +25,7 @@ def acting_state(wrapped: Regularized) -> dict[str, Tensor]:
     pairs = zip(wrapped.regularizers, wrapped.effects, strict=True)
     own = [effect for each, effect in pairs if not each.keeps_eval]
     return {
-        f"{_ACTING}{k}.{name}": value
+        f"{ACTING}{k}.{name}": value
         for k, effect in enumerate(own)
         for name, value in effect.state_dict().items()
     }
@@ -34,7 +34,7 @@ def acting_state(wrapped: Regularized) -> dict[str, Tensor]:
 def _take(wrapped: Regularized, state: Mapping[str, Tensor], steps: int) -> None:
     for k, effect in enumerate(wrapped.effects):
         assert isinstance(effect, Effect)
-        start = f"{_ACTING}{k}."
+        start = f"{ACTING}{k}."
         effect.load_state_dict(
             {name[len(start) :]: each for name, each in state.items() if name.startswith(start)}
         )
@@ -56,7 +56,7 @@ def load_model(path: str | Path) -> nn.Module:
     try:
         classes = json.loads(about["classes"])
         model = build(about["model"], len(classes), int(about["channels"]))
-        acting = {name: tensors.pop(name) for name in [*tensors] if name.startswith(_ACTING)}
+        acting = {name: tensors.pop(name) for name in [*tensors] if name.startswith(ACTING)}
         model.load_state_dict(tensors)
         recipe = recipes.load(yaml.safe_load(about["recipe"]))
         own = [each for each in recipe.regularize if not each.keeps_eval]

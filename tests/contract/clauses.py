@@ -104,7 +104,7 @@ def through(op: Op, images: Sequence[np.ndarray], indices: Any, pipe: Any = None
     floats = stack.dtype != np.uint8
     boxes = [np.array([[2.0, 3.0, 20.0, 15.0]])] * len(images)
     targets = {"label": torch.arange(len(images)) % 2}
-    if not op.misplaces:
+    if not op.misplaced:
         targets["boxes"] = boxes
     out, _ = pipe.batch(given / 255.0 if floats else given, targets, index=indices)
     return list((out * 255.0 if floats else out).permute(0, 2, 3, 1).numpy())

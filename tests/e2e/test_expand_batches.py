@@ -201,7 +201,7 @@ def test_what_cannot_be_generated(source: Path, tmp_path: Path, capsys: Any) -> 
     with pytest.raises(UsageError, match="gan_generate: the generator knows no class 'hat'"):
         expand(adds, source, tmp_path / "hats")
     with pytest.raises(RecipeError, match=r"gan_generate: adds nothing: say count: N, balance"):
-        load({"version": 1, "gan_generate": {"scale": 0.7}})
+        load({"version": 1, "gan_generate": {"truncation": 0.7}})
     with pytest.raises(RecipeError, match=r"no parameter 'cuont'.*count"):
         load({"version": 1, "gan_generate": {"cuont": 3}})
     path = written(tmp_path, {**adds, "gan_generate": {"count": 1, "model": "none.safetensors"}})

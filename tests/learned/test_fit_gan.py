@@ -15,10 +15,11 @@ from PIL import Image
 
 from augpipe.cli.main import main
 from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.fitting import gan as fitting
+from augpipe.fitting import adversarial as fitting
 from augpipe.fitting import judging
+from augpipe.fitting.adversarial import gradient_penalty, grid, relativistic_loss
 from augpipe.fitting.discriminator import Discriminator
-from augpipe.fitting.gan import fit_gan, grid, relativistic, slopes
+from augpipe.fitting.gan import fit_gan
 from augpipe.fitting.judging import Judge, to_levels
 from augpipe.fitting.labelled import open_labelled
 from augpipe.learned.generator import Generator
@@ -50,8 +51,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def stop_at(step: int) -> Callable[[int, int, float], None]:
-    def tick(now: int, last: int, loss: float) -> None:
+def stop_at(step: int) -> Callable[[int, int, torch.Tensor], None]:
+    def tick(now: int, last: int, loss: torch.Tensor) -> None:
         if now == step:
             raise KeyboardInterrupt
 
@@ -95,11 +96,11 @@ def test_the_class_enters_by_projection() -> None:
 def test_losses_are_the_equations() -> None:
     real, made = torch.randn(8), torch.randn(8)
     want = np.log1p(np.exp(made.numpy() - real.numpy())).mean()
-    assert float(relativistic(made, real)) == pytest.approx(float(want), rel=1e-5)
+    assert float(relativistic_loss(made, real)) == pytest.approx(float(want), rel=1e-5)
     images = torch.randn(6, 2, 3, 3, requires_grad=True)
     scores = 0.5 * images.square().sum(dim=(1, 2, 3))  # its gradient is the image
     squares = images.detach().square().sum(dim=(1, 2, 3))
-    penalty = slopes(scores, images)
+    penalty = gradient_penalty(scores, images)
     assert penalty.item() == pytest.approx(float(squares[:3].mean() + squares[3:].mean()), rel=1e-5)
     penalty.backward()
     assert images.grad is not None and images.grad.abs().sum() > 0
@@ -117,7 +118,8 @@ def test_a_step_of_each_network_is_the_equations_step(folder: Path, tmp_path: Pa
     data = open_labelled(folder, None, None, 0)
     sizes = fitting.Preset(4, 8, 8, 100)
     fit, again = (
-        fitting._Fit(data, sizes, 10, 8, 0.1, 0, "float32", "cpu", tmp_path) for _ in range(2)
+        fitting.AdversarialFit(data, sizes, 10, 8, 0.1, 0, "float32", "cpu", tmp_path)
+        for _ in range(2)
     )
     for each in (fit, again):
         each._optimizers = [
@@ -223,6 +225,7 @@ def test_it_stops_before_it_copies(
     report = fit_gan(folder, out, **{**SMALL, "steps": 9})
     assert report.steps == 6
     assert report.stopped.startswith("at step 6 images lie 0.70 times as far")
+    assert report.stopped.endswith("the weights are those of step 4")
     assert "stopped" in str(report)
     other = tmp_path / "other.safetensors"
     monkeypatch.setattr(Judge, "memorisation", lambda *_: 1.0)
@@ -231,6 +234,13 @@ def test_it_stops_before_it_copies(
     at_four = load_tree(tmp_path / "other" / "state.safetensors")[0]["averaged"]
     kept = read_tensors(out)[0]
     assert all(torch.equal(kept[name], at_four[name]) for name in kept)
+
+
+def test_the_preset_of_a_gpu_is_wider(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "gan.safetensors"
+    fit_gan(folder, out, preset="gpu", device="cpu", **{**SMALL, "steps": 1})
+    net, _ = load_net(out, "gan", Generator)
+    assert (net.settings["width"], net.settings["most"]) == (64, 256)
 
 
 def test_its_own_probe_and_weights_fit_the_op(folder: Path, tmp_path: Path) -> None:
@@ -253,16 +263,17 @@ def test_a_report_knows_good_images_from_bad(
     data = open_labelled(GARMENTS, None, None, 0)
     judge = Judge(data, tmp_path, 0)
     order = data.train.targets.argsort(stable=True)
-    real = data.train.images[order] / 255.0
 
     def copies(classes: torch.Tensor, seed: int) -> torch.Tensor:
         rows = [order[data.train.targets[order] == k] for k in classes.unique()]
         pools = {int(data.train.targets[each[0]]): list(each) for each in rows}
         picked = [pools[int(k)].pop(0) for k in classes]
-        return data.train.images[torch.stack(picked)] / 255.0
+        return data.train.images[torch.stack(picked)]
 
     def noise(classes: torch.Tensor, seed: int) -> torch.Tensor:
-        return torch.rand(len(classes), *real.shape[1:], generator=torch.Generator().manual_seed(1))
+        shape = (len(classes), *data.train.images.shape[1:])
+        own = torch.Generator().manual_seed(1)
+        return torch.randint(0, 256, shape, generator=own).to(torch.uint8)
 
     good = judge.report(copies, steps=1, seconds=1.0, parameters=1)
     assert good.memorisation < 0.05 and good.memorisation_pixels < 0.05
@@ -312,7 +323,7 @@ def test_what_cannot_be_fitted_on(folder: Path, tmp_path: Path) -> None:
     for path in sorted((lone / "dark").iterdir())[1:]:
         path.unlink()
     cases: list[tuple[Any, dict[str, Any], type[AugpipeError], str]] = [
-        (lone, {}, DataError, "class dark has one image: a class needs two"),
+        (lone, {}, DataError, "class dark has one image: a class needs two at least"),
         (folder / "dark", {}, DataError, "has no class folders: training needs a folder for each"),
         (tmp_path / "none", {}, UsageError, "no such file or folder"),
         (folder, {"size": 3}, UsageError, "size 3: from 4, two a class, to 36, all"),
@@ -320,6 +331,7 @@ def test_what_cannot_be_fitted_on(folder: Path, tmp_path: Path) -> None:
         (folder, {"side": 4}, UsageError, "side 4: from 8 to 512 pixels"),
         (folder, {"batch_size": 99}, UsageError, "batch_size 99 is more than the 36 images"),
         (folder, {"lr": 0.0}, UsageError, "must be above 0"),
+        (folder, {"device": "nowhere"}, UsageError, "device nowhere cannot be used"),
         (folder, {"preset": "tpu"}, UsageError, "preset tpu: one of cpu, gpu"),
         (folder, {"precision": "float16"}, UsageError, "precision float16"),
     ]

@@ -56,13 +56,40 @@ def drawn(own: Pipeline, count: int, epoch: int = 0) -> Generated:
     return meaning
 
 
+# ---------------------------------------------------------------- the bundled weights
+
+
+def test_the_pages_say_what_the_file_says() -> None:
+    net, about = bundled()
+    report, docs = about["report"], (ROOT / "docs" / "learned.md").read_text()
+    card = (ROOT / "augpipe" / "learned" / "weights" / "README.md").read_text()
+    rows = zip(about["classes"], report["synthetic_by_class"], report["real_by_class"], strict=True)
+    for name, made, real in rows:
+        assert f"| {name} | {100 * made:.1f} | {100 * real:.1f} |" in docs
+    assert f"| **all** | **{100 * report['synthetic']:.1f}** | {100 * report['real']:.1f} |" in docs
+    assert f"| Fréchet distance | {report['frechet']:.2f} | {report['frechet_floor']:.2f} |" in docs
+    assert f"features | {report['memorisation']:.2f} | 1 |" in docs
+    assert f"{report['steps']:,} steps" in card
+    assert f"{report['seconds']:,.0f} s on" in card
+    assert f"{sum(each.numel() for each in net.parameters()):,}" in card
+    assert f"tells {100 * report['synthetic']:.1f} % of" in card
+
+
+def test_the_bundled_generator_knows_the_samples_classes() -> None:
+    _, about = bundled()
+    assert sorted(about["classes"]) == sorted({path.parent.name for path in FILES})
+    assert about["report"]["train_images"] == 5000
+    path = ROOT / "augpipe" / "learned" / "weights" / "gan.safetensors"
+    assert path.stat().st_size <= 5_000_000
+
+
 # ---------------------------------------------------------------- the op
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.6])
 def test_images_are_the_generators_for_their_draws_and_classes(scale: float) -> None:
     images, labels = garments()
-    own = pipe(p=0.6, scale=scale)
+    own = pipe(p=0.6, truncation=scale)
     out, same = own.batch(images, labels, index=range(12))
     meaning, net = drawn(own, 12), bundled()[0]
     on = torch.from_numpy(meaning.on)

@@ -58,7 +58,8 @@ def test_precision_and_recall_are_their_definition() -> None:
 
 def test_copies_are_seen() -> None:
     train, unseen = rows(400, 8, 5)[:200], rows(400, 8, 5)[200:]
-    assert memorisation(train[:50], train, unseen) == pytest.approx(0, abs=0.02)
-    assert memorisation(unseen, train, unseen) == 1.0
+    assert memorisation(train[:50], unseen, train) == pytest.approx(0, abs=0.02)
+    assert memorisation(unseen, unseen, train) == 1.0
     near = train[:50] + 0.1 * rows(50, 8, 6)
-    assert 0 < memorisation(near, train, unseen) < 0.8
+    assert 0 < memorisation(near, unseen, train) < 0.8
+    assert memorisation(-train[:50], unseen, train, -train) == pytest.approx(0, abs=0.02)

@@ -25,7 +25,7 @@ from tests.harness import ROOT
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 CUDA = torch.device("cuda", 0)
 
-GARMENTS = replacing.Classes("bundled", "cpu")
+GARMENTS = replacing.ClassGenerator("bundled", "cpu")
 
 LOOKED_AT = {(CUDA, floats, labels) for floats in (False, True) for labels in (False, True)}
 
@@ -79,10 +79,11 @@ def fake_net(*_: Any) -> Autoencoder:
         return Autoencoder()
 
 
-def fake_classes(*_: Any) -> replacing.Classes:
+def fake_generator(*_: Any) -> replacing.ClassGenerator:
     found = copy.copy(GARMENTS)
     with torch.device(CUDA):
         found.net = Generator(10).requires_grad_(False)
+        found._device, found._tables = str(CUDA), {}
     return found
 
 
@@ -93,13 +94,13 @@ def test_a_batch_never_waits_for_the_device(
 ) -> None:
     section = prepared(recipe)
     # Weights are on the device since the first batch; a file gives no fake ones.
-    monkeypatch.setattr(latent, "_net", fake_net)
-    monkeypatch.setattr(replacing, "_classes", fake_classes)
+    monkeypatch.setattr(latent, "held", fake_net)
+    monkeypatch.setattr(replacing, "held", fake_generator)
     with FakeTensorMode():
         images = torch.empty(6, 3, 256, 256, dtype=dtype, device=CUDA)
         labels = torch.empty(6, dtype=torch.int64, device=CUDA)
         masks = torch.empty(6, 256, 256, dtype=torch.int64, device=CUDA)
-        fits = not any(op.misplaces for op in recipe.batch)
+        fits = not any(op.misplaced for op in recipe.batch)
         given: dict[str, Any] = {"label": labels, **({"mask": masks} if fits else {})}
         if any(op.name() == "copy_paste" for op in recipe.batch):
             given["boxes"] = [np.array([[10.0, 20.0, 100.0, 90.0]])] * 6

@@ -309,7 +309,7 @@ class Pipeline:
         return BatchSection(self.recipe, self.batch_nodes, self._classes)
 
     def _learn(self, base: Any) -> None:
-        """Notes how many classes a dataset has.
+        """Notes which classes a dataset has.
 
         Raises:
             UsageError: The recipe says that there are fewer.

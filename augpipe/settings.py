@@ -77,7 +77,10 @@ class CacheRule(BaseModel):
 
 
 class GenerateRule(BaseModel):
-    """Images that `augpipe expand` adds, made by the GAN of `augpipe fit gan`, class by class."""
+    """Images that `augpipe expand` adds, made by the GAN of `augpipe fit gan`, class by class.
+
+    Loaders, training and previews take no notice of it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -84,6 +84,7 @@ class _Up(nn.Module):
         self.film1 = nn.Linear(told, 2 * before)
         self.film2 = nn.Linear(told, 2 * after)
         nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         h = F.leaky_relu(_film(x, self.film1(told)), 0.2)

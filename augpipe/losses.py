@@ -72,10 +72,10 @@ def accuracy(logits: Tensor, target: Tensor, topk: int = 1) -> Tensor:
 
     Of classes, the usual top-k accuracy. Of mixed rows, the mean over the batch of
     sum_k target_k [k is among the highest]: lam hit_a + (1 - lam) hit_b, the accuracy
-    expected when a row's class is drawn by its shares; a row that sums to less than 1 weighs less. The argmax of the target would count a
-    prediction of 0.51 / 0.49 as all right or all wrong; this is linear in the target, and equal
-    to the accuracy on the unmixed labels in the mean. At top 1 it cannot exceed the largest
-    share of a row. Class -100 counts as no sample.
+    expected when a row's class is drawn by its shares; a row that sums to less than 1 weighs
+    less. The argmax of the target would count a prediction of 0.51 / 0.49 as all right or all
+    wrong; this is linear in the target, and equal to the accuracy on the unmixed labels in the
+    mean. At top 1 it cannot exceed the largest share of a row. Class -100 counts as no sample.
 
     Args:
         logits: (n, K, ...), floats.

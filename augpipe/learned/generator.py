@@ -2,7 +2,7 @@
 
 From a map of 4 to 7 places a side, each block doubles the sides; class and noise enter every
 block as a gain and a shift of its channels (FiLM, arXiv 1709.07871). No normalization layers, and
-residual branches that are silent at first, as R3GAN (arXiv 2501.05441).
+residual branches that add nothing at first, as R3GAN (arXiv 2501.05441).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ from augpipe.pipeline import Pipeline
 from augpipe.rng import Draws, stream_key
 from augpipe.tensors import load_tree, save_tree
 
-_GAMMA, _LAZY = 0.2, 4
+_GAMMA, _LAZY = 0.05, 4
 _LAST_RATE = 0.15  # of the learning rate: where its cosine ends
 _HALF_LIFE, _RAMP = 20_000, 0.05  # images, of the averaged weights; and a share of those seen
 _KEPT_EVERY = 500  # steps
@@ -55,7 +55,7 @@ _PLAIN = ("step", "seconds", "stopped", "best_step")  # of the state, beside ten
 _CHECKED_EVERY = 50  # steps, on a device that a check would wait for
 _DIFFERENTIABLE = (
     {"translate": {"x": [-0.125, 0.125], "y": [-0.125, 0.125]}},
-    {"cutout": {"size": 0.5}},
+    {"cutout": {"size": 0.5, "p": 0.5}},
 )
 _COLOUR = {"color_jitter": {"brightness": 0.5, "contrast": 0.5, "saturation": 1.0}}
 

@@ -151,11 +151,11 @@ class Judge:
             "seed": self._seed,
             "sample": ["horizontal_flip", {"random_crop": {"size": side, "padding": side // 14}}],
             "batch": [{"normalize": "half"}],
-            "regularize": [{"weight_decay": {"strength": 5e-3}}],
+            "regularize": [{"weight_decay": {"strength": 0.02}}],
             "train": {
                 "model": "wrn_10_1",
                 "batch_size": batch,
-                "lr": 0.1,
+                "lr": 0.2,
                 "steps": max(_FEWEST, min(_MOST, _EPOCHS * count // batch)),
             },
         }

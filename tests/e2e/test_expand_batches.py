@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from augpipe.cli.main import main
-from augpipe.errors import RecipeError, UsageError
+from augpipe.errors import DataError, RecipeError, UsageError
 from augpipe.expansion import expand, verify
 from augpipe.learned.generator import Generator
 from augpipe.learned.weights import load_net, save_net
@@ -113,7 +114,7 @@ def test_verify_names_what_changed(source: Path, tmp_path: Path) -> None:
     expand(MIXED, source, out, batch_size=6)  # makes the batch again
     assert verify(out).exit_code == 0
     shutil.copy(source / "bag" / "bag_01.png", source / "bag" / "bag_00.png")
-    assert {each.kind for each in verify(out).findings} >= {"source"}
+    assert {each.kind for each in verify(out).findings} == {"source"}
 
 
 def test_images_that_are_no_batch_are_told(source: Path, tmp_path: Path) -> None:
@@ -133,6 +134,77 @@ def test_grey_beside_colour_becomes_colour(source: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     expand({**MIXED, "batch": ["mixup"]}, source, out)
     assert {pixels(path).shape for path in out.rglob("*.png")} == {(28, 28, 3)}
+
+
+def test_an_image_left_out_does_not_make_the_others_colour(source: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (200, 30, 30)).save(source / "bag" / "small.png")
+    content = {"version": 1, "sample": [{"random_crop": 28}], "batch": ["mixup"]}
+    out = tmp_path / "out"
+    assert expand(content, source, out).skipped == 1
+    assert {pixels(path).shape for path in out.rglob("*.png")} == {(28, 28)}
+    assert verify(out).exit_code == 0
+
+
+def test_an_image_that_fits_some_batches_stays_in_those(source: Path, tmp_path: Path) -> None:
+    Image.new("L", (20, 20), 99).save(source / "bag" / "small.png")
+    crop = {"random_crop": {"size": 24, "p": 0.5}}
+    content = {
+        "version": 1, "seed": 2, "sample": [crop, {"resize": {"size": [28, 28]}}],
+        "batch": [{"mixup": {"alpha": 1.0}}],
+    }  # fmt: skip
+    out = tmp_path / "out"
+    summary = expand(content, source, out, copies=6)
+    small = [row for row in rows(out) if row["source"] == "bag/small.png"]
+    assert summary.skipped == 1 and 0 < len(small) < 6
+    report = verify(out)
+    assert (report.findings, report.skipped) == ((), 1)
+    before = tree(out)
+    again = expand(content, source, out, copies=6)
+    assert again.skipped == 1 and tree(out) == before
+
+
+def test_weights_of_the_batch_section_belong_to_the_job(source: Path, tmp_path: Path) -> None:
+    weights = rewritten(tmp_path / "own.safetensors", CLASSES)
+    content = {"version": 1, "batch": [{"gan_replace": {"p": 0.5, "model": str(weights)}}]}
+    out = tmp_path / "out"
+    expand(content, source, out)
+    assert verify(out).exit_code == 0
+    net, about = load_net(weights, "gan", Generator)
+    net.last.bias.data += 0.2
+    save_net(weights, "gan", net, about)
+    assert {each.kind for each in verify(out).findings} == {"weights", "differs"}
+    with pytest.raises(UsageError, match="differs in the weights"):
+        expand(content, source, out)
+
+
+def test_more_classes_than_folders_have_numbers(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    content = {"version": 1, "classes": 12, "batch": [{"mixup": {"alpha": 1.0}}]}
+    expand(content, source, out)
+    assert all(set(row["shares"]) <= set(CLASSES) for row in rows(out))
+
+
+@pytest.mark.parametrize(
+    "change", [{"label": "hat"}, {"copy": None}, {"batch": [1]}, {"index": 1}], ids=str
+)
+def test_a_row_that_was_tampered_with_is_told(
+    source: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out = tmp_path / "out"
+    expand(MIXED, source, out)
+    lines = (out / "manifest.jsonl").read_text().splitlines()
+    lines[0] = json.dumps({**json.loads(lines[0]), **change})
+    (out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    assert verify(out).exit_code == 1
+
+
+def test_another_library_may_change_the_size(source: Path, tmp_path: Path) -> None:
+    crop = {"kornia.RandomResizedCrop": {"size": [40, 40], "p": 1.0}}
+    content = {"version": 1, "batch": [crop, {"random_crop": 36}, "mixup"]}
+    out = tmp_path / "out"
+    expand(content, source, out)
+    assert {pixels(path).shape for path in out.rglob("*.png")} == {(36, 36)}
+    assert verify(out).exit_code == 0
 
 
 def test_another_batch_size_is_another_expansion(source: Path, tmp_path: Path) -> None:
@@ -190,7 +262,12 @@ def test_other_weights_are_seen(source: Path, tmp_path: Path) -> None:
     net, about = load_net(weights, "gan", Generator)
     net.last.bias.data += 0.1
     save_net(weights, "gan", net, about)
-    assert [each.kind for each in verify(out).findings] == ["source"] * 3
+    assert [each.kind for each in verify(out).findings] == ["weights"] + ["source"] * 3
+    with pytest.raises(UsageError, match=r"differs in the weights .*own\.safetensors \(their con"):
+        expand(recipe, source, out)
+    weights.unlink()
+    with pytest.raises(DataError, match=r"own\.safetensors"):
+        verify(out)
 
 
 def test_what_cannot_be_generated(source: Path, tmp_path: Path, capsys: Any) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from augpipe.cli.main import main
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.fitting import adversarial as fitting
-from augpipe.fitting import judging
+from augpipe.fitting import judging, labelled
 from augpipe.fitting.adversarial import gradient_penalty, grid, relativistic_loss
 from augpipe.fitting.discriminator import Discriminator
 from augpipe.fitting.gan import fit_gan
@@ -139,7 +139,7 @@ def test_a_step_of_each_network_is_the_equations_step(folder: Path, tmp_path: Pa
         .mean()
         for scores, images in ((on_real, x), (on_made, x_made))
     )
-    loss = torch.log1p((on_made - on_real).exp()).mean() + 4 * 0.2 / 2 * penalty
+    loss = torch.log1p((on_made - on_real).exp()).mean() + 4 * fitting._GAMMA / 2 * penalty
     with torch.no_grad():
         for p, grad in zip(
             d.parameters(), torch.autograd.grad(loss, [*d.parameters()]), strict=True
@@ -207,12 +207,32 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
     monkeypatch.setattr(fitting, "_KEPT_EVERY", 1)
     out = tmp_path / "gan.safetensors"
     with pytest.raises(
-        AugpipeError, match=r"loss is (nan|inf) at step \d+: lower the lr .*last good"
+        AugpipeError,
+        match=r"(loss is (nan|inf)|weights are NaN or infinite) at step \d+: lower the lr .*last good",
     ):
         fit_gan(folder, out, **{**SMALL, "steps": 40}, lr=1e6)
     assert not out.exists()
     state, _ = load_tree(tmp_path / "gan" / "state.safetensors")
     assert all(bool(each.isfinite().all()) for each in state["best"].values())
+
+
+def test_weights_that_are_no_numbers_are_not_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "_KEPT_EVERY", 2)
+    plain = fitting.AdversarialFit._average
+
+    def broken(fit: Any) -> None:
+        plain(fit)
+        if fit.step == 3:
+            fit._averaged.last.bias.data.fill_(torch.inf)
+
+    monkeypatch.setattr(fitting.AdversarialFit, "_average", broken)
+    with pytest.raises(AugpipeError, match="weights are NaN or infinite at step 4"):
+        fit_gan(folder, tmp_path / "gan.safetensors", **SMALL)
+    state, _ = load_tree(tmp_path / "gan" / "state.safetensors")
+    assert state["step"] == state["best_step"] == 2
+    assert bool(state["averaged"]["last.bias"].isfinite().all())
 
 
 def test_it_stops_before_it_copies(
@@ -314,6 +334,28 @@ def test_sizes_grey_and_colour(folder: Path, tmp_path: Path) -> None:
     assert red.sum() + (mixed.unseen.images[:, 0] > 200).flatten(1).all(1).sum() >= 1
     some = open_labelled(folder, 10, 16, 0)
     assert len(some.train) == 10 and some.train.targets.bincount().tolist() in ([5, 5], [6, 4])
+
+
+def test_large_images_are_refused_before_they_are_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize((120, 120)).save(path)
+    with pytest.raises(UsageError, match="images are 120 × 120: side says"):
+        open_labelled(folder, None, None, 0)
+    assert open_labelled(folder, None, 120, 0).train.images.shape[2] == 120
+    monkeypatch.setattr(labelled, "_MOST", 10_000)
+    with pytest.raises(UsageError, match=r"images of 120 × 120 take .* GB: fewer"):
+        open_labelled(folder, None, 120, 0)
+
+
+def test_every_class_needs_an_image_among_those_chosen(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir()
+        for k in range(2):
+            shutil.copy(folder / "dark" / f"{k}.png", folder / name)
+    with pytest.raises(UsageError, match="no image of class a is among them: take more"):
+        open_labelled(folder, 10, None, 0)
 
 
 def test_what_cannot_be_fitted_on(folder: Path, tmp_path: Path) -> None:

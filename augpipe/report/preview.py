@@ -80,7 +80,7 @@ def build_preview(
                 rgb=bool(needy),
             )
             if needy and not mixing:
-                story = _by_itself(seen, story, source, epoch)
+                story = _by_itself(seen, story, source, epoch, listing.classes)
         except DataError as error:
             errors.append(error)
         except AugpipeError:
@@ -115,7 +115,9 @@ def _unended(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=kept)
 
 
-def _by_itself(recipe: Recipe, story: Story, source: Source, epoch: int) -> Story:
+def _by_itself(
+    recipe: Recipe, story: Story, source: Source, epoch: int, classes: Sequence[str]
+) -> Story:
     """Does the batch section to an image as a batch of one.
 
     Raises:
@@ -124,7 +126,7 @@ def _by_itself(recipe: Recipe, story: Story, source: Source, epoch: int) -> Stor
     from augpipe.report.together import finish
 
     try:
-        (done,) = finish(recipe, [story], epoch)
+        (done,) = finish(recipe, [story], epoch, classes)
     except DataError as error:
         raise DataError(source.path, str(error)) from error
     return done

@@ -206,10 +206,8 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
 ) -> None:
     monkeypatch.setattr(fitting, "_KEPT_EVERY", 1)
     out = tmp_path / "gan.safetensors"
-    with pytest.raises(
-        AugpipeError,
-        match=r"(loss is (nan|inf)|weights are NaN or infinite) at step \d+: lower the lr .*last good",
-    ):
+    what = r"(loss is (nan|inf)|weights are NaN or infinite) at step \d+: lower the lr .*last good"
+    with pytest.raises(AugpipeError, match=what):
         fit_gan(folder, out, **{**SMALL, "steps": 40}, lr=1e6)
     assert not out.exists()
     state, _ = load_tree(tmp_path / "gan" / "state.safetensors")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
+from augpipe.cli.main import main
 from augpipe.errors import DataError, RecipeError
 from augpipe.ir import Generated
 from augpipe.learned.generator import Generator
@@ -255,6 +256,17 @@ def test_weights_that_are_no_generators(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             pipe(p=1.0, model=str(path)).batch(images, labels, index=range(2))
         assert str(path) in str(caught.value) and "\n" not in str(caught.value), name
+
+
+def test_it_is_previewed_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "r.html"
+    recipe = str(ROOT / "configs" / "generated.yaml")
+    arguments = ["--set", "batch.0.gan_replace.p=1", "-o", str(page)]
+    assert main(["preview", recipe, str(GARMENTS), *arguments]) == 0
+    assert "left out" not in capsys.readouterr().err
+    assert page.read_text().count("gan_replace") > 10
+    assert main(["bench", recipe, str(GARMENTS), "--seconds", "0.1"]) == 0
+    assert "not measured" not in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- the probe

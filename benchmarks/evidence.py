@@ -229,12 +229,10 @@ LEARNED = Net(
     (0.2,),
     (
         Row("identity: latent_noise, sigma 0", batch=[{"latent_noise": [0, 0]}]),
-        Row("three times as many steps", longer=3),
+        Row("twice as many steps", longer=2),
         op("trivial_augment"),
         mix("latent_noise", noise="iid", sigma=[0, 0.25], p=0.5),
-        mix("latent_noise", noise="style", sigma=[0, 0.25], p=0.5),
         mix("latent_noise", noise="iid", sigma=[0, 1], p=0.5, probe=PROBE),
-        mix("latent_extrapolate", lam=[0, 0.5], p=0.5),
         mix("gan_replace", p=0.2, model=GAN),
         mix("gan_replace", p=0.2, weight=0.4, **LATELY, probe=PROBE, model=GAN),
     ),
@@ -446,7 +444,7 @@ LEARNED_WORDS = (
     "`random_crop` with padding 2), which all rows have. The generator is that of "
     "docs/learned.md, fitted to the very 5,000 images; its fitting is not in the seconds. "
     "PROBE is the classifier that was trained beside it on the same images. Controls: an op"
-    " that does nothing; a policy that learns nothing; and the baseline with three times as"
+    " that does nothing; a policy that learns nothing; and the baseline with twice as"
     " many steps, which takes about as long as the rows of latent ops. Learning rate and "
     f"weight decay are those of wrn_10_1 above; {LEARNED.seeds} seeds.",
     "",

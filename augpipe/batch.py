@@ -114,7 +114,7 @@ class BatchSection(nn.Module):
         targets: Any = None,
         *,
         index: Sequence[int] | Array | Tensor | None = None,
-        epoch: int = 0,
+        epoch: int | None = None,
         trace: Trace | None = None,
     ) -> Any:
         """Augments a batch.
@@ -127,7 +127,7 @@ class BatchSection(nn.Module):
             index: (B,) what the draws are keyed by, with the recipe's seed and the epoch. Left
                 out: numbers from torch's generator, so that `torch.manual_seed` reproduces a
                 run.
-            epoch: The epoch, from 0 to 2**32 - 1.
+            epoch: The epoch, from 0 to 2**32 - 1; 0 when left out, if no op acts in some only.
             trace: Filled with the drawn parameters, by op key and name, each (B, ...).
 
         Returns:
@@ -138,7 +138,16 @@ class BatchSection(nn.Module):
             DataError: The batch or its targets cannot be used, or an op cannot take them.
         """
         with located(self._places):
-            return self._forward(images, targets, index, epoch, trace)
+            return self._forward(images, targets, index, self._epoch(epoch), trace)
+
+    def _epoch(self, epoch: int | None) -> int:
+        timed = [step.key for node in self.nodes for step in node.steps if step.op.timed]
+        if epoch is None and timed:
+            raise UsageError(f"{timed[0]} acts in some epochs only: say which it is, epoch=")
+        epoch = 0 if epoch is None else epoch
+        if not hasattr(epoch, "__index__") or not 0 <= epoch < 2**32:
+            raise UsageError(f"epoch {epoch!r}: an epoch is from 0 to 2**32 - 1")
+        return epoch
 
     def _forward(
         self,
@@ -148,8 +157,6 @@ class BatchSection(nn.Module):
         epoch: int,
         trace: Trace | None,
     ) -> Any:
-        if not hasattr(epoch, "__index__") or not 0 <= epoch < 2**32:
-            raise UsageError(f"epoch {epoch!r}: an epoch is from 0 to 2**32 - 1")
         if self._moved:
             device = self._device
             images, targets = _moved(images, device), _moved(targets, device)
@@ -212,7 +219,8 @@ class BatchSection(nn.Module):
         if labels.ndim == 2 and classes is not None and labels.shape[1] != classes:
             raise DataError("labels", f"rows of {labels.shape[1]} numbers for {classes} classes")
         low, high = (each.item() for each in labels.aminmax())
-        if labels.ndim == 1 and classes is not None and not 0 <= low <= high < classes:
+        least = 0 if any(node.kind is Mix for node in self.nodes) else -1  # of no class
+        if labels.ndim == 1 and classes is not None and not least <= low <= high < classes:
             none = ": -1 stands for no class" if low == -1 else ""
             raise DataError(
                 "labels", f"classes are 0 to {classes - 1}, here are {low} to {high}{none}"

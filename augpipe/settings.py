@@ -79,6 +79,7 @@ class CacheRule(BaseModel):
 class GenerateRule(BaseModel):
     """Images that `augpipe expand` adds, made by the GAN of `augpipe fit gan`, class by class.
 
+    They have the generator's size and channels before the sample section, as a file would.
     Loaders, training and previews take no notice of it.
     """
 

@@ -72,7 +72,7 @@ class Net:
         rows: The techniques.
         name: Of its section, where that is not the model's.
         sample: Ops of all rows, before their own.
-        size: Training images; all that the generator was fitted on when None.
+        learned: Whether it trains on the 5,000 images that the generator is fitted to.
         seeds: Of every row.
     """
 
@@ -84,7 +84,7 @@ class Net:
     rows: Sequence[Row] = field(default_factory=tuple)
     name: str = ""
     sample: Sequence[Any] = ()
-    size: int | None = SIZE
+    learned: bool = False
     seeds: int = SEEDS
 
     @property
@@ -238,7 +238,7 @@ LEARNED = Net(
     ),
     "learned",
     FLIP_SHIFT,
-    None,
+    True,
     3,
 )
 NETS = (WIDE, TRANSFORMER, READER, LEARNED)
@@ -293,7 +293,7 @@ def tuned(net: Net, data: Path, out: Path, jobs: int | None, steps: int) -> tupl
         out / "tuning",
         seeds=3,
         steps=steps,
-        size=net.size,
+        size=None if net.learned else SIZE,
         jobs=jobs,
         on="validation",
         names=[f"lr-{rate:g}-decay-{decay:g}" for rate, decay in grid],
@@ -388,12 +388,12 @@ def standing(page: Path) -> dict[str, list[str]]:
 def section_of(net: Net, args: argparse.Namespace) -> list[str]:
     """Does the runs of a section; returns its lines."""
     out, steps, data, files = args.out / net.called, args.steps or net.steps, args.data, NONE
-    if net.size is None:
+    if net.learned:
         data = write_garments(args.data, args.out / "gan")
         weights = args.out / "gan" / "gan.safetensors"
         if not weights.exists():
             print(fit_gan(data, weights, say=print))
-        files = {GAN: weights, PROBE: args.out / "gan" / "gan" / "real" / "model.safetensors"}
+        files = {GAN: weights, PROBE: args.out / "gan" / "gan-fit" / "real" / "model.safetensors"}
     rate, decay = tuned(net, data, out, args.jobs, steps)
     base = Row(f"baseline: lr {rate:g}, weight_decay {decay:g}")
     tried = len(net.rates) * len(net.decays)
@@ -405,7 +405,7 @@ def section_of(net: Net, args: argparse.Namespace) -> list[str]:
     page = [
         f"## {net.called}: {steps} steps of 64 images",
         "",
-        *(LEARNED_WORDS if net is LEARNED else ()),
+        *(LEARNED_WORDS if net.learned else ()),
         *((chosen, "") if tried > 1 else ()),
     ]
     watching = [row for row in net.rows if watches(net, row)]
@@ -419,7 +419,7 @@ def section_of(net: Net, args: argparse.Namespace) -> list[str]:
             out,
             seeds=args.seeds or net.seeds,
             steps=None,
-            size=net.size,
+            size=None if net.learned else SIZE,
             jobs=args.jobs,
             names=[file_name(row.name) for row in everyone],
             tell=tell,

@@ -26,10 +26,10 @@ OP = "gan_generate"
 def sources(rule: GenerateRule | None, listing: Listing) -> tuple[Source, ...]:
     """Returns what a rule adds to a listing: each class's, in the order of the classes.
 
-    They are named as if they lay beside the class's first image.
+    They are named as if they lay beside the class's first image, or in its folder.
 
     Raises:
-        UsageError: The images have no classes, or a class has no image to lie beside.
+        UsageError: The images have no classes.
     """
     if rule is None:
         return ()
@@ -40,15 +40,15 @@ def sources(rule: GenerateRule | None, listing: Listing) -> tuple[Source, ...]:
     for each in listing.sources:
         first.setdefault(each.label, each)
     most = max(counts.values())
+    root = listing.sources[0].relative.rpartition("/")[0].rpartition("/")[0]
     path, found = path_of(rule.model, "gan"), []
     for label in listing.classes:
-        if label not in first:
-            raise UsageError(f"{OP}: class {label} has no image")
-        folder = first[label].relative.rpartition("/")[0]
+        known = first.get(label)  # an empty class is filled beside the others
+        folder = known.relative.rpartition("/")[0] if known else f"{root}/{label}".lstrip("/")
+        split = listing.sources[0].split
         count = rule.count + (most - counts[label] if rule.balance else 0)
         found += [
-            Source(path, f"{folder}/generated_{k:05d}.png", label, first[label].split)
-            for k in range(count)
+            Source(path, f"{folder}/generated_{k:05d}.png", label, split) for k in range(count)
         ]
     return tuple(found)
 

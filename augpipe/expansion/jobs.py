@@ -217,6 +217,9 @@ def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
     """
     runnable, left_out = for_files(recipe)
     listing = scan(source, settings.split)
+    said = recipe.classes
+    if said is not None and runnable.batch and said < len(listing.classes):
+        raise UsageError(f"the recipe says classes: {said}, the dataset has {len(listing.classes)}")
     origin = str(source.expanduser().resolve())
     try:
         origin.encode()

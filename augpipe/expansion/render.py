@@ -14,7 +14,7 @@ import numpy as np
 from augpipe.data.decode import as_rgb, decode, read
 from augpipe.data.encode import encode
 from augpipe.data.jpeg import open_jpeg
-from augpipe.errors import AugpipeError, DataError, UsageError, in_a_line
+from augpipe.errors import AugpipeError, DataError, in_a_line
 from augpipe.expansion.generated import Generator
 from augpipe.expansion.jobs import Settings
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions_for
@@ -127,14 +127,14 @@ class Renderer:
             The outputs in the members' order; and of each index that was left out, why.
 
         Raises:
-            UsageError: The images are no batch, or the batch section cannot take them.
+            AugpipeError: The images are no batch, or the batch section cannot take them.
         """
         failed: dict[int, str] = {}
         ready = self._sampled(copy, members, failed, rgb=False)
         if len({each.given for each in ready}) > 1:
             kept = [(each.origin, each.output) for each in ready]
             ready = self._sampled(copy, kept, failed, rgb=True)
-        return self._batch(copy, ready) if ready else [], failed
+        return self._batch(copy, ready, failed) if ready else [], failed
 
     def _sampled(
         self,
@@ -166,7 +166,9 @@ class Renderer:
             done.append(_Sampled(origin, output, digest, sample.image, channels, drawn))
         return done
 
-    def _batch(self, copy: int, ready: Sequence[_Sampled]) -> list[tuple[Row, bytes]]:
+    def _batch(
+        self, copy: int, ready: Sequence[_Sampled], failed: dict[int, str]
+    ) -> list[tuple[Row, bytes]]:
         """Does the batch section to images of one size."""
         import torch
 
@@ -174,7 +176,7 @@ class Renderer:
         shapes = {each.image.shape: each.origin.relative for each in ready}
         if len(shapes) > 1:
             (a, one), (b, other) = list(shapes.items())[:2]
-            raise UsageError(
+            raise AugpipeError(
                 f"{one} is {a[0]} × {a[1]} and {other} is {b[0]} × {b[1]}: a batch needs one "
                 "size: end the geometry under 'sample:' with resize or random_resized_crop"
             )
@@ -194,13 +196,17 @@ class Renderer:
                 trace=trace,
             )
         except DataError as error:
-            raise UsageError(f"the batch section cannot be done: {error}") from error
+            raise AugpipeError(f"the batch section cannot be done: {error}") from error
         images, targets = (out, None) if classes is None else out
         pixels = images.permute(0, 2, 3, 1).numpy()
         made = []
         for k, each in enumerate(ready):
             image, name = np.ascontiguousarray(pixels[k]), each.origin.relative
-            data = encode(image, self.settings.format, self.settings.quality, name=name)
+            try:
+                data = encode(image, self.settings.format, self.settings.quality, name=name)
+            except DataError as error:
+                failed[each.origin.index] = error.reason
+                continue
             drawn = {**each.parameters, **parameters(trace, k)}
             row = self._row(each.origin, each.digest, each.output, data, drawn)
             shares = None if targets is None or targets.ndim == 1 else self._shares(targets[k])

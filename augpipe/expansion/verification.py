@@ -18,7 +18,7 @@ import numpy as np
 
 from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
-from augpipe.errors import DataError, UsageError, printable, reason
+from augpipe.errors import AugpipeError, DataError, UsageError, printable, reason
 from augpipe.expansion.expanding import Meter, Progress
 from augpipe.expansion.jobs import (
     ERRORS,
@@ -225,7 +225,7 @@ class _Reader:
             if row is not None and not problem:
                 self.keys.add(row.key)
                 self.named.add(row.output)
-                self.of_skipped += row.source in self.skipped
+                self.of_skipped += row.source in self.skipped and not row.generated
                 yield start, row
             else:
                 self.findings.append(Finding("row", f"{self.path}:{number}", problem))
@@ -281,7 +281,7 @@ class _Checker:
                 compared += 1
         except DataError as error:
             findings.append(Finding("source", error.where, error.reason))
-        except UsageError as error:
+        except AugpipeError as error:
             findings.append(Finding("source", first.source, str(error)))
         for row in rows[compared:]:
             findings += self._stored(row)[1]

@@ -34,7 +34,7 @@ from torch import Tensor
 
 import augpipe
 from augpipe import recipe as recipes
-from augpipe.errors import AugpipeError, UsageError
+from augpipe.errors import AugpipeError, DataError, UsageError, first_sentence
 from augpipe.fitting.discriminator import Discriminator
 from augpipe.fitting.judging import Judge, Make, to_levels
 from augpipe.fitting.labelled import Divided
@@ -58,6 +58,10 @@ _DIFFERENTIABLE = (
     {"cutout": {"size": 0.5, "p": 0.5}},
 )
 _COLOUR = {"color_jitter": {"brightness": 0.5, "contrast": 0.5, "saturation": 1.0}}
+
+
+class DivergedError(AugpipeError):
+    """A fit became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,14 @@ class AdversarialFit:
             raise UsageError(
                 f"{self.folder}: holds another fit: finish or remove it, or name another out"
             )
-        for name, each in self._parts.items():
-            each.load_state_dict(state[name])
-        for name in _PLAIN:
-            setattr(self, name, state[name])
+        try:
+            for name, each in self._parts.items():
+                each.load_state_dict(state[name])
+            for name in _PLAIN:
+                setattr(self, name, state[name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            why = f"is not a whole state: {first_sentence(error)}; remove it to begin anew"
+            raise DataError(self._kept, why) from None
 
     def _keep(self) -> None:
         state = {name: each.state_dict() for name, each in self._parts.items()}
@@ -186,7 +194,7 @@ class AdversarialFit:
         """Stops a fit that has become NaN or infinite, before anything of it is kept.
 
         Raises:
-            AugpipeError: The loss is, or some of the weights are.
+            DivergedError: The loss is, or some of the weights are.
         """
         nets = (self.generator, self._discriminator, self._averaged) if weights else ()
         fine = all(bool(each.isfinite().all()) for net in nets for each in net.parameters())
@@ -194,8 +202,7 @@ class AdversarialFit:
         if fine and math.isfinite(value):
             return
         what = f"the loss is {value}" if fine else "weights are NaN or infinite"
-        kept = f"the last good weights are in {self._kept}" if self.best_step else "none are kept"
-        raise AugpipeError(f"{what} at step {self.step + 1}: lower the lr ({self._lr:g}); {kept}")
+        raise DivergedError(f"{what} at step {self.step + 1}: lower the lr ({self._lr:g})")
 
     def _look(self, judge: Judge) -> None:
         """Draws a grid; takes the averaged weights for the best, unless images are copies."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augpipe.data.claim import claimed
 from augpipe.errors import UsageError, first_sentence
-from augpipe.fitting.adversarial import AdversarialFit, Preset
+from augpipe.fitting.adversarial import AdversarialFit, DivergedError, Preset
 from augpipe.fitting.judging import GanReport, Judge
 from augpipe.fitting.labelled import open_labelled
 from augpipe.learned.weights import save_net
@@ -40,8 +40,8 @@ def fit_gan(
 ) -> GanReport:
     """Fits a class-conditional GAN to images and writes the generator's weights.
 
-    In the folder named as `out` without its ending are: samples/ (a grid of the classes each 500
-    steps), state.safetensors, from which the same call goes on to the same weights, real/ and
+    In a folder beside `out` (gan-fit for gan.safetensors) are: samples/ (a grid of the classes each
+    500 steps), state.safetensors, from which the same call goes on to the same weights, real/ and
     generated/, the classifiers that judge (`real/model.safetensors` fits an op's `probe`).
 
     It stops early where generated images lie nearer to training images than 0.8 times what
@@ -67,15 +67,15 @@ def fit_gan(
     Raises:
         UsageError: The data or the settings cannot be used, or the kept state is of another fit.
         DataError: An image cannot be read, or a class has one image.
-        AugpipeError: A loss became NaN or infinite: the last good weights are kept.
+        DivergedError: A loss became NaN or infinite: `out` has the last good weights.
     """
     if preset not in PRESETS:
         raise UsageError(f"preset {preset}: one of {', '.join(PRESETS)}")
     if precision not in (None, "float32", "bfloat16"):
         raise UsageError(f"precision {precision}: float32 or bfloat16")
     sizes = PRESETS[preset]
-    batch = batch_size or sizes.batch_size
-    count = steps or max(1, sizes.images // batch)
+    batch = sizes.batch_size if batch_size is None else batch_size
+    count = max(1, sizes.images // max(batch, 1)) if steps is None else steps
     if count < 1 or batch < 1 or not lr > 0:
         raise UsageError(f"steps {count}, batch_size {batch}, lr {lr}: must be above 0")
     device = device or ("cuda" if preset == "gpu" else "cpu")
@@ -83,9 +83,8 @@ def fit_gan(
     precision = precision or ("bfloat16" if _has_bfloat16(device) else "float32")
     say = say or (lambda line: None)
     out = Path(out)
-    folder = out.with_suffix("")
-    if folder == out:
-        raise UsageError(f"{out}: name a file, such as {out}.safetensors")
+    folder = out.with_name(f"{out.stem}-fit")
+    _check_apart(Path(data), folder)
     divided = open_labelled(Path(data), size, side, seed)
     if batch > len(divided.train):
         raise UsageError(f"batch_size {batch} is more than the {len(divided.train)} images")
@@ -102,10 +101,16 @@ def fit_gan(
         judge = Judge(divided, folder, seed, fit.named, accelerator)
         if fit.step:
             say(f"going on after step {fit.step} of {count}")
-        fit.run(judge, tick)
+        about = {"classes": list(divided.train.classes), "fitted": fit.about}
+        try:
+            fit.run(judge, tick)
+        except DivergedError as error:
+            if not fit.best_step:
+                raise
+            save_net(out, "gan", fit.best, {**about, "step": fit.best_step})
+            raise DivergedError(f"{error}; {out} has the weights of step {fit.best_step}") from None
         if fit.stopped:
             say(f"stopped: {fit.stopped}")
-        about = {"classes": list(divided.train.classes), "fitted": fit.about}
         save_net(out, "gan", fit.best, about)  # there, whatever becomes of the report
         say("a classifier of generated images")
         report = judge.report(
@@ -118,6 +123,13 @@ def fit_gan(
         told = {key: each for key, each in asdict(report).items() if key != "classes"}
         save_net(out, "gan", fit.best, {**about, "report": told})
     return report
+
+
+def _check_apart(data: Path, folder: Path) -> None:
+    """Refuses to work inside the images, where the next call would take its files for classes."""
+    inside, around = folder.expanduser().resolve(), data.expanduser().resolve()
+    if around == inside or around in inside.parents:
+        raise UsageError(f"{folder}: lies inside the images {data}: name another out")
 
 
 def _check_device(device: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from augpipe.errors import printable
 from augpipe.fitting.labelled import Divided, Labelled
 from augpipe.fitting.metrics import frechet, memorisation, precision_recall
 from augpipe.training.data import Splits
@@ -81,8 +82,9 @@ class GanReport:
     stopped: str = ""
 
     def __str__(self) -> str:
-        wide = max(5, *(len(name) for name in self.classes))
-        rows = zip(self.classes, self.synthetic_by_class, self.real_by_class, strict=True)
+        names = [printable(name) for name in self.classes]
+        wide = max(5, *map(len, names))
+        rows = zip(names, self.synthetic_by_class, self.real_by_class, strict=True)
         lines = [
             f"{self.parameters:,} parameters, {self.steps} steps in {self.seconds:.0f} s"
             + (f"; stopped: {self.stopped}" if self.stopped else ""),

@@ -115,8 +115,8 @@ def _check(data: Path, splits: Splits) -> None:
     if counts[least] < 2:
         have = "has one image" if counts[least] else "has no image"
         raise DataError(data, f"class {splits.classes[least]} {have}: a class needs two at least")
-    if not len(splits.validation):
-        raise DataError(data, "has no images to hold out")
+    if len(splits.validation) < 2:
+        raise DataError(data, "has fewer than two images for validation, to judge by")
 
 
 def _classes_of(part: Part) -> NDArray[np.int64]:

@@ -43,7 +43,8 @@ class Generator(nn.Module):
             "classes": classes, "channels": channels, "side": side, "latents": latents,
             "width": width, "most": most,
         }  # fmt: skip
-        self.side, self.latents, self.classes = side, latents, classes
+        self.side, self.latents = side, latents
+        self.classes, self.channels = classes, channels
         widths = ladder(side, width, most)
         self.base = -(-side // 2 ** (len(widths) - 1))
         told = latents + _EMBEDDING

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.ir import LUMA
+from augpipe.learned.weights import check_numbers
 from augpipe.networks.building import build
 from augpipe.tensors import read_tensors
 
 ACTING = "effects."
 """What the tensors of techniques that act in `eval()` are called in a model's file."""
+_LARGEST = 4096  # pixels a side
 
 
 class Probe:
@@ -35,20 +37,24 @@ class Probe:
     """
 
     def __init__(self, path: str | Path, device: str) -> None:
-        tensors, about = read_tensors(Path(path))
         self._path, self._tables = Path(path), dict[tuple[str, ...], Tensor]()
+        tensors, about = read_tensors(self._path)
         try:
             self.classes: list[str] = list(json.loads(about["classes"]))
             self.channels = int(about["channels"])
             sees = json.loads(about["sees"])
-            self._size = (int(sees["size"][0]), int(sees["size"][1]))
-            shape = (-1, 1, 1)
-            self._mean = torch.tensor(sees["mean"], device=device).view(shape)
-            self._std = torch.tensor(sees["std"], device=device).view(shape)
+            height, width = map(int, sees["size"])
+            self._size = (height, width)
+            mean, std = (
+                torch.tensor(sees[name], dtype=torch.float32).view(-1, 1, 1)
+                for name in ("mean", "std")
+            )
             more = [*sees["after"], *({"regularizers"} if _acts(tensors) else ())]
-            self._net: nn.Module = build(about["model"], len(self.classes), self.channels)
             if not more:
-                self._net.load_state_dict(tensors)
+                _check(self.channels, self._size, mean, std)
+                with torch.device("meta"):  # takes no memory until it is seen to fit
+                    self._net = build(about["model"], len(self.classes), self.channels)
+                self._net.load_state_dict(tensors, assign=True)
         except (LookupError, ValueError, TypeError, RuntimeError, UsageError) as error:
             raise DataError(
                 path, f"is not a model of augpipe train that can probe: {first_sentence(error)}"
@@ -59,6 +65,8 @@ class Probe:
                 f"sees images after {', '.join(more)}, which a probe does not do: train one whose "
                 "recipe resizes, crops and normalizes only, where nothing is augmented",
             )
+        check_numbers(self._path, tensors)
+        self._mean, self._std = mean.to(device), std.to(device)
         self._net.eval().requires_grad_(False).to(device)
 
     def numbers(self, names: Sequence[str]) -> Tensor:
@@ -88,6 +96,17 @@ class Probe:
         """
         x = matched(images, self.channels, self._size)
         return self._net((x - self._mean) / self._std).argmax(dim=1)
+
+
+def _check(channels: int, size: tuple[int, int], mean: Tensor, std: Tensor) -> None:
+    """Refuses what no training of ours writes."""
+    if channels not in (1, 3):
+        raise ValueError(f"it takes images of {channels} channels")
+    if not all(1 <= each <= _LARGEST for each in size):
+        raise ValueError(f"it takes images of {size[0]} × {size[1]}")
+    fits = all(len(each) in (1, channels) and each.isfinite().all() for each in (mean, std))
+    if not fits or not (std > 0).all():
+        raise ValueError("it does not say how images are normalized")
 
 
 def _acts(tensors: dict[str, Tensor]) -> bool:

@@ -33,8 +33,10 @@ class ClassGenerator:
     def __init__(self, model: str, device: str) -> None:
         self.net, about = load_net(model, "gan", Generator)
         names = about.get("classes")
-        if not isinstance(names, list) or len(names) != self.net.classes:
-            raise DataError(model, "does not say what its classes are called")
+        if not isinstance(names, list) or len(set(map(str, names))) != self.net.classes:
+            raise DataError(model, "does not say what each of its classes is called")
+        if self.net.channels not in (1, 3):
+            raise DataError(model, f"makes images of {self.net.channels} channels, not grey or RGB")
         self.names: list[str] = [str(each) for each in names]
         self.net.to(device)
         self._device = device
@@ -84,7 +86,8 @@ def replaced(meaning: Generated, batch: Batch, key: str) -> Batch:
         raise DataError(key, "needs the images' classes: give them as targets")
     device = images.device
     generator = held(ClassGenerator, meaning.model, str(device))
-    numbers = generator.numbers(_names(generator, batch, labels, key), key)
+    names = _names(generator, batch, labels, key)
+    numbers = generator.numbers(names, key)
     own = labels if labels.ndim == 1 else labels.argmax(dim=1)
     there = (own >= 0) & (own < len(numbers))
     if labels.ndim == 2:
@@ -104,7 +107,7 @@ def replaced(meaning: Generated, batch: Batch, key: str) -> Batch:
     levels = levels.round() if given.dtype == torch.uint8 else levels
     if meaning.probe:
         judge = held(Probe, meaning.probe, str(device))
-        there = there & (judge(levels / 255.0) == judge.numbers(generator.names)[known])
+        there = there & (judge(levels / 255.0) == judge.numbers(names)[own])
     if given.shape[1] == 4:
         levels = torch.cat([levels, torch.full_like(levels[:, :1], 255.0)], dim=1)
     done = torch.where(there[:, None, None, None], levels.to(given.dtype), given)

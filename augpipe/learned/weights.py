@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import augpipe
 from augpipe.errors import DataError, first_sentence
@@ -76,9 +76,21 @@ def load_net(
         net.load_state_dict(tensors, assign=True)
     except (KeyError, ValueError, TypeError, RuntimeError, RecursionError) as error:
         raise DataError(path, f"does not hold a whole {kind}: {first_sentence(error)}") from None
+    check_numbers(path, tensors)
+    return net.eval().requires_grad_(False), about if isinstance(about, dict) else {}
+
+
+def check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses weights that no network of ours has.
+
+    Raises:
+        DataError: Some are NaN or infinite, or of several kinds of floats.
+    """
     if not all(bool(each.isfinite().all()) for each in tensors.values()):
         raise DataError(path, "holds weights that are NaN or infinite")
-    return net.eval().requires_grad_(False), about if isinstance(about, dict) else {}
+    kinds = {each.dtype for each in tensors.values() if each.is_floating_point()}
+    if kinds - {torch.float32}:
+        raise DataError(path, f"holds weights in {', '.join(sorted(map(str, kinds)))}, not float32")
 
 
 def held(read: Callable[[str, str], Held], source: str, device: str) -> Held:

@@ -79,6 +79,11 @@ class Op(Declared):
         return ""
 
     @property
+    def timed(self) -> bool:
+        """Whether it acts in some epochs only, so that the epoch has to be told."""
+        return False
+
+    @property
     def relabels(self) -> bool:
         """Whether classes become rows of shares."""
         return self.kind is Mix

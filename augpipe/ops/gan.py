@@ -12,6 +12,8 @@ from augpipe.rng import Draws
 from augpipe.spec import IntPair, Number, Range, Text
 from augpipe.types import Frame
 
+_ALWAYS = (0, 2**32 - 1)
+
 
 class GanReplace(Probed):
     """Puts a generated image of the same class in the place of an image.
@@ -38,7 +40,7 @@ class GanReplace(Probed):
     """Factor on the noise: below 1 images are more usual ones, and less various."""
     weight: Annotated[float, Number(0, 1, above=True)] = 1.0
     """Of a generated image's label."""
-    epochs: Annotated[IntPair, Range(0, 2**32 - 1, "epochs", integer=True)] = (0, 2**32 - 1)
+    epochs: Annotated[IntPair, Range(*_ALWAYS, "epochs", integer=True)] = _ALWAYS
     """The first and the last epoch, from 0, in which it acts: real images should end a training."""
     p: Probability = 0.2
     """Share of the images that are replaced."""
@@ -46,6 +48,10 @@ class GanReplace(Probed):
     @property
     def files(self) -> tuple[tuple[str, str], ...]:
         return (("gan", self.model), *super().files)
+
+    @property
+    def timed(self) -> bool:
+        return self.epochs != _ALWAYS
 
     @property
     def relabels(self) -> bool:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from augpipe.cli.main import main
-from augpipe.errors import DataError, RecipeError, UsageError
+from augpipe.errors import AugpipeError, DataError, RecipeError, UsageError
 from augpipe.expansion import expand, verify
 from augpipe.learned.generator import Generator
 from augpipe.learned.weights import load_net, save_net
@@ -119,11 +119,11 @@ def test_verify_names_what_changed(source: Path, tmp_path: Path) -> None:
 
 def test_images_that_are_no_batch_are_told(source: Path, tmp_path: Path) -> None:
     Image.new("L", (20, 30)).save(source / "bag" / "odd.png")
-    with pytest.raises(UsageError, match=r"is 30 × 20|is 28 × 28 .* a batch needs one size"):
+    with pytest.raises(AugpipeError, match=r"a batch needs one size.*0 of 13 written and kept"):
         expand({**MIXED, "sample": []}, source, tmp_path / "out")
     flat = tmp_path / "flat"
     shutil.copytree(source / "coat", flat)
-    with pytest.raises(UsageError, match="latent_interpolate#0: needs the images' classes"):
+    with pytest.raises(AugpipeError, match="latent_interpolate#0: needs the images' classes"):
         expand(MIXED, flat, tmp_path / "other")
     with pytest.raises(UsageError, match="batch_size is 0"):
         expand(MIXED, source, tmp_path / "third", batch_size=0)
@@ -182,6 +182,54 @@ def test_more_classes_than_folders_have_numbers(source: Path, tmp_path: Path) ->
     content = {"version": 1, "classes": 12, "batch": [{"mixup": {"alpha": 1.0}}]}
     expand(content, source, out)
     assert all(set(row["shares"]) <= set(CLASSES) for row in rows(out))
+    with pytest.raises(UsageError, match="the recipe says classes: 2, the dataset has 3"):
+        expand({**content, "classes": 2}, source, tmp_path / "two")
+
+
+def test_what_a_format_cannot_hold_is_left_out(source: Path, tmp_path: Path) -> None:
+    for path in source.rglob("*.png"):
+        Image.open(path).convert("RGBA").save(path)
+    out = tmp_path / "out"
+    summary = expand({"version": 1, "batch": ["mixup"]}, source, out, format="jpeg")
+    assert summary.skipped == 12 and "alpha" in (out / "errors.jsonl").read_text()
+
+
+def test_classes_are_told_by_name_in_batches(source: Path, tmp_path: Path) -> None:
+    weights = rewritten(tmp_path / "own.safetensors", CLASSES[::-1])
+    content = {"version": 1, "batch": [{"gan_replace": {"p": 1.0, "model": str(weights)}}]}
+    expand(content, source, tmp_path / "own")
+    other = rewritten(tmp_path / "other.safetensors", CLASSES)
+    expand({**content, "batch": [{"gan_replace": {"p": 1.0, "model": str(other)}}]}, source,
+           tmp_path / "plain")  # fmt: skip
+    name = "bag/bag_00__0.png"
+    assert not np.array_equal(pixels(tmp_path / "own" / name), pixels(tmp_path / "plain" / name))
+
+
+def test_truncation_is_of_the_noise(source: Path, tmp_path: Path) -> None:
+    outs = []
+    for truncation in (1.0, 0.3):
+        rule = {"count": 3, "truncation": truncation}
+        out = tmp_path / str(truncation)
+        expand({"version": 1, "gan_generate": rule}, source, out)
+        outs.append([pixels(p).astype(float) for p in sorted(out.rglob("coat/generated*"))])
+    spread = [np.stack(each).std(axis=0).mean() for each in outs]
+    assert spread[1] < 0.6 * spread[0]
+
+
+def test_an_empty_class_is_filled(source: Path, tmp_path: Path) -> None:
+    (source / "dress").mkdir()
+    out = tmp_path / "out"
+    expand({"version": 1, "gan_generate": {"balance": True}}, source, out)
+    assert len(list((out / "dress").iterdir())) == 4
+    assert verify(out).exit_code == 0
+
+
+def test_a_broken_image_of_a_generated_ones_name(source: Path, tmp_path: Path) -> None:
+    (source / "bag" / "generated_00000.png").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    assert expand({"version": 1, "gan_generate": {"count": 1}}, source, out).skipped == 1
+    report = verify(out)
+    assert (report.findings, report.skipped) == ((), 1)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from augpipe.cli.main import main
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.fitting import adversarial as fitting
 from augpipe.fitting import judging, labelled
-from augpipe.fitting.adversarial import gradient_penalty, grid, relativistic_loss
+from augpipe.fitting.adversarial import DivergedError, gradient_penalty, grid, relativistic_loss
 from augpipe.fitting.discriminator import Discriminator
 from augpipe.fitting.gan import fit_gan
 from augpipe.fitting.judging import Judge, to_levels
@@ -158,6 +159,72 @@ def test_a_step_of_each_network_is_the_equations_step(folder: Path, tmp_path: Pa
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)  # sums in another order
 
 
+def test_every_step_draws_anew(folder: Path, tmp_path: Path) -> None:
+    data = open_labelled(folder, None, None, 0)
+    fit = fitting.AdversarialFit(
+        data, fitting.Preset(4, 8, 8, 100), 10, 8, 0.1, 0, "float32", "cpu", tmp_path
+    )
+    images = torch.rand(16, 1, 12, 12)
+    noise, seen, orders = [], [], []
+    for fit.step in (0, 1, 4, 5):  # 4 batches of 8 in an epoch of 36
+        noise += [fit._noise(0), fit._noise(1)]
+        seen += [fit._augmented(images, 0), fit._augmented(images, 1)]
+        orders.append(fit._next()[0])
+    for many in (noise, seen, orders):
+        pairs = [(a, b) for k, a in enumerate(many) for b in many[:k]]
+        assert not any(torch.equal(a, b) for a, b in pairs)
+    fit.step = 1
+    assert torch.equal(fit._noise(0), noise[2]) and torch.equal(fit._next()[0], orders[1])
+
+
+def test_weights_are_averaged_and_rates_fall(folder: Path, tmp_path: Path) -> None:
+    data = open_labelled(folder, None, None, 0)
+    fit = fitting.AdversarialFit(
+        data, fitting.Preset(4, 8, 8, 100), 10, 8, 0.1, 0, "float32", "cpu", tmp_path
+    )
+    before = [each.clone() for each in fit._averaged.parameters()]
+    fit.step = 999  # half-life: a twentieth of the 8,000 images seen
+    fit._advance()
+    kept = 0.5 ** (8 / 400)
+    own = fit.generator.parameters()
+    for mean, old, new in zip(fit._averaged.parameters(), before, own, strict=True):
+        torch.testing.assert_close(mean, kept * old + (1 - kept) * new, rtol=1e-4, atol=1e-6)
+    rates = []
+    for fit.step in (0, 5, 10):
+        fit._advance()
+        rates += [each.param_groups[0]["lr"] for each in fit._optimizers]
+    middle = 0.1 * (0.15 + 0.85 / 2)
+    assert rates == pytest.approx([0.1, 0.1, middle, middle, 0.015, 0.015])
+
+
+def test_what_is_augmented_before_it_is_told_apart(folder: Path, tmp_path: Path) -> None:
+    sizes = fitting.Preset(4, 8, 8, 100)
+    data = open_labelled(folder, None, None, 0)
+    colour = replace(data.train, images=data.train.images.expand(-1, 3, -1, -1))
+    names = []
+    for each in (data, replace(data, train=colour)):
+        fit = fitting.AdversarialFit(each, sizes, 10, 8, 0.1, 0, "float32", "cpu", tmp_path)
+        names.append([op.name() for op in fit._augment.recipe.batch])
+    assert names == [["translate", "cutout"], ["color_jitter", "translate", "cutout"]]
+
+
+def test_penalties_are_taken_every_fourth_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_labelled(folder, None, None, 0)
+    fit = fitting.AdversarialFit(
+        data, fitting.Preset(4, 8, 8, 100), 10, 8, 0.1, 0, "float32", "cpu", tmp_path
+    )
+    taken = []
+    plain = fitting.gradient_penalty
+    monkeypatch.setattr(
+        fitting, "gradient_penalty", lambda *args: taken.append(fit.step) or plain(*args)
+    )
+    for fit.step in range(9):
+        fit._advance()
+    assert taken == [0, 4, 8]
+
+
 def test_a_discriminator_learns_to_tell_classes_apart(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "gan.safetensors"
     fit_gan(folder, out, **{**SMALL, "steps": 60, "batch_size": 32})
@@ -186,7 +253,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(
     assert seen == [5, 6] and "going on after step 4 of 6" in said
     one, other = read_tensors(whole)[0], read_tensors(parts)[0]
     assert all(torch.equal(one[name], other[name]) for name in one)
-    grids = sorted(path.name for path in (tmp_path / "parts" / "samples").iterdir())
+    grids = sorted(path.name for path in (tmp_path / "parts-fit" / "samples").iterdir())
     assert grids == ["000002.png", "000004.png", "000006.png"]
 
 
@@ -197,20 +264,21 @@ def test_what_is_left_of_another_fit_is_refused(
     out = tmp_path / "gan.safetensors"
     with pytest.raises(KeyboardInterrupt):
         fit_gan(folder, out, **SMALL, tick=stop_at(2))
-    with pytest.raises(UsageError, match="gan: holds another fit: finish or remove it"):
+    with pytest.raises(UsageError, match="gan-fit: holds another fit: finish or remove it"):
         fit_gan(folder, out, **{**SMALL, "batch_size": 4})
 
 
-def test_a_loss_that_is_no_number_stops_with_the_last_good_weights(
+def test_a_loss_that_is_no_number_leaves_the_last_good_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "_KEPT_EVERY", 1)
     out = tmp_path / "gan.safetensors"
-    what = r"(loss is (nan|inf)|weights are NaN or infinite) at step \d+: lower the lr .*last good"
-    with pytest.raises(AugpipeError, match=what):
+    what = r"(loss is (nan|inf)|weights are NaN or infinite) at step \d+: lower the lr .*has the w"
+    with pytest.raises(DivergedError, match=what) as caught:
         fit_gan(folder, out, **{**SMALL, "steps": 40}, lr=1e6)
-    assert not out.exists()
-    state, _ = load_tree(tmp_path / "gan" / "state.safetensors")
+    _, about = load_net(out, "gan", Generator)
+    assert str(caught.value).endswith(f"has the weights of step {about['step']}")
+    state, _ = load_tree(tmp_path / "gan-fit" / "state.safetensors")
     assert all(bool(each.isfinite().all()) for each in state["best"].values())
 
 
@@ -226,9 +294,9 @@ def test_weights_that_are_no_numbers_are_not_kept(
             fit._averaged.last.bias.data.fill_(torch.inf)
 
     monkeypatch.setattr(fitting.AdversarialFit, "_average", broken)
-    with pytest.raises(AugpipeError, match="weights are NaN or infinite at step 4"):
+    with pytest.raises(DivergedError, match="weights are NaN or infinite at step 4"):
         fit_gan(folder, tmp_path / "gan.safetensors", **SMALL)
-    state, _ = load_tree(tmp_path / "gan" / "state.safetensors")
+    state, _ = load_tree(tmp_path / "gan-fit" / "state.safetensors")
     assert state["step"] == state["best_step"] == 2
     assert bool(state["averaged"]["last.bias"].isfinite().all())
 
@@ -249,7 +317,7 @@ def test_it_stops_before_it_copies(
     monkeypatch.setattr(Judge, "memorisation", lambda *_: 1.0)
     with pytest.raises(KeyboardInterrupt):
         fit_gan(folder, other, **{**SMALL, "steps": 9}, tick=stop_at(5))
-    at_four = load_tree(tmp_path / "other" / "state.safetensors")[0]["averaged"]
+    at_four = load_tree(tmp_path / "other-fit" / "state.safetensors")[0]["averaged"]
     kept = read_tensors(out)[0]
     assert all(torch.equal(kept[name], at_four[name]) for name in kept)
 
@@ -264,7 +332,7 @@ def test_the_preset_of_a_gpu_is_wider(folder: Path, tmp_path: Path) -> None:
 def test_its_own_probe_and_weights_fit_the_op(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "gan.safetensors"
     fit_gan(folder, out, **SMALL)
-    probe = str(tmp_path / "gan" / "real" / "model.safetensors")
+    probe = str(tmp_path / "gan-fit" / "real" / "model.safetensors")
     item = {"gan_replace": {"p": 1.0, "model": str(out), "probe": probe}}
     pipe = load({"version": 1, "batch": [item]})
     images, labels = next(iter(pipe.loader(folder, batch_size=16, workers=0)))
@@ -293,12 +361,19 @@ def test_a_report_knows_good_images_from_bad(
         own = torch.Generator().manual_seed(1)
         return torch.randint(0, 256, shape, generator=own).to(torch.uint8)
 
+    assert judge.memorisation(copies, 0) < 0.1 < 1 < judge.memorisation(noise, 0)
     good = judge.report(copies, steps=1, seconds=1.0, parameters=1)
     assert good.memorisation < 0.05 and good.memorisation_pixels < 0.05
     # The same images in the same order: the same classifier.
     assert good.synthetic == good.real and good.synthetic_by_class == good.real_by_class
     assert good.real > 0.5 and len(good.real_by_class) == 10
     assert good.frechet == pytest.approx(good.frechet_floor, rel=0.5)
+    turned = Judge(data, tmp_path / "turned", 0)
+    monkeypatch.setattr(turned, "_classifier", lambda *_: judge.net)
+    flipped = turned.report(
+        lambda classes, seed: copies(classes, seed).flip(3), steps=1, seconds=1.0, parameters=1
+    )
+    assert flipped.memorisation_pixels < 0.05 < flipped.memorisation
     bad = Judge(data, tmp_path / "other", 0).report(noise, steps=1, seconds=1.0, parameters=1)
     assert bad.synthetic < 0.35 < good.real
     assert bad.frechet > 10 * bad.frechet_floor
@@ -378,8 +453,10 @@ def test_what_cannot_be_fitted_on(folder: Path, tmp_path: Path) -> None:
     for data, more, kind, message in cases:
         with pytest.raises(kind, match=message):
             fit_gan(data, out, **{**SMALL, **more})
-    with pytest.raises(UsageError, match="name a file"):
-        fit_gan(folder, tmp_path / "gan", **SMALL)
+    with pytest.raises(UsageError, match="lies inside the images"):
+        fit_gan(folder, folder / "gan.safetensors", **SMALL)
+    with pytest.raises(UsageError, match="must be above 0"):
+        fit_gan(folder, out, steps=0)
     (folder / "light" / "3.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"3\.png"):
         fit_gan(folder, out, side=12, **SMALL)
@@ -402,5 +479,6 @@ def test_the_command_ends_with_the_report(
     ):
         assert words in text
     about = json.loads(read_tensors(out)[1]["about"])
+    assert (tmp_path / "gan-fit" / "real" / "model.safetensors").exists()
     assert about["report"]["train_images"] == 36 and about["fitted"]["seed"] == 0
     assert main(["fit", "gan", str(tmp_path / "none"), "-o", str(out)]) == 2

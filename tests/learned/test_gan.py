@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
+import augpipe
 from augpipe.cli.main import main
-from augpipe.errors import DataError, RecipeError
+from augpipe.errors import DataError, RecipeError, UsageError
 from augpipe.ir import Generated
 from augpipe.learned.generator import Generator
 from augpipe.learned.noise import normals
@@ -24,7 +26,7 @@ from augpipe.networks.building import build
 from augpipe.pipeline import Pipeline, load
 from augpipe.plan.nodes import realise
 from augpipe.rng import Draws
-from augpipe.tensors import write_tensors
+from augpipe.tensors import read_tensors, write_tensors
 from augpipe.training.evaluation import seen
 from augpipe.types import Frame
 from tests.harness import ROOT
@@ -208,6 +210,9 @@ def test_what_has_no_class_stays_and_what_cannot_be_done_is_told() -> None:
     masks = {"label": labels, "mask": torch.zeros(4, 28, 28, dtype=torch.uint8)}
     with pytest.raises(DataError, match="gan_replace#0: puts other images in place"):
         pipe(p=1.0).batch(images, masks, index=range(4))
+    timed = pipe(p=1.0, epochs=[0, 3])
+    with pytest.raises(UsageError, match="gan_replace#0 acts in some epochs only: say which"):
+        timed.batch(images, labels)
     with pytest.raises(RecipeError, match="gan_replace cannot stand in 'sample:'"):
         load({"version": 1, "sample": ["gan_replace"]})
     with pytest.raises(DataError, match="needs grey or RGB"):
@@ -244,6 +249,13 @@ def test_weights_that_are_no_generators(tmp_path: Path) -> None:
             state,
             {"format": "augpipe gan 1", "settings": json.dumps({**net.settings, "side": 10**9})},
         ),
+        "twice a name": lambda path: save_net(path, "gan", net, {"classes": ["a"] * 10}),
+        "two channels": lambda path: save_net(path, "gan", Generator(10, 2), about),
+        "other floats": lambda path: write_tensors(
+            path,
+            {**state, "last.bias": state["last.bias"].double()},
+            {"format": "augpipe gan 1", "settings": json.dumps(net.settings), "about": "{}"},
+        ),
         "NaN": lambda path: write_tensors(
             path,
             {**state, "last.bias": torch.full((1,), torch.nan)},
@@ -272,22 +284,29 @@ def test_it_is_previewed_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture
 # ---------------------------------------------------------------- the probe
 
 
+TURN = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
+
+
 def probe_file(
     path: Path, always: int | None = None, channels: int = 1, size: Any = (28, 28), **more: Any
 ) -> str:
-    """Writes a classifier of garments with fresh weights; `always` has it say one class only."""
+    """Writes a classifier of garments with fresh weights; `always` has it say one class only.
+
+    Its classes are numbered otherwise than the generator's, by TURN.
+    """
     _, about = bundled()
     torch.manual_seed(3)
     net = build("wrn_10_1", 10, channels)
+    names = [about["classes"][k] for k in TURN]
     if always is not None:
-        net.fc.bias.data[always] += 1e6
+        net.fc.bias.data[TURN.index(always)] += 1e6
     elif channels == 1:  # fresh weights see one class in all: let them see many
         with torch.no_grad():
             net.fc.bias -= net.eval()(2 * garments()[0] / 255.0 - 1).mean(dim=0)
     sees = {"size": list(size), "mean": [0.5], "std": [0.5], "after": [], **more}
     header = {
         "format": "augpipe model 1", "model": "wrn_10_1", "channels": str(channels),
-        "classes": json.dumps(about["classes"]), "sees": json.dumps(sees),
+        "classes": json.dumps(names), "sees": json.dumps(sees),
     }  # fmt: skip
     write_tensors(path, {k: v.clone() for k, v in net.state_dict().items()}, header)
     return str(path)
@@ -353,6 +372,47 @@ def test_a_probe_sees_images_as_it_was_trained(tmp_path: Path) -> None:
     assert torch.equal(judge(images), want)
     grey = images[:, :1]
     assert torch.equal(judge(grey), judge(grey.expand(-1, 3, -1, -1)))
+    one = Probe(probe_file(tmp_path / "one.safetensors", size=(40, 33)), "cpu")
+    luma = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
+    assert torch.equal(one(images), one(luma))
+
+
+def test_a_probe_tells_what_the_trained_network_does(tmp_path: Path) -> None:
+    recipe = {
+        "version": 1,
+        "sample": [{"resize": [24, 24]}, "horizontal_flip", {"normalize": "fashion_mnist"}],
+        "train": {"model": "wrn_10_1", "steps": 3, "batch_size": 16},
+    }
+    augpipe.train(recipe, GARMENTS, tmp_path / "run", workers=0)
+    path = tmp_path / "run" / "model.safetensors"
+    model, judge = augpipe.load_model(path), Probe(path, "cpu")
+    images = garments(10)[0].expand(-1, 3, -1, -1) / 255.0
+    small = F.interpolate(images, (24, 24), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        want = model((small - 0.2860) / 0.3530).argmax(dim=1)
+    assert torch.equal(judge(images), want)
+    assert judge.classes == model.classes
+
+
+def test_a_probe_need_not_know_more_than_the_dataset(tmp_path: Path) -> None:
+    some = ["ankle_boot", "bag", "coat"]
+    for name in some:
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for path in sorted((GARMENTS / name).iterdir())[:4]:
+            shutil.copy(path, tmp_path / "in" / name)
+    path = tmp_path / "p.safetensors"
+    net = build("wrn_10_1", 3, 1)
+    net.fc.bias.data[1] += 1e6
+    sees = {"size": [28, 28], "mean": [0.5], "std": [0.5], "after": []}
+    header = {"model": "wrn_10_1", "channels": "1", "classes": json.dumps(some)}
+    tensors = {name: each.clone() for name, each in net.state_dict().items()}
+    write_tensors(path, tensors, {**header, "sees": json.dumps(sees)})
+    own = pipe(p=1.0, probe=str(path))
+    options = {"batch_size": 12, "workers": 0, "shuffle": False}
+    images, labels = next(iter(own.loader(tmp_path / "in", **options)))
+    plain, _ = next(iter(load({"version": 1}).loader(tmp_path / "in", **options)))
+    changed = (images != plain).flatten(1).any(dim=1)
+    assert changed.tolist() == (labels == 1).tolist()
 
 
 def test_probes_that_cannot_probe(tmp_path: Path) -> None:
@@ -360,6 +420,18 @@ def test_probes_that_cannot_probe(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     probe_file(path, after=["equalize", "torchvision.RandomInvert"])
     with pytest.raises(DataError, match=r"sees images after equalize, torchvision\.RandomInvert"):
+        Probe(path, "cpu")
+    odd: list[dict[str, Any]] = [
+        {"size": (0, 0)}, {"size": (28, 10**6)}, {"mean": [0.1, 0.2, 0.3]}, {"std": [0.0]},
+        {"mean": [float("nan")]}, {"channels": 2},
+    ]  # fmt: skip
+    for each in odd:
+        with pytest.raises(DataError, match="is not a model of augpipe train that can probe"):
+            Probe(probe_file(path, **each), "cpu")
+    probe_file(path)
+    tensors, header = read_tensors(path)
+    write_tensors(path, {**tensors, "fc.bias": torch.full((10,), torch.nan)}, header)
+    with pytest.raises(DataError, match="holds weights that are NaN or infinite"):
         Probe(path, "cpu")
     path.write_bytes(b"\x80\x04pickle")
     with pytest.raises(DataError, match="is a pickle"):

@@ -28,7 +28,7 @@ def test_every_technique_has_a_row() -> None:
     page = (DOCS / "evidence.md").read_text(encoding="utf-8")
     for net in evidence.NETS:
         missing = [row.name for row in net.rows if f"\n| {evidence.shown(row)} | " not in page]
-        assert f"\n## {net.model}: " in page and not missing
+        assert f"\n## {net.called}: " in page and not missing
 
 
 def test_the_page_is_written_from_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_the_pages_say_what_the_file_says() -> None:
     for name, made, real in rows:
         assert f"| {name} | {100 * made:.1f} | {100 * real:.1f} |" in docs
     assert f"| **all** | **{100 * report['synthetic']:.1f}** | {100 * report['real']:.1f} |" in docs
-    assert f"| Fréchet distance | {report['frechet']:.2f} | {report['frechet_floor']:.2f} |" in docs
+    assert f"| Fréchet distance, 1,000 images | {report['frechet']:.2f} | {report['frechet_floor']:.2f} |" in docs
     assert f"features | {report['memorisation']:.2f} | 1 |" in docs
     assert f"{report['steps']:,} steps" in card
     assert f"{report['seconds']:,.0f} s on" in card

@@ -30,6 +30,7 @@ from augpipe.learned.weights import load_net
 
 STEPS, SEED = 24_000, 0
 SCALES = (0.1, 0.25, 0.5, 1.0)
+CONFIDENCE = 0.8  # the default of the ops
 NAMES = ("judge", "probe")  # each with a seed, and a fifth of the images held out, of its own
 JUDGE = {
     "version": 1,
@@ -66,7 +67,8 @@ def kept(
         keys = np.arange(100 * k, 100 * k + len(part), dtype=np.uint64)
         moved = noised(net, part, keys, torch.full((len(part),), scale), kind, delta)
         if probe is not None:
-            agrees = probe(moved).argmax(1) == probe(part).argmax(1)
+            sure, shown = probe(moved).softmax(1).max(1)
+            agrees = (shown == probe(part).argmax(1)) & (sure >= CONFIDENCE)
             moved = torch.where(agrees[:, None, None, None], moved, part)
         same += int((judge(moved).argmax(1) == judge(part).argmax(1)).sum())
     return same / len(images)

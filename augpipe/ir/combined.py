@@ -71,7 +71,9 @@ class Latent(Gated):
     model: str
     delta: bool
     probe: str = ""
-    """A classifier's file: where it sees another class than before, the image stays as it is."""
+    """A classifier's file: where it does not see the class of before, the image stays as it is."""
+    confidence: float = 0.0
+    """Which probability of the class the probe has to see."""
     neighbours: int = 0
     """Among how many of its class an image's neighbour is chosen."""
 
@@ -96,6 +98,7 @@ class Generated(Gated):
         truncation: Factor on the noise.
         weight: Of the labels of generated images.
         probe: A classifier's file: where it sees another class, the image stays; "" for none.
+        confidence: Which probability of the class the probe has to see.
     """
 
     key: Words
@@ -103,6 +106,7 @@ class Generated(Gated):
     truncation: float
     weight: float
     probe: str = ""
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

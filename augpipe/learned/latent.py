@@ -67,12 +67,13 @@ def _in_company(meaning: Latent, images: Tensor, labels: Tensor | None, key: str
 
 
 def _kept(meaning: Latent, done: Tensor, given: Tensor) -> Tensor:
-    """Returns the given images where the probe, if there is one, sees another class than before."""
+    """Returns the given images where the probe, if there is one, does not surely see the same."""
     if not meaning.probe:
         return done
     judge = held(Probe, meaning.probe, str(done.device))
-    before, after = (judge(each[:, :3].float() / 255.0) for each in (given, done))
-    return torch.where((before == after)[:, None, None, None], done, given)
+    (before, _), (after, sure) = (judge(each[:, :3].float() / 255.0) for each in (given, done))
+    same = (before == after) & (sure >= meaning.confidence)
+    return torch.where(same[:, None, None, None], done, given)
 
 
 def _back(out: Tensor, given: Tensor) -> Tensor:

@@ -88,14 +88,16 @@ class Probe:
         return self._tables[own]
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Returns (n,): the class each image shows.
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns (n,) the class each image shows, and (n,) its probability.
 
         Args:
             images: (n, C, h, w) of one or three channels, in 0..1.
         """
         x = matched(images, self.channels, self._size)
-        return self._net((x - self._mean) / self._std).argmax(dim=1)
+        logits: Tensor = self._net((x - self._mean) / self._std)
+        probability, classes = logits.softmax(dim=1).max(dim=1)
+        return classes, probability
 
 
 def _check(channels: int, size: tuple[int, int], mean: Tensor, std: Tensor) -> None:

@@ -107,7 +107,8 @@ def replaced(meaning: Generated, batch: Batch, key: str) -> Batch:
     levels = levels.round() if given.dtype == torch.uint8 else levels
     if meaning.probe:
         judge = held(Probe, meaning.probe, str(device))
-        there = there & (judge(levels / 255.0) == judge.numbers(names)[own])
+        shown, sure = judge(levels / 255.0)
+        there = there & (shown == judge.numbers(names)[own]) & (sure >= meaning.confidence)
     if given.shape[1] == 4:
         levels = torch.cat([levels, torch.full_like(levels[:, :1], 255.0)], dim=1)
     done = torch.where(there[:, None, None, None], levels.to(given.dtype), given)

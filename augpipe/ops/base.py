@@ -99,6 +99,8 @@ class Probed(Op):
 
     probe: Annotated[str | None, Text("a model.safetensors of `augpipe train`")] = None
     """A classifier: an image stays as it was where the class seen in it would be another."""
+    confidence: Probability = 0.8
+    """Which probability of the class the probe has to see, at least."""
 
     @property
     def files(self) -> tuple[tuple[str, str], ...]:

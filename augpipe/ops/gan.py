@@ -66,4 +66,5 @@ class GanReplace(Probed):
         epoch = np.broadcast_to(np.asarray(draw.epoch), (len(draw),))
         on = (epoch >= first) & (epoch <= last)
         key = draw.note("field", draw.key("field"))
-        return Generated(on, key, self.model, self.truncation, self.weight, self.probe or "")
+        gate = (self.probe or "", self.confidence)
+        return Generated(on, key, self.model, self.truncation, self.weight, *gate)

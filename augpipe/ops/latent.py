@@ -60,6 +60,7 @@ class LatentNoise(Probed):
             self.model,
             self.delta,
             self.probe or "",
+            self.confidence,
         )
 
 
@@ -82,7 +83,8 @@ class _OfAClass(Probed):
     def towards(self, draw: Draws, kind: LatentKind, amount: Floats, neighbours: int = 0) -> Latent:
         """Returns the meaning with fresh keys, one an image."""
         on, key = np.ones(len(draw), bool), draw.note("key", draw.key("key"))
-        return Latent(on, amount, key, kind, self.model, self.delta, self.probe or "", neighbours)
+        gate = (self.probe or "", self.confidence)
+        return Latent(on, amount, key, kind, self.model, self.delta, *gate, neighbours)
 
 
 class _Neighbour(_OfAClass):

@@ -232,6 +232,7 @@ class AugmentedData(pl.LightningDataModule):
             data = open_splits(Path(data), rule.validation, self.recipe.seed)
         self.splits = data
         self._workers = workers
+        self.size: Sequence[int] = ()  # of the images that are measured on, once some were shown
         self._pipe = Pipeline(_floating(self.recipe))
         self._plain = Pipeline(_floating(for_evaluation(self.recipe)))
         if len(data.train) < rule.batch_size:
@@ -267,6 +268,7 @@ class AugmentedData(pl.LightningDataModule):
         part = self.splits.train
         options = {"sampler": part.indices[:2].tolist(), "workers": 0}
         pair = [next(iter(self._loader(p, part, **options)))[0] for p in (self._pipe, self._plain)]
+        self.size = pair[1].shape[2:]
         return pair[0].cpu(), pair[1].cpu()
 
     def _measured(self, part: Part) -> Any:

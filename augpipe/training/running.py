@@ -334,7 +334,7 @@ def _write(
     about: Mapping[str, str],
 ) -> None:
     """Writes the final weights, the curve and the result; that last, for it says all is done."""
-    data, size = module.splits, module.first_images()[1].shape[2:]
+    data = module.splits
     header = {
         "format": "augpipe model 1",
         "augpipe": augpipe.__version__,
@@ -342,7 +342,7 @@ def _write(
         "classes": json.dumps(list(data.classes)),
         "channels": str(data.channels),
         "recipe": about["recipe"],
-        "sees": json.dumps(seen(recipe, size)),
+        "sees": json.dumps(seen(recipe, module.size)),
         "result": json.dumps(asdict(result)),
     }
     state = {**wrapped.state_dict(), **acting_state(wrapped)}

@@ -81,7 +81,10 @@ class BatchSection(nn.Module):
         self._segments = segments(self.nodes)
         self._layout = layout(self.nodes)
         self._relabels = any(step.op.relabels for node in self.nodes for step in node.steps)
+        self._mixes = any(node.kind is Mix for node in self.nodes)
         self._touches_labels = any(node.kind in (Generated, Mix) for node in self.nodes)
+        timed = (step.key for node in self.nodes for step in node.steps if step.op.timed)
+        self._timed = next(timed, "")
         self._calls = CallCounter()
         self._fits: set[int] = set()  # channel counts that every op can take
         self._looked_at: set[tuple[torch.device, bool, bool]] = set()  # floats, labels in it
@@ -141,9 +144,8 @@ class BatchSection(nn.Module):
             return self._forward(images, targets, index, self._epoch(epoch), trace)
 
     def _epoch(self, epoch: int | None) -> int:
-        timed = [step.key for node in self.nodes for step in node.steps if step.op.timed]
-        if epoch is None and timed:
-            raise UsageError(f"{timed[0]} acts in some epochs only: say which it is, epoch=")
+        if epoch is None and self._timed:
+            raise UsageError(f"{self._timed} acts in some epochs only: say which it is, epoch=")
         epoch = 0 if epoch is None else epoch
         if not hasattr(epoch, "__index__") or not 0 <= epoch < 2**32:
             raise UsageError(f"epoch {epoch!r}: an epoch is from 0 to 2**32 - 1")
@@ -219,7 +221,7 @@ class BatchSection(nn.Module):
         if labels.ndim == 2 and classes is not None and labels.shape[1] != classes:
             raise DataError("labels", f"rows of {labels.shape[1]} numbers for {classes} classes")
         low, high = (each.item() for each in labels.aminmax())
-        least = 0 if any(node.kind is Mix for node in self.nodes) else -1  # of no class
+        least = 0 if self._mixes else -1  # of no class
         if labels.ndim == 1 and classes is not None and not least <= low <= high < classes:
             none = ": -1 stands for no class" if low == -1 else ""
             raise DataError(

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from augpipe.batch import BatchSection
 
 _PIXELS = 4_000_000  # held at a time: many copies of a small image, few of a large one
-_FEW = 10_000  # about what a generated image has
 _FIRST, _MOST = 4, 64  # copies drawn at a time: at first, and when the size they get is known
 
 
@@ -103,7 +102,7 @@ class Renderer:
                     if each.copy is None:
                         data = encode(images([0])[0], "png", 100, name=origin.relative)
                         yield self._row(origin, digest, each, data), data
-                yield from self._copies(images, origin, digest, outputs, _FEW)
+                yield from self._copies(images, origin, digest, outputs)
                 return
             data, digest, image = self._read(origin)
             for each in outputs:
@@ -248,7 +247,7 @@ class Renderer:
         origin: Origin,
         digest: str,
         outputs: Sequence[Output],
-        pixels: int,
+        pixels: int = 1,
     ) -> Iterator[tuple[Row, bytes]]:
         copies = [(each, each.copy) for each in outputs if each.copy is not None]
         most = _FIRST

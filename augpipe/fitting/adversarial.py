@@ -140,7 +140,7 @@ class AdversarialFit:
     @property
     def named(self) -> str:
         """Names the fit, for what is made of it."""
-        said = json.dumps({**self.about, "steps": self.steps}, sort_keys=True)
+        said = json.dumps(self.about, sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
     @property

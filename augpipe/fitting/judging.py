@@ -190,6 +190,9 @@ class Judge:
         features = self.features(_some(made.images))
         train, unseen = _some(self._train), self._unseen
         count = min(len(features), len(train), len(unseen))
+        hits = [self._hits(net, data.test) for net in (learned, self.net)]
+        synthetic, real = (float(each.mean()) for each in hits)
+        by_class = [self._by_class(each) for each in hits]
         precision, recall = precision_recall(unseen[:count], features[:count])
         own = data.train.images
         pixels = [_some(made.images), _some(data.unseen.images), own, own.flip(3)]
@@ -197,11 +200,11 @@ class Judge:
             classes=tuple(data.train.classes),
             measured_on=data.measured_on,
             train_images=len(data.train),
-            synthetic=self._accuracy(learned, data.test),
-            real=self._accuracy(self.net, data.test),
-            synthetic_by_class=self._by_class(learned),
-            real_by_class=self._by_class(self.net),
-            agreement=self._accuracy(self.net, made),
+            synthetic=synthetic,
+            real=real,
+            synthetic_by_class=by_class[0],
+            real_by_class=by_class[1],
+            agreement=float(self._hits(self.net, made).mean()),
             compared=count,
             frechet=frechet(features[:count], unseen[:count]),
             frechet_floor=frechet(train[:count], unseen[:count]),
@@ -213,14 +216,11 @@ class Judge:
         )
 
     def _hits(self, net: nn.Module, images: Labelled) -> Tensor:
-        return self._logits(net, images.images).argmax(dim=1) == images.targets
+        """Returns (n,): 1 where a network tells the class, else 0."""
+        return (self._logits(net, images.images).argmax(dim=1) == images.targets).float()
 
-    def _accuracy(self, net: nn.Module, images: Labelled) -> float:
-        return float(self._hits(net, images).float().mean())
-
-    def _by_class(self, net: nn.Module) -> tuple[float | None, ...]:
+    def _by_class(self, hits: Tensor) -> tuple[float | None, ...]:
         test = self._data.test
-        hits = self._hits(net, test).float()
         rows = [hits[test.targets == k] for k in range(len(test.classes))]
         return tuple(float(each.mean()) if len(each) else None for each in rows)
 

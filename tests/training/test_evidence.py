@@ -10,7 +10,7 @@ import pytest
 
 from augpipe import regularizers
 from augpipe.training import comparing
-from benchmarks import evidence
+from benchmarks import evidence, techniques
 from tests.training.support import write_idx_set
 from tests.training.test_comparing import Inline
 
@@ -33,8 +33,8 @@ def test_every_technique_has_a_row() -> None:
 
 def test_the_page_is_written_from_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_idx_set(tmp_path / "data", side=28)
-    rows = (evidence.one("l2"), evidence.one("early_stopping", patience=1))
-    net = replace(evidence.READER, train={"batch_size": 4, "optimizer": "adamw"}, rows=rows)
+    rows = (techniques.one("l2"), techniques.one("early_stopping", patience=1))
+    net = replace(techniques.READER, train={"batch_size": 4, "optimizer": "adamw"}, rows=rows)
     net = replace(net, decays=(0.0, 0.1), rates=(0.01,))
     monkeypatch.setattr(evidence, "NETS", (net,))
     monkeypatch.setattr(evidence, "SIZE", 20)

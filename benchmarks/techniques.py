@@ -47,7 +47,6 @@ class Net:
         name: Of its section, where that is not the model's.
         sample: Ops of all rows, before their own.
         learned: Whether it trains on the 5,000 images that the generator is fitted to.
-        seeds: Of every row.
     """
 
     model: str
@@ -59,7 +58,6 @@ class Net:
     name: str = ""
     sample: Sequence[Any] = ()
     learned: bool = False
-    seeds: int = SEEDS
 
     @property
     def called(self) -> str:
@@ -206,13 +204,15 @@ LEARNED = Net(
         Row("twice as many steps", longer=2),
         op("trivial_augment"),
         mix("latent_noise", noise="iid", sigma=[0, 0.25], p=0.5),
+        mix("latent_noise", noise="style", sigma=[0, 0.25], p=0.5),
         mix("latent_noise", noise="iid", sigma=[0, 1], p=0.5, probe=PROBE),
+        mix("latent_extrapolate", lam=[0, 0.5], p=0.5),
+        mix("latent_class_resample", sigma=[0, 0.5], p=0.5),
         mix("gan_replace", p=0.2, model=GAN),
         mix("gan_replace", p=0.2, weight=0.4, **LATELY, probe=PROBE, model=GAN),
     ),
     "learned",
     FLIP_SHIFT,
     True,
-    3,
 )
 NETS = (WIDE, TRANSFORMER, READER, LEARNED)

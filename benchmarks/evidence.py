@@ -28,7 +28,7 @@ from augpipe.training.comparing import compare
 from augpipe.training.comparison import Comparison, paired
 from augpipe.training.results import Result
 from benchmarks.gan import write_garments
-from benchmarks.techniques import GAN, LEARNED, NETS, PROBE, SEEDS, SIZE, Net, Row, shown
+from benchmarks.techniques import GAN, NETS, PROBE, SEEDS, SIZE, Net, Row, shown
 
 NONE: Mapping[str, Path] = {}
 DOCS = Path(__file__).parents[1] / "docs"

@@ -16,6 +16,7 @@ from PIL import Image
 from augpipe.cli.main import main
 from augpipe.errors import AugpipeError, DataError, RecipeError, UsageError
 from augpipe.expansion import expand, verify
+from augpipe.learned.autoencoder import Autoencoder
 from augpipe.learned.generator import Generator
 from augpipe.learned.weights import load_net, save_net
 from augpipe.pipeline import load
@@ -172,6 +173,20 @@ def test_weights_of_the_batch_section_belong_to_the_job(source: Path, tmp_path: 
     net, about = load_net(weights, "gan", Generator)
     net.last.bias.data += 0.2
     save_net(weights, "gan", net, about)
+    assert {each.kind for each in verify(out).findings} == {"weights", "differs"}
+    with pytest.raises(UsageError, match="differs in the weights"):
+        expand(content, source, out)
+
+
+def test_weights_of_the_sample_section_belong_to_the_job(source: Path, tmp_path: Path) -> None:
+    net, about = load_net("bundled", "autoencoder", Autoencoder)
+    weights = tmp_path / "own.safetensors"
+    save_net(weights, "autoencoder", net, about)
+    content = {"version": 1, "sample": [{"latent_noise": {"model": str(weights)}}]}
+    out = tmp_path / "out"
+    expand(content, source, out)
+    net.std *= 2
+    save_net(weights, "autoencoder", net, about)
     assert {each.kind for each in verify(out).findings} == {"weights", "differs"}
     with pytest.raises(UsageError, match="differs in the weights"):
         expand(content, source, out)

@@ -46,6 +46,7 @@ def test_the_class_enters_by_projection() -> None:
     net = Discriminator(3, 1, 12, 4, 8)
     images = torch.randn(5, 1, 12, 12)
     scores = [net(images, torch.full((5,), k)) for k in range(3)]
+    assert not torch.allclose(scores[0], scores[1], rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         net.embedding.weight[2] = 2 * net.embedding.weight[0] - net.embedding.weight[1]
     third = net(images, torch.full((5,), 2))

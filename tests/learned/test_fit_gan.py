@@ -17,7 +17,7 @@ from augpipe.fitting import adversarial as fitting
 from augpipe.fitting import judging
 from augpipe.fitting.adversarial import DivergedError
 from augpipe.fitting.gan import fit_gan
-from augpipe.fitting.judging import Judge
+from augpipe.fitting.judging import Judge, to_levels
 from augpipe.learned.generator import Generator
 from augpipe.learned.weights import load_net
 from augpipe.pipeline import load
@@ -119,8 +119,19 @@ def test_it_stops_before_it_copies(
     monkeypatch.setattr(fitting, "_KEPT_EVERY", 2)
     apart = iter([0.1, 0.95, 0.7, 0.9])  # of the first look, which is early, on
     monkeypatch.setattr(Judge, "memorisation", lambda *_: next(apart))
+    judged: list[torch.Tensor] = []
+    plain = Judge.report
+
+    def report_on(judge: Judge, make: Any, **about: Any) -> Any:
+        judged.append(make(torch.tensor([0, 1]), 7))
+        return plain(judge, make, **about)
+
+    monkeypatch.setattr(Judge, "report", report_on)
     out = tmp_path / "gan.safetensors"
     report = fit_gan(folder, out, **{**SMALL, "steps": 9})
+    net, _ = load_net(out, "gan", Generator)
+    noise = torch.randn(2, 64, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(judged[0], to_levels(net(noise, torch.tensor([0, 1]))))
     assert report.steps == 6
     assert report.stopped.startswith("at step 6 images lie 0.70 times as far")
     assert report.stopped.endswith("the weights are those of step 4")

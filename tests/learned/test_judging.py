@@ -15,6 +15,7 @@ from augpipe.fitting import judging, labelled
 from augpipe.fitting.adversarial import grid
 from augpipe.fitting.judging import Judge, to_levels
 from augpipe.fitting.labelled import open_labelled
+from augpipe.networks.building import build
 from tests.harness import ROOT
 
 GARMENTS = ROOT / "samples" / "garments"
@@ -47,11 +48,21 @@ def test_a_report_knows_good_images_from_bad(
     assert good.real > 0.5 and len(good.real_by_class) == 10
     assert good.frechet == pytest.approx(good.frechet_floor, rel=0.5)
     turned = Judge(data, tmp_path / "turned", 0)
-    monkeypatch.setattr(turned, "_classifier", lambda *_: judge.net)
+    dull = build("wrn_10_1", 10, 1).eval()
+    dull.fc.bias.data[0] += 1e6  # what it learned of generated images: that all are of one class
+    monkeypatch.setattr(turned, "_classifier", lambda *_: dull)
     flipped = turned.report(
         lambda classes, seed: copies(classes, seed).flip(3), steps=1, seconds=1.0, parameters=1
     )
     assert flipped.memorisation_pixels < 0.05 < flipped.memorisation
+    share = float((data.test.targets == 0).float().mean())
+    assert flipped.synthetic == pytest.approx(share) and flipped.agreement > 0.5
+
+    def few(classes: torch.Tensor, seed: int) -> torch.Tensor:
+        return data.train.images[:1].expand(len(classes), -1, -1, -1)
+
+    poor = turned.report(few, steps=1, seconds=1.0, parameters=1)
+    assert poor.recall == 0 and poor.precision == 1
     bad = Judge(data, tmp_path / "other", 0).report(noise, steps=1, seconds=1.0, parameters=1)
     assert bad.synthetic < 0.35 < good.real
     assert bad.frechet > 10 * bad.frechet_floor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,13 @@ def test_generated_images_stay_out_where_the_probe_sees_another_class(tmp_path: 
     assert three.any()
     assert torch.equal(out[three], free[three]) and torch.equal(out[~three], images[~three])
     assert rows.sum(dim=1).tolist() == torch.where(three, 0.5, 1.0).tolist()
-    unsure = probe_file(tmp_path / "unsure.safetensors", sharp=1.0)
-    strict = pipe(p=1.0, probe=unsure, confidence=0.9)
-    assert torch.equal(strict.batch(images, labels, index=range(12))[0], images)
+    tensors, header = read_tensors(Path(path))
+    odds = torch.where(tensors["fc.bias"] > 1e5, math.log(9.0), 0.0)  # of one half, for one of ten
+    half = {**tensors, "fc.weight": torch.zeros_like(tensors["fc.weight"]), "fc.bias": odds}
+    write_tensors(tmp_path / "half.safetensors", half, header)
+    for confidence, want in ((0.49, out), (0.51, images)):
+        fields = {"p": 1.0, "probe": str(tmp_path / "half.safetensors"), "confidence": confidence}
+        assert torch.equal(pipe(**fields).batch(images, labels, index=range(12))[0], want)
 
 
 def surely_alike(judge: Probe, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -130,6 +135,7 @@ def test_a_probe_sees_images_as_it_was_trained(tmp_path: Path) -> None:
     one = Probe(probe_file(tmp_path / "one.safetensors", size=(40, 33)), "cpu")
     luma = 0.299 * images[:, :1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:]
     assert torch.equal(one(images)[0], one(luma)[0])
+    torch.testing.assert_close(one(images)[1], one(luma)[1])
 
 
 def test_a_probe_tells_what_the_trained_network_does(tmp_path: Path) -> None:

@@ -99,6 +99,13 @@ def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
     assert torch.equal(loss, want)
 
 
+def test_accuracy_counts_an_image_by_its_weight() -> None:
+    """A hit of weight 1 and a miss of weight 1/4: 1 / 1.25."""
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    rows = torch.tensor([[1.0, 0.0], [0.0, 0.25]])
+    assert float(accuracy(logits, rows)) == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize("topk", [1, 2, K])
 def test_accuracy_of_classes(topk: int) -> None:
     order = np.argsort(-logits().numpy(), axis=1)[:, :topk]

@@ -17,6 +17,10 @@ class AugpipeError(Exception):
     exit_code = 1
 
 
+class DivergedError(AugpipeError):
+    """A training or a fit that cannot go on: a loss or a weight became NaN or infinite."""
+
+
 class UsageError(AugpipeError):
     """A wrong call or a wrong argument: nothing was done."""
 

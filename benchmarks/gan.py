@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from augpipe.data.idx import IdxImages
-from augpipe.fitting.adversarial import grid
+from augpipe.fitting.pictures import grid
 from augpipe.fitting.gan import fit_gan
 from augpipe.fitting.judging import to_levels
 from augpipe.learned.generator import Generator

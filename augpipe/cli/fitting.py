@@ -1,10 +1,11 @@
-"""Commands that fit learned augmenters: fit autoencoder, fit gan."""
+"""Commands that fit learned augmenters: fit autoencoder, gan, policy."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -108,12 +109,7 @@ def gan(
     beside what it learns from as many real ones; how near they lie to real images, and whether
     they are copies. The same command goes on where an interrupted one stopped.
     """
-    try:
-        from augpipe.fitting.gan import fit_gan
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"fit gan needs {error.name}, which is not installed: pip install 'augpipe[train]'"
-        ) from None
+    fit_gan = _training("gan", "fit_gan")
     with progress("fitting", "steps/s") as report:
         result = fit_gan(
             data,
@@ -132,3 +128,71 @@ def gan(
         )
     print(result)
     print(out)
+
+
+def policy(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Class folders, with or without splits; or a folder of IDX files."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recipe, as YAML.")],
+    base: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE", help="Ops before the policy; flip and crop if not set."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=2, help="Training images; all if not set.")
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option(min=8, help="Pixels a side; the images' own if not set.")
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=4, help="Ops one after another.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Of the classifier that teaches.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and draws.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each row of the table.")] = 3,
+    control_steps: Annotated[int, typer.Option(min=1, help="Of each of its trainings.")] = 1000,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at a time; one a core if not set.")
+    ] = None,
+) -> None:
+    """Learn which ops help, and how wide their ranges may be; write them as a plain recipe.
+
+    Ends with a table on images held out: no augmentation, flip and crop, TrivialAugment, a policy
+    that has learned nothing, the learned one. The same command goes on where an interrupted one
+    stopped.
+    """
+    fit_policy = _training("policy", "fit_policy")
+    with progress("fitting", "steps/s") as report:
+        result = fit_policy(
+            data,
+            out,
+            base=base,
+            size=size,
+            side=side,
+            slots=slots,
+            steps=steps,
+            seed=seed,
+            seeds=seeds,
+            control_steps=control_steps,
+            jobs=jobs,
+            tick=lambda step, last, loss: report(step, last, 0),
+            say=lambda line: print(line, flush=True),
+        )
+    print(result)
+    print(out)
+
+
+def _training(module: str, name: str) -> Any:
+    """Returns a function of `augpipe.fitting` that trains.
+
+    Raises:
+        UsageError: What it needs is not installed.
+    """
+    try:
+        return getattr(import_module(f"augpipe.fitting.{module}"), name)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"fit {module} needs {error.name}, which is not installed: pip install 'augpipe[train]'"
+        ) from None

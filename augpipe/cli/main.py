@@ -146,6 +146,12 @@ _fit.command(
     name="gan",
     epilog=_example("augpipe fit gan samples/garments -o runs/gan.safetensors --steps 20"),
 )(fitting.gan)
+_fit.command(
+    "policy",
+    epilog=_example(
+        "augpipe fit policy samples/garments -o runs/policy.yaml --steps 100 --control-steps 20"
+    ),
+)(fitting.policy)
 app.add_typer(_fit, name="fit", help="Fit a learned augmenter to images of yours.")
 
 

@@ -29,15 +29,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 import augpipe
 from augpipe import recipe as recipes
-from augpipe.errors import AugpipeError, DataError, UsageError, first_sentence
+from augpipe.errors import DataError, DivergedError, UsageError, first_sentence
 from augpipe.fitting.discriminator import Discriminator
 from augpipe.fitting.judging import Judge, Make, to_levels
 from augpipe.fitting.labelled import Divided
+from augpipe.fitting.pictures import grid
 from augpipe.learned.generator import Generator
 from augpipe.pipeline import Pipeline
 from augpipe.rng import Draws, stream_key
@@ -58,10 +58,6 @@ _DIFFERENTIABLE = (
     {"cutout": {"size": 0.5, "p": 0.5}},
 )
 _COLOUR = {"color_jitter": {"brightness": 0.5, "contrast": 0.5, "saturation": 1.0}}
-
-
-class DivergedError(AugpipeError):
-    """A fit became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -334,11 +330,3 @@ def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
     """
     (slope,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return 2 * slope.float().square().sum(dim=(1, 2, 3)).mean()
-
-
-def grid(images: Tensor, columns: int) -> Image.Image:
-    """Returns uint8 images (n, C, h, w) as one picture, `columns` of them in a row."""
-    count, channels, height, width = images.shape
-    rows = images.view(count // columns, columns, channels, height, width)
-    laid = rows.permute(0, 3, 1, 4, 2).reshape(-1, columns * width, channels)
-    return Image.fromarray(laid.squeeze(2).numpy() if channels == 1 else laid.numpy())

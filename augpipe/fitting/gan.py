@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from augpipe.data.claim import claimed
-from augpipe.errors import UsageError, first_sentence
-from augpipe.fitting.adversarial import AdversarialFit, DivergedError, Preset
+from augpipe.errors import DivergedError, UsageError, first_sentence
+from augpipe.fitting.adversarial import AdversarialFit, Preset
 from augpipe.fitting.judging import GanReport, Judge
-from augpipe.fitting.labelled import open_labelled
+from augpipe.fitting.labelled import check_apart, open_labelled
 from augpipe.learned.weights import save_net
 
 PRESETS = {
@@ -84,7 +84,7 @@ def fit_gan(
     say = say or (lambda line: None)
     out = Path(out)
     folder = out.with_name(f"{out.stem}-fit")
-    _check_apart(Path(data), folder)
+    check_apart(Path(data), folder)
     divided = open_labelled(Path(data), size, side, seed)
     if batch > len(divided.train):
         raise UsageError(f"batch_size {batch} is more than the {len(divided.train)} images")
@@ -123,13 +123,6 @@ def fit_gan(
         told = {key: each for key, each in asdict(report).items() if key != "classes"}
         save_net(out, "gan", fit.best, {**about, "report": told})
     return report
-
-
-def _check_apart(data: Path, folder: Path) -> None:
-    """Refuses to work inside the images, where the next call would take its files for classes."""
-    inside, around = folder.expanduser().resolve(), data.expanduser().resolve()
-    if around == inside or around in inside.parents:
-        raise UsageError(f"{folder}: lies inside the images {data}: name another out")
 
 
 def _check_device(device: str) -> None:

@@ -67,7 +67,9 @@ class Divided:
     identity: str
 
 
-def open_labelled(data: Path, size: int | None, side: int | None, seed: int) -> Divided:
+def open_labelled(
+    data: Path, size: int | None, side: int | None, seed: int, fewest: int = 2
+) -> Divided:
     """Reads a dataset of classes; what is not a square of `side` pixels is shrunk and cut to one.
 
     All images are RGB where any is, else grey.
@@ -77,15 +79,16 @@ def open_labelled(data: Path, size: int | None, side: int | None, seed: int) -> 
         size: How many training images, in the classes' proportions; all when left out.
         side: In pixels; the images' own when left out.
         seed: Of what is held out and chosen.
+        fewest: Images that a class needs.
 
     Raises:
         UsageError: There is no such data, or a side is needed.
-        DataError: A class has one image, or one cannot be read.
+        DataError: A class has fewer images, or one cannot be read.
     """
     if side is not None and not 8 <= side <= 512:
         raise UsageError(f"side {side}: from 8 to 512 pixels")
     splits = open_splits(data, _HELD_OUT, seed)
-    _check(data, splits)
+    _check(data, splits, fewest)
     if size is not None and not 2 * len(splits.classes) <= size <= len(splits.train):
         raise UsageError(
             f"size {size}: from {2 * len(splits.classes)}, two a class, to {len(splits.train)}, all"
@@ -108,13 +111,26 @@ def open_labelled(data: Path, size: int | None, side: int | None, seed: int) -> 
     return Divided(labelled[0], labelled[1], labelled[-1], measured, splits.identity)
 
 
-def _check(data: Path, splits: Splits) -> None:
+def check_apart(data: Path, folder: Path) -> None:
+    """Refuses to work inside the images, where the next call would take its files for classes.
+
+    Raises:
+        UsageError: The folder lies there.
+    """
+    inside, around = folder.expanduser().resolve(), data.expanduser().resolve()
+    if around == inside or around in inside.parents:
+        raise UsageError(f"{folder}: lies inside the images {data}: name another out")
+
+
+def _check(data: Path, splits: Splits, fewest: int) -> None:
     # What was held out of the training images counts: they are of one source.
     counts = np.bincount(np.asarray(splits.train.targets), minlength=len(splits.classes))
     least = int(counts.argmin())
-    if counts[least] < 2:
-        have = "has one image" if counts[least] else "has no image"
-        raise DataError(data, f"class {splits.classes[least]} {have}: a class needs two at least")
+    if counts[least] < fewest:
+        have = {0: "no image", 1: "one image"}.get(int(counts[least]), f"{counts[least]} images")
+        raise DataError(
+            data, f"class {splits.classes[least]} has {have}: a class needs {fewest} at least"
+        )
     if len(splits.validation) < 2:
         raise DataError(data, "has fewer than two images for validation, to judge by")
 

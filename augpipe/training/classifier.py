@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,14 +11,10 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from augpipe.errors import AugpipeError
+from augpipe.errors import DivergedError
 from augpipe.losses import accuracy
 from augpipe.regularizers.wrapper import Regularized
 from augpipe.settings import TrainRule
-
-
-class DivergedError(AugpipeError):
-    """Training that cannot go on: the loss is not a number."""
 
 
 class Classifier(pl.LightningModule):
@@ -33,6 +30,7 @@ class Classifier(pl.LightningModule):
 
     Attributes:
         measured: What `trainer.test` is given: test, final_train or final_val.
+        losses: Of the last steps, 100 at most.
     """
 
     def __init__(self, net: Regularized, rule: TrainRule, steps: int) -> None:
@@ -42,6 +40,7 @@ class Classifier(pl.LightningModule):
         self._steps = steps
         self._generators: list[Tensor] = []
         self.measured = "test"
+        self.losses: deque[float] = deque(maxlen=100)
         parts = ("val", "test", "final_train", "final_val")
         names = (f"{part}_{what}" for part in parts for what in ("loss", "acc"))
         self.means = torch.nn.ModuleDict({name: MeanMetric() for name in names})
@@ -60,7 +59,8 @@ class Classifier(pl.LightningModule):
         x, y = batch
         logits = self.net(x)
         loss = self.net.loss(logits, y)
-        self._check("the loss", loss.item())
+        self._check("the loss", value := loss.item())
+        self.losses.append(value)
         self.log("train_loss", loss, prog_bar=True)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         # Every batch is as large and no batch is smaller: the mean of means is exact. A metric
@@ -123,13 +123,15 @@ class Classifier(pl.LightningModule):
         self.log(name, mean, prog_bar=name.startswith("val"), on_step=False, on_epoch=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps where PyTorch's generators stand: the noise goes on as it would have."""
+        """Keeps the last losses and where the generators stand: the noise goes on as it would."""
         gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         checkpoint["generators"] = [torch.get_rng_state(), *gpus]
+        checkpoint["losses"] = list(self.losses)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up where the generators stood, once training begins."""
         self._generators = list(checkpoint.get("generators", ()))
+        self.losses.extend(checkpoint.get("losses", ()))
 
     def on_train_start(self) -> None:
         """Starts the noise: of the rank's own, or where a checkpoint left it."""

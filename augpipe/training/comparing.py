@@ -35,7 +35,7 @@ from augpipe.wrapping import placed
 
 def compare(
     sources: Sequence[str | Path | Recipe],
-    data: str | Path,
+    data: str | Path | Splits,
     out: str | Path,
     *,
     seeds: int = 5,
@@ -77,7 +77,7 @@ def compare(
     overrides = tuple(overrides)
     loaded = _load(sources, overrides, steps)
     called = list(names or (_name(each, k) for k, each in enumerate(sources)))
-    splits = open_splits(Path(data), 0.0, 0)
+    splits = _opened(data, 0)
     _check(loaded, called, seeds, size, on, splits)
     _try_out(sources, overrides, loaded, splits)
     # If one recipe chooses by images that are not trained on, no recipe is trained on them.
@@ -89,7 +89,7 @@ def compare(
     for name, recipe in zip(called, loaded, strict=True):
         for seed in range(seeds):
             seeded = recipe.model_copy(update={"seed": seed})
-            job = _Job(name, seeded, str(data), splits.named, size, on, validated)
+            job = _Job(name, seeded, data, splits.named, size, on, validated)
             work[folder / "runs" / f"{name}-{seed}-{job.digest}.json"] = job
     done = {path: Result.read(path)[0] for path in work if path.exists()}
     todo = {path: job for path, job in work.items() if path not in done}
@@ -121,7 +121,7 @@ class _Job:
 
     name: str
     recipe: Recipe
-    data: str
+    data: str | Path | Splits
     identity: str
     size: int | None
     on: str
@@ -137,7 +137,7 @@ class _Job:
     def run(self) -> Result:
         """Trains."""
         recipe, seed = self.recipe, self.recipe.seed
-        splits = subset(open_splits(Path(self.data), 0.0, seed), self.size, seed)
+        splits = subset(_opened(self.data, seed), self.size, seed)
         measured = "validation" if self.on == "validation" or splits.test is None else "test"
         if measured == "validation":
             splits = with_validation(splits, recipe.train.validation, seed)
@@ -153,6 +153,10 @@ class _Job:
         result = self.run()
         result.keep(path, {"recipe": self.recipe.dump(), "data": self.identity})
         return result
+
+
+def _opened(data: str | Path | Splits, seed: int) -> Splits:
+    return data if isinstance(data, Splits) else open_splits(Path(data), 0.0, seed)
 
 
 def _unlike(recipes: Sequence[Recipe]) -> dict[str, tuple[Any, ...]]:

@@ -28,6 +28,8 @@ class Result:
         epochs: Epochs begun.
         seconds: Of training, validation included.
         parameters: Of the network.
+        train_loss: The mean loss of the last 100 steps, on images as they were augmented; None
+            where it was not noted.
     """
 
     accuracy: float
@@ -38,6 +40,7 @@ class Result:
     epochs: int
     seconds: float
     parameters: int
+    train_loss: float | None = None
 
     @property
     def gap(self) -> float:
@@ -82,6 +85,8 @@ def _checked(result: Result) -> Result:
         value: Any = getattr(result, each.name)
         if each.name == "measured_on":
             good = value in ("test", "validation")
+        elif each.name == "train_loss" and value is None:
+            good = True
         else:
             real = isinstance(value, int | float) and not isinstance(value, bool)
             good = real and math.isfinite(value) and value >= 0

@@ -180,6 +180,7 @@ def _train(
         epochs=trainer.current_epoch,
         seconds=seconds,
         parameters=sum(each.numel() for each in wrapped.model.parameters()),
+        train_loss=sum(classifier.losses) / max(len(classifier.losses), 1),
     )
     if folder is not None and trainer.is_global_zero:
         _write(folder, recipe, wrapped, module, result, about)

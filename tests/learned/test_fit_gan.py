@@ -12,10 +12,9 @@ import pytest
 import torch
 
 from augpipe.cli.main import main
-from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.errors import AugpipeError, DataError, DivergedError, UsageError
 from augpipe.fitting import adversarial as fitting
 from augpipe.fitting import judging
-from augpipe.fitting.adversarial import DivergedError
 from augpipe.fitting.gan import fit_gan
 from augpipe.fitting.judging import Judge, to_levels
 from augpipe.learned.generator import Generator
@@ -169,7 +168,7 @@ def test_what_cannot_be_fitted_on(folder: Path, tmp_path: Path) -> None:
     for path in sorted((lone / "dark").iterdir())[1:]:
         path.unlink()
     cases: list[tuple[Any, dict[str, Any], type[AugpipeError], str]] = [
-        (lone, {}, DataError, "class dark has one image: a class needs two at least"),
+        (lone, {}, DataError, "class dark has one image: a class needs 2 at least"),
         (folder / "dark", {}, DataError, "has no class folders: training needs a folder for each"),
         (tmp_path / "none", {}, UsageError, "no such file or folder"),
         (folder, {"size": 3}, UsageError, "size 3: from 4, two a class, to 36, all"),

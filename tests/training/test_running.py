@@ -23,12 +23,12 @@ from torch import Tensor
 
 import augpipe
 from augpipe.data.dataset import FolderImages
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import DataError, DivergedError, UsageError
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import load
 from augpipe.regularizers.wrapper import Regularized
 from augpipe.training import running
-from augpipe.training.classifier import Classifier, DivergedError
+from augpipe.training.classifier import Classifier
 from augpipe.training.data import open_splits
 from augpipe.training.evaluation import for_evaluation
 from augpipe.training.models import load_model

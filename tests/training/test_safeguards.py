@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 from augpipe.data.claim import claimed
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import DataError, DivergedError, UsageError
 from augpipe.tensors import load_tree, save_tree
 from augpipe.training import comparing, running
-from augpipe.training.classifier import DivergedError
 from augpipe.training.comparing import compare
 from augpipe.training.data import open_splits
 from augpipe.training.results import Result

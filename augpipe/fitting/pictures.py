@@ -1,0 +1,67 @@
+"""Pictures of a fit on its way: images in a grid, and what a policy draws over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """Returns uint8 images (n, C, h, w) as one picture, `columns` of them in a row."""
+    count, channels, height, width = images.shape
+    rows = images.view(count // columns, columns, channels, height, width)
+    laid = rows.permute(0, 3, 1, 4, 2).reshape(-1, columns * width, channels)
+    return Image.fromarray(laid.squeeze(2).numpy() if channels == 1 else laid.numpy())
+
+
+def draw_policy(
+    out: Path,
+    steps: Sequence[int],
+    names: Sequence[str],
+    probabilities: Sequence[Sequence[Sequence[float]]],
+    strengths: Sequence[Sequence[Sequence[float]]],
+) -> None:
+    """Draws a policy's probabilities and ranges over the steps, a row a slot.
+
+    Args:
+        out: The PNG to write.
+        steps: When each was noted.
+        names: Of the choices; the first has no strength.
+        probabilities: By step, slot and choice.
+        strengths: By step, slot and choice but the first, 0 to 1.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    slots = len(probabilities[0])
+    figure, axes = plt.subplots(
+        slots, 2, figsize=(12, 3.5 * slots), layout="constrained", squeeze=False, sharex=True
+    )
+    colours = plt.get_cmap("tab20")
+    for slot, (left, right) in enumerate(axes):
+        shares = [[row[slot][k] for row in probabilities] for k in range(len(names))]
+        left.stackplot(steps, shares, colors=[colours(k % 20) for k in range(len(names))])
+        left.set_ylim(0, 1)
+        left.set_title(f"op {slot + 1}: probability", fontsize=10)
+        middle = 0.0
+        for k, name in enumerate(names):
+            share = shares[k][-1]
+            if share > 0.02:
+                left.text(steps[-1], middle + share / 2, f" {name}", fontsize=7, va="center")
+            middle += share
+        for k, name in enumerate(names[1:], start=1):
+            own = [row[slot][k - 1] for row in strengths]
+            right.plot(steps, own, color=colours(k % 20), linewidth=1.2)
+            right.text(steps[-1], own[-1], f" {name}", fontsize=7, va="center")
+        right.set_title(f"op {slot + 1}: range, as a share of the widest", fontsize=10)
+        right.set_ylim(0, 1)
+        right.grid(alpha=0.3)
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    figure.savefig(out, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,282 @@
+"""`augpipe fit policy`: from folders of classes to a plain recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+import augpipe
+from augpipe import recipe as recipes
+from augpipe.data.claim import claimed
+from augpipe.data.encode import write_atomic
+from augpipe.errors import UsageError
+from augpipe.fitting.choices import Item, choices_for
+from augpipe.fitting.controls import ControlTable, control
+from augpipe.fitting.labelled import Divided, check_apart, open_labelled
+from augpipe.fitting.pictures import draw_policy, grid
+from augpipe.fitting.relaxed import RelaxedPolicy
+from augpipe.fitting.teaching import Augmenter, Lessons, Setting, Tick
+from augpipe.rng import Draws
+from augpipe.training.results import Result
+
+STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1000
+_TEMPERATURES = (1.0, 0.1)  # of the relaxed choice, from the first step to the last
+_ENTROPIES = (0.1, 0.01)  # weights of the entropy, likewise
+_MIDDLE = 0.1  # weight of what pulls strengths to the middle
+_FEWEST = 10  # images a class
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class PolicyReport:
+    """What a learned policy is worth.
+
+    Args:
+        images: How many it was learned on.
+        seconds: Of learning it.
+        table: The controls.
+    """
+
+    images: int
+    seconds: float
+    table: ControlTable
+
+    def __str__(self) -> str:
+        return f"learned on {self.images} images in {self.seconds:.0f} s\n{self.table}"
+
+
+class PolicyAugmenter(Augmenter):
+    """A relaxed policy, as what is taught.
+
+    Penalties: -β H(π) + κ Σ_o π_o (s_o - 1/2)²; β falls from 0.1 to 0.01, the temperature of the
+    choice from 1 to 0.1, both as powers; κ is 0.1.
+
+    Args:
+        policy: The policy.
+    """
+
+    rate = 0.02
+
+    def __init__(self, policy: RelaxedPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def show(self, images: Tensor, classes: Tensor, draws: Draws) -> Tensor:
+        """Returns images with one op in each slot."""
+        out: Tensor = self.policy(images, draws, self.policy.hard_shares(draws))
+        return out
+
+    def attempt(
+        self, images: Tensor, classes: Tensor, draws: Draws, done: float
+    ) -> tuple[Tensor, Tensor]:
+        """Returns images with ops mixed in each slot, and the penalties."""
+        shares = self.policy.soft_shares(draws, _between(_TEMPERATURES, done))
+        chosen = self.policy.probabilities[:, 1:]
+        away = (chosen * (self.policy.strengths - 0.5).square()).sum(dim=1).mean()
+        penalty = _MIDDLE * away - _between(_ENTROPIES, done) * self.policy.entropy()
+        return self.policy(images, draws, shares), penalty
+
+    def told(self) -> dict[str, Any]:
+        """Returns the probabilities and strengths."""
+        return {
+            "probabilities": self.policy.probabilities.tolist(),
+            "strengths": self.policy.strengths.tolist(),
+        }
+
+
+def _between(ends: tuple[float, float], done: float) -> float:
+    return float(ends[0] * (ends[1] / ends[0]) ** done)
+
+
+def fit_policy(
+    data: str | Path,
+    out: str | Path,
+    *,
+    base: str | Path | None = None,
+    size: int | None = None,
+    side: int | None = None,
+    slots: int = SLOTS,
+    steps: int = STEPS,
+    seed: int = 0,
+    seeds: int = SEEDS,
+    control_steps: int = CONTROL_STEPS,
+    jobs: int | None = None,
+    tick: Tick | None = None,
+    say: Callable[[str], None] | None = None,
+) -> PolicyReport:
+    """Learns a policy from images of classes and writes it as a recipe.
+
+    `slots` ops one after another, each chosen among 17 with learned probabilities and learned
+    ranges (see `relaxed`), after the base's. In a folder beside `out` (policy-fit for
+    policy.yaml) are: samples/ (images as the policy makes them, each 100 steps), policy.png
+    (probabilities and ranges over the steps), state.safetensors, from which the same call goes on
+    to the same policy, and controls/, the runs of the table.
+
+    The table: no augmentation, the base, TrivialAugment, the policy with all probabilities and
+    ranges as they were at first, the learned one; trained on the same images and measured on those
+    held out, paired by seed.
+
+    Args:
+        data: Class folders, in splits or not, or IDX files; a tenth is held out if there is no
+            validation split. Test images are not looked at.
+        out: The recipe to write.
+        base: A recipe whose sample section stands before the policy; `horizontal_flip` and
+            `random_crop` with a padding of an eighth of the side when left out.
+        size: How many training images, in the classes' proportions; all when left out.
+        side: Of the square images are shrunk and cut to, in pixels; their own when left out.
+        slots: How many ops are done one after another.
+        steps: Of the classifier that the policy is learned by.
+        seed: Of first weights, order and draws.
+        seeds: Of each row of the table.
+        control_steps: Of each of its runs.
+        jobs: Of these runs, how many at a time; one a core when left out.
+        tick: Is told of each step.
+        say: Is told, line by line, what goes on.
+
+    Raises:
+        UsageError: The data or the settings cannot be used, or the kept state is of another fit.
+        DataError: An image cannot be read, or a class has fewer than ten images.
+        DivergedError: A loss became NaN or infinite; the state of before is kept.
+    """
+    if steps < 1 or control_steps < 1 or seeds < 1 or not 1 <= slots <= 4:
+        raise UsageError(
+            f"steps {steps}, control_steps {control_steps}, seeds {seeds}: above 0; slots {slots}: "
+            "from 1 to 4"
+        )
+    say = say or (lambda line: None)
+    out = Path(out)
+    folder = out.with_name(f"{out.stem}-fit")
+    check_apart(Path(data), folder)
+    divided = open_labelled(Path(data), size, side, seed, fewest=_FEWEST)
+    edge, channels = divided.train.images.shape[-1], divided.train.images.shape[1]
+    before = base_items(base, edge)
+    choices = choices_for(channels)
+    policy = RelaxedPolicy(choices, slots)
+    uniform = RelaxedPolicy(choices, slots).items()
+    with claimed(folder):
+        augmenter = PolicyAugmenter(policy)
+        setting = Setting(steps, seed=seed)
+        about = [each.name for each in choices]
+        lessons = Lessons(divided, augmenter, before, setting, folder, about)
+        lessons.looks.append(lambda step: _look(step, lessons, policy, divided, folder))
+        lessons.go_on()
+        say(
+            f"{len(divided.train)} images of {edge} × {edge}, {len(divided.train.classes)} "
+            f"classes; {steps} steps; {len(divided.unseen)} images held out"
+        )
+        if lessons.step:
+            say(f"going on after step {lessons.step} of {steps}")
+        lessons.run(tick)
+        learned = policy.items()
+        say("controls")
+
+        def told(name: str, own: int, result: Result) -> None:
+            say(f"{name}, seed {own}: {result}")
+
+        table = control(
+            divided,
+            before,
+            {"uniform policy": (uniform, ()), "learned policy": (learned, ())},
+            folder / "controls",
+            seeds=seeds,
+            steps=control_steps,
+            jobs=jobs,
+            tell=told,
+        )
+        report = PolicyReport(len(divided.train), lessons.seconds, table)
+        write_atomic(folder / "report.json", json.dumps(table.noted(), indent=1).encode())
+        text = written(
+            Path(data), divided, before, learned, policy, f"seed {seed}, {steps} steps", report
+        )
+        recipes.load(yaml.safe_load(text))  # what is written is read again
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, text.encode())
+    return report
+
+
+def base_items(base: str | Path | None, side: int) -> list[Any]:
+    """Returns the ops that stand before what is learned.
+
+    Raises:
+        RecipeError: The recipe does not hold.
+        UsageError: It has other sections than `sample`, or ends in what nothing may follow.
+    """
+    if base is None:
+        return ["horizontal_flip", {"random_crop": {"size": side, "padding": side // 8}}]
+    recipe = recipes.load(Path(base))
+    if recipe.batch or any(op.last for op in recipe.sample):
+        raise UsageError(f"{base}: a base has a sample section only, without normalize or to_float")
+    return [op.item() for op in recipe.sample]
+
+
+def _look(step: int, lessons: Lessons, policy: RelaxedPolicy, data: Divided, folder: Path) -> None:
+    """Draws images as the policy makes them now, and its way so far."""
+    images = data.train.images[torch.linspace(0, len(data.train) - 1, _SHOWN).long()].float()
+    rows = [images]
+    with torch.no_grad():
+        for epoch in range(_SHOWN - 1):
+            draws = Draws(0, np.arange(_SHOWN), epoch)
+            rows.append(policy(images, draws, policy.hard_shares(draws)))
+    laid = torch.stack(rows, dim=1).flatten(0, 1).round().to(torch.uint8)
+    path = folder / "samples" / f"{step:06d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid(laid, _SHOWN).save(path)
+    noted = [each for each in lessons.history if "probabilities" in each]
+    if len(noted) > 1:
+        draw_policy(
+            folder / "policy.png",
+            [each["step"] for each in noted],
+            policy.names,
+            [each["probabilities"] for each in noted],
+            [each["strengths"] for each in noted],
+        )
+
+
+def written(
+    data: Path,
+    divided: Divided,
+    base: Sequence[Any],
+    learned: Sequence[Item],
+    policy: RelaxedPolicy,
+    how: str,
+    report: PolicyReport,
+) -> str:
+    """Returns the recipe as text, with what it is made of in comments."""
+    edge = divided.train.images.shape[-1]
+    head = [
+        f"augpipe fit policy, augpipe {augpipe.__version__}",
+        f"{len(divided.train)} images of {len(divided.train.classes)} classes, {edge} × {edge} "
+        f"(from {data.name}, {divided.identity})",
+        how,
+        *str(report).splitlines(),
+    ]
+    lines = [f"# {line}".rstrip() for line in head]
+    lines += ["version: 1", "sample:"]
+    lines += [f"  - {_item(item)}" for item in base]
+    for item in learned:
+        fields = item["one_of"]
+        lines += ["  - one_of:", f"      p: {fields['p']}", "      ops:"]
+        lines += [f"        - {_item(each)}" for each in fields["ops"]]
+        lines += [f"      weights: {_flow(fields['weights'])}"]
+    return "\n".join([*lines, ""])
+
+
+def _item(item: Any) -> str:
+    """Returns an op as YAML on one line."""
+    if not isinstance(item, dict):
+        return str(item)
+    ((name, fields),) = item.items()
+    return f"{name}: {_flow(fields)}"
+
+
+def _flow(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.removesuffix("...\n").strip()

@@ -25,12 +25,14 @@ from augpipe.ir import (
     Latent,
     Meaning,
     Mix,
+    Taught,
     Warp,
     leaves_levels,
 )
 from augpipe.kinds.batches import open_batch
 from augpipe.learned.latent import move
 from augpipe.learned.replacing import replaced
+from augpipe.learned.taught import taught
 from augpipe.plan.nodes import (
     Node,
     check_channels,
@@ -82,7 +84,7 @@ class BatchSection(nn.Module):
         self._layout = layout(self.nodes)
         self._relabels = any(step.op.relabels for node in self.nodes for step in node.steps)
         self._mixes = any(node.kind is Mix for node in self.nodes)
-        self._touches_labels = any(node.kind in (Generated, Mix) for node in self.nodes)
+        self._touches_labels = any(node.kind in (Generated, Mix, Taught) for node in self.nodes)
         timed = (step.key for node in self.nodes for step in node.steps if step.op.timed)
         self._timed = next(timed, "")
         self._calls = CallCounter()
@@ -271,6 +273,8 @@ class BatchSection(nn.Module):
                 batch.images = move(meaning, batch.images, batch.labels, node.steps[0].key)
             case Generated():
                 return replaced(meaning, batch, node.steps[0].key)
+            case Taught():
+                return taught(meaning, batch, node.steps[0].key)
         return batch
 
 

@@ -18,6 +18,7 @@ from augpipe.ir import (
     Latent,
     Meaning,
     Mix,
+    Taught,
     Warp,
     leaves_levels,
 )
@@ -81,7 +82,7 @@ def render_row(
                 sample = decoded(sample)
                 if meaning.on[row]:
                     sample = replace(sample, image=move_one(meaning, row, sample.image))
-            case Mix() | Generated():
+            case Mix() | Generated() | Taught():
                 raise TypeError("one image has nothing to be mixed with, and no class")
             case _:
                 sample = _one(meaning, row, sample, into)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -33,11 +34,7 @@ def draw_policy(
         probabilities: By step, slot and choice.
         strengths: By step, slot and choice but the first, 0 to 1.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = _pyplot()
     slots = len(probabilities[0])
     figure, axes = plt.subplots(
         slots, 2, figsize=(12, 3.5 * slots), layout="constrained", squeeze=False, sharex=True
@@ -65,3 +62,40 @@ def draw_policy(
         axis.set_xlabel("step")
     figure.savefig(out, dpi=110)
     plt.close(figure)
+
+
+def draw_lines(
+    out: Path, history: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]]
+) -> None:
+    """Draws what was noted over the steps, some of it in each panel.
+
+    Args:
+        out: The PNG to write.
+        history: What was noted, with its "step".
+        panels: By title, the names to draw; where one was not noted there is no point.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4 * len(panels), 3.2), layout="constrained", squeeze=False
+    )
+    for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
+        for name in names:
+            points = [(each["step"], each[name]) for each in history if name in each]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if len(names) > 1:
+            axis.legend(fontsize=7)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt

@@ -31,7 +31,8 @@ STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1000
 _TEMPERATURES = (1.0, 0.1)  # of the relaxed choice, from the first step to the last
 _ENTROPIES = (0.1, 0.01)  # weights of the entropy, likewise
 _MIDDLE = 0.1  # weight of what pulls strengths to the middle
-_FEWEST = 10  # images a class
+FEWEST = 10
+"""Images that a class needs."""
 _SHOWN = 8
 
 
@@ -155,7 +156,7 @@ def fit_policy(
     out = Path(out)
     folder = out.with_name(f"{out.stem}-fit")
     check_apart(Path(data), folder)
-    divided = open_labelled(Path(data), size, side, seed, fewest=_FEWEST)
+    divided = open_labelled(Path(data), size, side, seed, fewest=FEWEST)
     edge, channels = divided.train.images.shape[-1], divided.train.images.shape[1]
     before = base_items(base, edge)
     choices = choices_for(channels)

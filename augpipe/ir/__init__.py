@@ -7,7 +7,7 @@ b" as one meaning, where there is such a thing. Backends and targets are the onl
 
 from __future__ import annotations
 
-from augpipe.ir.combined import Blend, Cloud, Foreign, Generated, Latent, Mix, Objects
+from augpipe.ir.combined import Blend, Cloud, Foreign, Generated, Latent, Mix, Objects, Taught
 from augpipe.ir.geometry import Basis, Flow, Warp, basis, frame_lines, keeps_axes, rect
 from augpipe.ir.pixels import (
     LUMA,
@@ -29,12 +29,15 @@ Pixelwise = Color | Curve | Histogram | Kernel | Median | Regions | Noise | Code
 """What leaves pixels where they are."""
 Alone = Warp | Flow | Pixelwise | Blend
 """What one image is enough for, and a backend does."""
-Meaning = Alone | Foreign | Generated | Latent | Mix
-WHOLE = (Foreign, Generated, Latent, Mix)
+Meaning = Alone | Foreign | Generated | Latent | Mix | Taught
+NETWORKS = (Generated, Latent, Taught)
+"""What a network of learned weights does."""
+WHOLE = (*NETWORKS, Foreign, Mix)
 """What takes the images themselves: no backend's pass over pixels."""
 
 __all__ = [
     "LUMA",
+    "NETWORKS",
     "WHOLE",
     "Alone",
     "Basis",
@@ -59,6 +62,7 @@ __all__ = [
     "Objects",
     "Pixelwise",
     "Regions",
+    "Taught",
     "Warp",
     "basis",
     "frame_lines",

@@ -110,6 +110,23 @@ class Generated(Gated):
 
 
 @dataclass(frozen=True, slots=True)
+class Taught(Gated):
+    """Images that an augmentation network augments (augpipe/learned/taught.py).
+
+    Args:
+        key: (n,), of the noise.
+        model: A file of weights.
+        probe: A classifier's file: where it sees another class, the image stays; "" for none.
+        confidence: Which probability of the class the probe has to see.
+    """
+
+    key: Words
+    model: str
+    probe: str = ""
+    confidence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Cloud:
     """The region of FMix: the pixels where a random low-frequency field is lowest.
 

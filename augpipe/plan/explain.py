@@ -23,6 +23,7 @@ _WORDS = {
     "Foreign": "other library",
     "Generated": "generator",
     "Latent": "autoencoder",
+    "Taught": "augmentation network",
     "Color": "colour matrix",
     "Curve": "curve table",
     "Flow": "flow field",

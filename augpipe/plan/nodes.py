@@ -12,12 +12,11 @@ import numpy as np
 
 from augpipe.errors import DataError, UsageError
 from augpipe.ir import (
+    NETWORKS,
     WHOLE,
     Blend,
     Color,
     Curve,
-    Generated,
-    Latent,
     Meaning,
     Normalize,
     Regions,
@@ -292,7 +291,7 @@ def check_channels(nodes: Sequence[Node], channels: int) -> None:
         op = step.op
         if op.rgb_only and channels not in (3, 4):
             raise DataError(step.key, f"needs RGB; {have}")
-        coloured = op.kind in (Color, Blend, Generated, Latent) or op.name() == "clahe"
+        coloured = op.kind in (Color, Blend, *NETWORKS) or op.name() == "clahe"
         if coloured and channels not in (1, 3, 4):
             raise DataError(step.key, f"needs grey or RGB; {have}")
         levels = getattr(op, "fill", None)

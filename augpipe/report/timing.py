@@ -17,7 +17,7 @@ from augpipe.batch import BatchSection
 from augpipe.data.cached import CachedPictures, Keep
 from augpipe.data.memory import Pool
 from augpipe.errors import AugpipeError, DataError, in_a_line
-from augpipe.ir import Generated, Latent, Meaning
+from augpipe.ir import NETWORKS, Meaning
 from augpipe.kinds import unpack
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import kind_in_words
@@ -303,7 +303,7 @@ class Tail:
         two = torch.arange(len(images)) % 2  # for ops that take images of one class
         try:
             for name, section in self.passes.items():
-                if any(node.kind in (Generated, Latent) for node in section.nodes):
+                if any(node.kind in NETWORKS for node in section.nodes):
                     images, _ = section(images, two, index=keys, epoch=epoch)
                 else:
                     images = section(images, index=keys, epoch=epoch)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from augpipe.batch import BatchSection
-from augpipe.ir import Foreign, Generated, Latent, Mix, size_after
+from augpipe.ir import NETWORKS, Foreign, Mix, size_after
 from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import Step, node, realise, steps
@@ -173,7 +173,7 @@ class _Batch:
         stacked = np.stack([picture.image for picture in self.pictures])
         images, targets = section(
             torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))),
-            self.targets(any(each.kind in (Generated, Latent, Mix) for each in nodes)),
+            self.targets(any(each.kind in (*NETWORKS, Mix) for each in nodes)),
             index=self.keys,
             epoch=self.epoch,
         )

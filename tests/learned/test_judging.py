@@ -12,9 +12,9 @@ from PIL import Image
 
 from augpipe.errors import UsageError
 from augpipe.fitting import judging, labelled
-from augpipe.fitting.pictures import grid
 from augpipe.fitting.judging import Judge, to_levels
 from augpipe.fitting.labelled import open_labelled
+from augpipe.fitting.pictures import grid
 from augpipe.networks.building import build
 from tests.harness import ROOT
 

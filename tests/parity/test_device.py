@@ -14,7 +14,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from augpipe.batch import BatchSection
-from augpipe.learned import latent, replacing
+from augpipe.learned import latent, replacing, taught
+from augpipe.learned.augmentation import AugmentationNetwork
 from augpipe.learned.autoencoder import Autoencoder
 from augpipe.learned.generator import Generator
 from augpipe.ops.base import Combinator, Op
@@ -26,6 +27,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 CUDA = torch.device("cuda", 0)
 
 GARMENTS = replacing.ClassGenerator("bundled", "cpu")
+CLOTHES = taught.NamedNetwork("bundled", "cpu")
 
 LOOKED_AT = {(CUDA, floats, labels) for floats in (False, True) for labels in (False, True)}
 
@@ -57,6 +59,7 @@ def sections() -> list[Any]:
         {"latent_extrapolate": {}},
         {"latent_class_resample": {}},
         {"gan_replace": {"p": 0.5, "weight": 0.4}},
+        {"meta": {}},
     ]
     for item in learned:
         recipe = load({"version": 1, "batch": [item, {"normalize": "half"}]}).recipe
@@ -87,6 +90,14 @@ def fake_generator(*_: Any) -> replacing.ClassGenerator:
     return found
 
 
+def fake_network(*_: Any) -> taught.NamedNetwork:
+    found = copy.copy(CLOTHES)
+    with torch.device(CUDA):
+        found.net = AugmentationNetwork(10).requires_grad_(False)
+        found._device, found._tables = str(CUDA), {}
+    return found
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("recipe", sections())
 def test_a_batch_never_waits_for_the_device(
@@ -96,6 +107,7 @@ def test_a_batch_never_waits_for_the_device(
     # Weights are on the device since the first batch; a file gives no fake ones.
     monkeypatch.setattr(latent, "held", fake_net)
     monkeypatch.setattr(replacing, "held", fake_generator)
+    monkeypatch.setattr(taught, "held", fake_network)
     with FakeTensorMode():
         images = torch.empty(6, 3, 256, 256, dtype=dtype, device=CUDA)
         labels = torch.empty(6, dtype=torch.int64, device=CUDA)

@@ -206,8 +206,6 @@ LEARNED = Net(
         mix("latent_noise", noise="iid", sigma=[0, 0.25], p=0.5),
         mix("latent_noise", noise="style", sigma=[0, 0.25], p=0.5),
         mix("latent_noise", noise="iid", sigma=[0, 1], p=0.5, probe=PROBE),
-        mix("latent_extrapolate", lam=[0, 0.5], p=0.5),
-        mix("latent_class_resample", sigma=[0, 0.5], p=0.5),
         mix("gan_replace", p=0.2, model=GAN),
         mix("gan_replace", p=0.2, weight=0.4, **LATELY, probe=PROBE, model=GAN),
     ),

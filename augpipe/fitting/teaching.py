@@ -223,9 +223,9 @@ class Lessons:
             if looks:
                 if self.history:
                     self.history[-1].update(self.augmenter.told())
-                self._keep()
                 for look in self.looks:
                     look(self.step)
+                self._keep()
             if tick is not None:
                 tick(self.step, last, loss)
 

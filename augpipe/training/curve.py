@@ -64,7 +64,7 @@ def draw_differences(
     axis.set_yticks(range(len(groups)), list(groups))
     axis.set_ylim(len(groups) - 0.5, -0.5)
     axis.set_xlabel(f"{measured_on} accuracy in points, less that of the first", loc="right")
-    axis.set_title(f"{len(base)} paired seeds, 95 % intervals; first: {first}", fontsize=10)
+    figure.suptitle(f"{len(base)} paired seeds, 95 % intervals; first: {first}", fontsize=10)
     figure.savefig(out, dpi=100)
     plt.close(figure)
 

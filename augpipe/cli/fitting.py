@@ -1,4 +1,4 @@
-"""Commands that fit learned augmenters: fit autoencoder, gan, policy."""
+"""Commands that fit learned augmenters: fit autoencoder, gan, policy, meta."""
 
 from __future__ import annotations
 
@@ -20,6 +20,30 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+Classes = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA", help="Class folders, with or without splits; or a folder of IDX files."
+    ),
+]
+Weights = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FILE", help="Weights, as safetensors.")
+]
+Size = Annotated[int | None, typer.Option(min=2, help="Training images; all if not set.")]
+Side = Annotated[int | None, typer.Option(min=8, help="Pixels a side; the images' own if not set.")]
+Base = Annotated[
+    Path | None,
+    typer.Option(metavar="RECIPE", help="Ops that stand before; flip and crop if not set."),
+]
+TeachingSteps = Annotated[int, typer.Option(min=1, help="Of the classifier that teaches.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and draws.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Of each row of the table.")]
+ControlSteps = Annotated[int, typer.Option(min=1, help="Of each of its trainings.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Trainings at a time; one a core if not set.")
+]
+
+
 def autoencoder(
     data: Annotated[
         list[Path],
@@ -28,9 +52,7 @@ def autoencoder(
             help="Folders of images or of IDX files, or images; a folder is an equal share.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Weights, as safetensors.")
-    ],
+    out: Weights,
     test: Annotated[
         list[Path] | None,
         typer.Option(metavar="PATH", help="Images to measure on; a twentieth if not set."),
@@ -76,21 +98,10 @@ class Preset(StrEnum):
 
 
 def gan(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA", help="Class folders, with or without splits; or a folder of IDX files."
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Weights, as safetensors.")
-    ],
-    size: Annotated[
-        int | None, typer.Option(min=2, help="Training images; all if not set.")
-    ] = None,
-    side: Annotated[
-        int | None, typer.Option(min=8, help="Pixels a side; the images' own if not set.")
-    ] = None,
+    data: Classes,
+    out: Weights,
+    size: Size = None,
+    side: Side = None,
     preset: Annotated[
         Preset, typer.Option(help="Network, batch and steps for a CPU or a GPU.")
     ] = Preset.cpu,
@@ -131,31 +142,17 @@ def gan(
 
 
 def policy(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA", help="Class folders, with or without splits; or a folder of IDX files."
-        ),
-    ],
+    data: Classes,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The recipe, as YAML.")],
-    base: Annotated[
-        Path | None,
-        typer.Option(metavar="RECIPE", help="Ops before the policy; flip and crop if not set."),
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=2, help="Training images; all if not set.")
-    ] = None,
-    side: Annotated[
-        int | None, typer.Option(min=8, help="Pixels a side; the images' own if not set.")
-    ] = None,
+    base: Base = None,
+    size: Size = None,
+    side: Side = None,
     slots: Annotated[int, typer.Option(min=1, max=4, help="Ops one after another.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Of the classifier that teaches.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and draws.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Of each row of the table.")] = 3,
-    control_steps: Annotated[int, typer.Option(min=1, help="Of each of its trainings.")] = 1000,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trainings at a time; one a core if not set.")
-    ] = None,
+    steps: TeachingSteps = 1000,
+    seed: Seed = 0,
+    seeds: Seeds = 3,
+    control_steps: ControlSteps = 1000,
+    jobs: Jobs = None,
 ) -> None:
     """Learn which ops help, and how wide their ranges may be; write them as a plain recipe.
 
@@ -172,6 +169,43 @@ def policy(
             size=size,
             side=side,
             slots=slots,
+            steps=steps,
+            seed=seed,
+            seeds=seeds,
+            control_steps=control_steps,
+            jobs=jobs,
+            tick=lambda step, last, loss: report(step, last, 0),
+            say=lambda line: print(line, flush=True),
+        )
+    print(result)
+    print(out)
+
+
+def meta(
+    data: Classes,
+    out: Weights,
+    base: Base = None,
+    size: Size = None,
+    side: Side = None,
+    steps: TeachingSteps = 1500,
+    seed: Seed = 0,
+    seeds: Seeds = 3,
+    control_steps: ControlSteps = 1000,
+    jobs: Jobs = None,
+) -> None:
+    """Fit the augmentation network of the op meta: hard for a classifier, fair to its teacher.
+
+    Ends with the table of fit policy, the network in every other image for the learned row. The
+    same command goes on where an interrupted one stopped.
+    """
+    fit_meta = _training("meta", "fit_meta")
+    with progress("fitting", "steps/s") as report:
+        result = fit_meta(
+            data,
+            out,
+            base=base,
+            size=size,
+            side=side,
             steps=steps,
             seed=seed,
             seeds=seeds,

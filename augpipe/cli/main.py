@@ -143,7 +143,7 @@ _fit.command(
     epilog=_example("augpipe fit autoencoder samples/photos -o runs/ae.safetensors --steps 20"),
 )(fitting.autoencoder)
 _fit.command(
-    name="gan",
+    "gan",
     epilog=_example("augpipe fit gan samples/garments -o runs/gan.safetensors --steps 20"),
 )(fitting.gan)
 _fit.command(
@@ -152,6 +152,12 @@ _fit.command(
         "augpipe fit policy samples/garments -o runs/policy.yaml --steps 100 --control-steps 20"
     ),
 )(fitting.policy)
+_fit.command(
+    "meta",
+    epilog=_example(
+        "augpipe fit meta samples/garments -o runs/meta.safetensors --steps 20 --control-steps 20"
+    ),
+)(fitting.meta)
 app.add_typer(_fit, name="fit", help="Fit a learned augmenter to images of yours.")
 
 

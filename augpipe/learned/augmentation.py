@@ -7,10 +7,10 @@ colour     x1 = tri(s x + b), s = 1 + 0.8 (σ(a) - 1/2), b = σ(c) - 1/2; a and 
            levels, of the noise and of the class; tri folds the line into 0..1 as a triangle wave
 geometry   x2(v) = x1(A v), A = I + 0.5 (σ(m) - 1/2), m (2, 3) of the noise and the class; v from
            -1 to 1 across the image; black beyond it
-residual   x3 = clip(x2 + ε (l - mean l)), l = lowpass(tanh(r)), r of a small U-Net that sees x2, the
-           noise and the class; ε = 0.15; the binomial filter (1 2 1)/4, twice each way, leaves it
-           no room for the fine patterns that mislead classifiers and mean nothing, and without its
-           mean it is no tint
+residual   x3 = clip(x2 + ε (l - mean l)), l = lowpass(tanh(r)), r of a small U-Net that sees x2,
+           the noise and the class; ε = 0.15; the binomial filter (1 2 1)/4, twice each way, leaves
+           no room for the fine patterns that mislead classifiers and mean nothing; without its mean
+           it is no tint
 
 Before it is fitted it is the identity. A part acts where a uniform number is below σ(gate of the
 class); while it is fitted the gates are relaxed (Gumbel, temperature 0.05), so that they learn.

@@ -1,0 +1,248 @@
+"""`augpipe fit policy` and `augpipe fit meta`: what they leave, what they refuse, their table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from augpipe.cli.main import main
+from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.fitting import controls, meta, policy, teaching
+from augpipe.fitting.controls import ControlTable, control
+from augpipe.fitting.labelled import Divided, open_labelled
+from augpipe.fitting.meta import fit_meta
+from augpipe.fitting.policy import fit_policy
+from augpipe.learned.augmentation import AugmentationNetwork
+from augpipe.learned.weights import load_net
+from augpipe.pipeline import load
+from augpipe.tensors import read_tensors
+from augpipe.training.comparison import Comparison, row_of
+from augpipe.training.results import Result
+from tests.harness import ROOT
+
+GARMENTS = ROOT / "samples" / "garments"
+SMALL: dict[str, Any] = {"steps": 12, "seeds": 2, "control_steps": 2, "jobs": 1}
+
+
+def table(*gains: float) -> ControlTable:
+    """Returns a table of four seeds: TrivialAugment, and what is learned with these gains on it."""
+
+    def results(*accuracies: float) -> tuple[Result, ...]:
+        return tuple(Result(a, 1.0, a, "validation", 1, 1, 1.0, 9, 0.5) for a in accuracies)
+
+    none = results(*[0.5] * 4)
+    rows = {
+        "no augmentation": none,
+        "TrivialAugment": results(*[0.6] * 4),
+        "learned": results(*(0.6 + gain for gain in gains)),
+    }
+    made = [row_of(name, each, none if k else None) for k, (name, each) in enumerate(rows.items())]
+    first, last = ([each.accuracy for each in rows[name]] for name in [*rows][1:])
+    comparison = Comparison(tuple(made), "validation")
+    ones = (1.0,) * 3
+    return ControlTable(comparison, ones, ones, "learned", *controls.paired(first, last))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the runs of the table out."""
+    for module in (policy, meta):
+        monkeypatch.setattr(module, "control", lambda *_, **__: table(0.0, 0.01, -0.01, 0.0))
+    monkeypatch.setattr(teaching, "_KEPT_EVERY", 2)
+
+
+def stop_at(step: int) -> Callable[[int, int, float], None]:
+    def tick(now: int, last: int, loss: float) -> None:
+        if now == step:
+            raise KeyboardInterrupt
+
+    return tick
+
+
+def test_the_verdict_is_honest() -> None:
+    assert (
+        table(0.02, 0.03, 0.02, 0.03).verdict
+        == "learned beats TrivialAugment here: +2.50 ± 0.92 points"
+    )
+    assert "learned is worse than TrivialAugment" in table(-0.02, -0.03, -0.02, -0.03).verdict
+    doubt = table(0.02, -0.03, 0.02, 0.01)
+    assert doubt.verdict.startswith("no evidence that learned beats TrivialAugment here: +0.50 ±")
+    assert str(doubt).endswith(doubt.verdict)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_policy_is_a_plain_recipe_with_where_it_comes_from(tmp_path: Path) -> None:
+    out = tmp_path / "policy.yaml"
+    said: list[str] = []
+    fit_policy(GARMENTS, out, **SMALL, say=said.append)
+    text = out.read_text()
+    sentence = "no evidence that learned beats TrivialAugment here"
+    of = "210 images of 10 classes, 28 × 28 (from garments"
+    for words in (of, "seed 0, 12 steps", sentence, "TrivialAugment"):
+        assert words in text
+    assert all(line.startswith("#") for line in text[: text.index("version: 1")].splitlines())
+    recipe = load(out).recipe
+    assert [op.name() for op in recipe.sample] == [
+        "horizontal_flip",
+        "random_crop",
+        "one_of",
+        "one_of",
+    ]
+    assert not recipe.batch and all(not op.files for op in recipe.sample)  # no network in it
+    image = np.asarray(Image.open(next(GARMENTS.rglob("*.png"))))
+    assert load(out)(image, index=0).shape == (28, 28)
+    folder = tmp_path / "policy-fit"
+    shown = sorted(path.name for path in (folder / "samples").iterdir())
+    assert shown == [f"{step:06d}.png" for step in range(2, 13, 2)]
+    assert Image.open(folder / "policy.png").size[0] > 1000
+    assert json.loads((folder / "report.json").read_text())["verdict"].startswith("no evidence")
+    assert said[0] == "210 images of 28 × 28, 10 classes; 12 steps; 30 images held out"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("fit", "name"), [(fit_policy, "p.yaml"), (fit_meta, "m.safetensors")])
+def test_an_interrupted_fit_goes_on_to_the_same_end(fit: Any, name: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole" / name, tmp_path / "parts" / name
+    fit(GARMENTS, whole, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        fit(GARMENTS, parts, **SMALL, tick=stop_at(5))
+    seen: list[int] = []
+    fit(GARMENTS, parts, **SMALL, tick=lambda now, *_: seen.append(now))
+    assert seen == [5, 6, 7, 8, 9, 10, 11, 12]
+    if name.endswith("yaml"):
+        kept = [path.read_text().partition("version")[2] for path in (whole, parts)]
+        assert kept[0] == kept[1]
+    else:
+        one, other = read_tensors(whole)[0], read_tensors(parts)[0]
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    with pytest.raises(UsageError, match="-fit: holds another fit: finish or remove it"):
+        fit(GARMENTS, parts, **{**SMALL, "steps": 8})
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_network_is_written_with_what_it_was_fitted_to(tmp_path: Path) -> None:
+    out = tmp_path / "meta.safetensors"
+    report = fit_meta(GARMENTS, out, **SMALL)
+    net, about = load_net(out, "meta", AugmentationNetwork)
+    assert (net.channels, net.classes, about["images"]) == (1, 10, 210)
+    assert about["classes"][0] == "ankle_boot" and about["report"]["verdict"] in str(report)
+    assert (tmp_path / "meta-fit" / "meta.png").exists()
+    images = np.asarray(Image.open(next(GARMENTS.rglob("*.png"))))[None, None]
+    own = load({"version": 1, "batch": [{"meta": {"model": str(out), "p": 1}}]})
+    assert own.batch(torch.from_numpy(images.copy()), index=[0]).shape == (1, 1, 28, 28)
+
+
+def test_a_table_of_real_runs(tmp_path: Path, folder: Path) -> None:
+    """The identity beside no augmentation: the same accuracy, the same loss; noise is told less."""
+    data = open_labelled(folder, None, None, 0)
+    still = {"rotate": {"degrees": [0, 0]}}
+    rows = {"still": ([still], ()), "noise": ((), [{"solarize": {"threshold": [0, 0]}}])}
+    options: dict[str, Any] = {"seeds": 2, "steps": 30, "jobs": 1}
+    told: list[str] = []
+    found = control(
+        data, [], rows, tmp_path / "runs", **options, tell=lambda name, *_: told.append(name)
+    )
+    names = [row.name for row in found.comparison.rows]
+    assert names == ["no augmentation", "base", "TrivialAugment", "still", "noise"]
+    assert sorted(set(told)) == sorted(names) and len(told) == 10
+    by_name = dict(zip(names, zip(found.affinity, found.diversity, strict=True), strict=True))
+    assert by_name["still"] == pytest.approx((1.0, 1.0)) == by_name["base"]
+    assert by_name["noise"][0] < 0.6  # negatives: dark for light
+    assert by_name["TrivialAugment"][1] > 1.0
+    assert {each.measured_on for row in found.comparison.rows for each in row.results} == {
+        "validation"
+    }
+    told.clear()
+    again = control(data, [], rows, tmp_path / "runs", **options, tell=lambda n, *_: told.append(n))
+    assert not told and str(again) == str(found)
+
+
+def lone(folder: Path, tmp_path: Path) -> Path:
+    shutil.rmtree(folder / "light")
+    return folder
+
+
+def few(folder: Path, tmp_path: Path) -> Path:
+    for path in sorted((folder / "light").iterdir())[9:]:
+        path.unlink()
+    return folder
+
+
+def unlabelled(folder: Path, tmp_path: Path) -> Path:
+    return folder / "dark"
+
+
+def broken(folder: Path, tmp_path: Path) -> Path:
+    (folder / "dark" / "0.png").write_bytes(b"no image")
+    return folder
+
+
+def gone(folder: Path, tmp_path: Path) -> Path:
+    return tmp_path / "nowhere"
+
+
+@pytest.mark.parametrize("fit", [fit_policy, fit_meta])
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lone, DataError, "has one class, 'dark': training needs a folder for each of two"),
+        (few, DataError, "class light has 9 images: a class needs 10 at least"),
+        (unlabelled, DataError, "has no class folders: training needs a folder for each"),
+        (broken, DataError, r"0\.png: "),
+        (gone, AugpipeError, "nowhere"),
+    ],
+)
+def test_data_that_does_not_do(
+    fit: Any, make: Any, error: Any, message: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        fit(make(folder, tmp_path), tmp_path / "out" / "x.yaml", **SMALL)
+
+
+def test_settings_that_do_not_do(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.yaml"
+    for fields in ({"steps": 0}, {"seeds": 0}, {"slots": 5}):
+        with pytest.raises(UsageError, match="above 0"):
+            fit_policy(folder, out, **{**SMALL, **fields})
+    with pytest.raises(UsageError, match="steps 0, control_steps 2, seeds 2: above 0"):
+        fit_meta(folder, out, **{**SMALL, "steps": 0})
+    with pytest.raises(UsageError, match="lies inside the images"):
+        fit_policy(folder, folder / "p.yaml", **SMALL)
+    base = tmp_path / "base.yaml"
+    base.write_text("version: 1\nsample: [horizontal_flip, {normalize: half}]\n")
+    with pytest.raises(UsageError, match="a base has a sample section only, without normalize"):
+        fit_policy(folder, out, base=base, **SMALL)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_base_stands_before_the_policy(folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text("version: 1\nsample: [{rotate: {degrees: [-5, 5]}}]\n")
+    fit_policy(folder, tmp_path / "p.yaml", base=base, slots=1, **SMALL)
+    assert [op.name() for op in load(tmp_path / "p.yaml").recipe.sample] == ["rotate", "one_of"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("command", ["policy", "meta"])
+def test_the_command(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.x"
+    args = ["fit", command, str(GARMENTS), "-o", str(out), "--steps", "4", "--control-steps", "2"]
+    assert main(args) == 0
+    printed = capsys.readouterr().out
+    assert "no evidence that learned beats TrivialAugment here" in printed
+    assert printed.splitlines()[-1] == str(out) and out.exists()
+    assert main([*args[:2], str(tmp_path / "none"), *args[3:]]) == 2
+
+
+def test_images_that_are_measured_on_are_not_learned_from(folder: Path) -> None:
+    data: Divided = open_labelled(folder, None, None, 0)
+    own = {each.numpy().tobytes() for each in data.train.images}
+    assert not own & {each.numpy().tobytes() for each in data.unseen.images}

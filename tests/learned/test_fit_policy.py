@@ -102,7 +102,8 @@ def test_a_policy_is_a_plain_recipe_with_where_it_comes_from(tmp_path: Path) -> 
     folder = tmp_path / "policy-fit"
     shown = sorted(path.name for path in (folder / "samples").iterdir())
     assert shown == [f"{step:06d}.png" for step in range(2, 13, 2)]
-    assert Image.open(folder / "policy.png").size[0] > 1000
+    with Image.open(folder / "policy.png") as plot:
+        assert plot.size[0] > 1000
     assert json.loads((folder / "report.json").read_text())["verdict"].startswith("no evidence")
     assert said[0] == "210 images of 28 × 28, 10 classes; 12 steps; 30 images held out"
 

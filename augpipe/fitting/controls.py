@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from augpipe import recipe as recipes
+from augpipe.fitting.devices import has_bfloat16
 from augpipe.fitting.labelled import Divided
 from augpipe.losses import accuracy
 from augpipe.pipeline import Pipeline
@@ -166,6 +167,7 @@ def recipe_of(sample: Items, batch: Items, steps: int, count: int) -> Recipe:
         "regularize": [{"weight_decay": {"strength": _DECAY}}],
         "train": {
             "model": "wrn_10_1", "lr": _LR, "steps": steps, "batch_size": min(_BATCH, count),
+            "precision": "bfloat16" if has_bfloat16("cpu") else "float32",
         },
     }  # fmt: skip
     return recipes.load({**content, "sample": list(sample)} if sample else content)

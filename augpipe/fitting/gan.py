@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from augpipe.data.claim import claimed
-from augpipe.errors import DivergedError, UsageError, first_sentence
+from augpipe.errors import DivergedError, UsageError
 from augpipe.fitting.adversarial import AdversarialFit, Preset
+from augpipe.fitting.devices import check_device, has_bfloat16
 from augpipe.fitting.judging import GanReport, Judge
 from augpipe.fitting.labelled import check_apart, open_labelled
 from augpipe.learned.weights import save_net
@@ -79,8 +79,8 @@ def fit_gan(
     if count < 1 or batch < 1 or not lr > 0:
         raise UsageError(f"steps {count}, batch_size {batch}, lr {lr}: must be above 0")
     device = device or ("cuda" if preset == "gpu" else "cpu")
-    _check_device(device)
-    precision = precision or ("bfloat16" if _has_bfloat16(device) else "float32")
+    check_device(device)
+    precision = precision or ("bfloat16" if has_bfloat16(device) else "float32")
     say = say or (lambda line: None)
     out = Path(out)
     folder = out.with_name(f"{out.stem}-fit")
@@ -123,19 +123,3 @@ def fit_gan(
         told = {key: each for key, each in asdict(report).items() if key != "classes"}
         save_net(out, "gan", fit.best, {**about, "report": told})
     return report
-
-
-def _check_device(device: str) -> None:
-    """Refuses a device that is not there."""
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device} cannot be used: {first_sentence(error)}") from None
-
-
-def _has_bfloat16(device: str) -> bool:
-    """Tells whether narrow numbers are faster there."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
-    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return device == "cpu" and known is not None and bool(known())

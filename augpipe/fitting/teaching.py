@@ -37,6 +37,7 @@ from torch import Tensor, nn
 import augpipe
 from augpipe import recipe as recipes
 from augpipe.errors import DataError, DivergedError, UsageError, first_sentence
+from augpipe.fitting.devices import has_bfloat16
 from augpipe.fitting.labelled import Divided
 from augpipe.networks.building import build
 from augpipe.pipeline import Pipeline
@@ -155,6 +156,7 @@ class Lessons:
             self.student.parameters(), setting.lr, _MOMENTUM, nesterov=True, weight_decay=_DECAY
         )
         self._augmenting = torch.optim.Adam(augmenter.parameters(), augmenter.rate)
+        self._fast = has_bfloat16("cpu")
         content = {"version": 1, "seed": setting.seed, "batch": list(base)}
         self._base = Pipeline(recipes.load(content)).batch if base else None
 
@@ -237,7 +239,7 @@ class Lessons:
         with torch.no_grad():
             shown = self.augmenter.show(images, classes, draws)
         self.student.train()
-        loss = F.cross_entropy(self.student(_normal(shown)), classes)
+        loss = F.cross_entropy(self._told(self.student, shown), classes)
         self._learning.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._learning.step()
@@ -255,9 +257,9 @@ class Lessons:
             images, classes, draws, self.step / self.setting.steps
         )
         with _still(self.student), _still(self.teacher):
-            seen = [net(_normal(made)) for net in (self.student, self.teacher)]
+            seen = [self._told(net, made) for net in (self.student, self.teacher)]
             with torch.no_grad():
-                plain = [net(_normal(images)) for net in (self.student, self.teacher)]
+                plain = [self._told(net, images) for net in (self.student, self.teacher)]
         hard, fair = (F.cross_entropy(each, classes, reduction="none") for each in seen)
         before = [F.cross_entropy(each, classes, reduction="none") for each in plain]
         loss = penalty
@@ -281,6 +283,13 @@ class Lessons:
         moved = self.weight + _PULL * (_FAIR * right - kept)
         self.weight = min(max(moved, _WEIGHTS[0]), _WEIGHTS[1])
         return noted
+
+    def _told(self, net: nn.Module, levels: Tensor) -> Tensor:
+        """Returns the logits of images of levels, computed in narrow numbers where that is fast."""
+        shown = (levels / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._fast):
+            logits: Tensor = net(shown)
+        return logits.float()
 
     def _next(self, again: int = 0) -> tuple[Tensor, Tensor, Draws]:
         """Returns this step's images as levels, their classes and their draws."""
@@ -311,10 +320,6 @@ def _share_of_rate(step: int, steps: int) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
-
-
-def _normal(levels: Tensor) -> Tensor:
-    return (levels / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

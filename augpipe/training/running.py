@@ -197,6 +197,7 @@ def prepare(recipe: Recipe, data: Splits, workers: int = 0) -> tuple[AugmentedDa
     module = AugmentedData(recipe, data, workers)
     net = build(recipe.train.model, len(data.classes), data.channels)
     try_out(net, recipe, module)
+    net.to(memory_format=torch.channels_last)  # convolutions take two thirds of the time so
     return module, Regularized(net, recipe.regularize)
 
 

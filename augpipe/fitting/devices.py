@@ -1,0 +1,27 @@
+"""Where a fit computes, and in what numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from augpipe.errors import UsageError, first_sentence
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that is not there.
+
+    Raises:
+        UsageError: Nothing can be made on it.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device} cannot be used: {first_sentence(error)}") from None
+
+
+def has_bfloat16(device: str) -> bool:
+    """Tells whether narrow numbers are faster there."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return device == "cpu" and known is not None and bool(known())

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from augpipe.data.idx import IdxImages
-from augpipe.fitting.pictures import grid
 from augpipe.fitting.gan import fit_gan
 from augpipe.fitting.judging import to_levels
+from augpipe.fitting.pictures import grid
 from augpipe.learned.generator import Generator
 from augpipe.learned.weights import load_net
 

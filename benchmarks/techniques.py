@@ -46,7 +46,8 @@ class Net:
         rows: The techniques.
         name: Of its section, where that is not the model's.
         sample: Ops of all rows, before their own.
-        learned: Whether it trains on the 5,000 images that the generator is fitted to.
+        images: What it trains on: "fashion_mnist", 1,000 of it; "garments", the 5,000 that the
+            generator is fitted to; "clothing10", all of its training images at 32 pixels.
     """
 
     model: str
@@ -57,7 +58,7 @@ class Net:
     rows: Sequence[Row] = field(default_factory=tuple)
     name: str = ""
     sample: Sequence[Any] = ()
-    learned: bool = False
+    images: str = "fashion_mnist"
 
     @property
     def called(self) -> str:
@@ -211,6 +212,47 @@ LEARNED = Net(
     ),
     "learned",
     FLIP_SHIFT,
-    True,
+    "garments",
 )
-NETS = (WIDE, TRANSFORMER, READER, LEARNED)
+SIDE = 32
+POLICY, UNIFORM, META = "POLICY", "UNIFORM", "META"
+"""What stands for the ops of the learned recipe, for one that has learned nothing, for weights."""
+FLIP_CROP = ["horizontal_flip", {"random_crop": {"size": SIDE, "padding": 4}}]
+TOUGH = [{"label_smoothing": {"epsilon": 0.1}}, {"ema": {"decay": 0.99}}]
+
+
+def upon(name: str, sample: Sequence[Any] = (), batch: Sequence[Any] = (), **fields: Any) -> Row:
+    """Returns the row of ops after flip and crop."""
+    return Row(f"flip and crop, {name}", sample=[*FLIP_CROP, *sample], batch=batch, **fields)
+
+
+CLOTHES = Net(
+    "wrn_10_1",
+    {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
+    1000,
+    (5e-3, 2e-2),
+    (0.1, 0.2),
+    (
+        Row("flip and crop: padding 4", sample=FLIP_CROP),
+        upon("cutout: size 0.4", [{"cutout": {"size": 0.4}}]),
+        upon("mixup: alpha 0.2", batch=[{"mixup": {"alpha": 0.2}}]),
+        upon("cutmix: alpha 1.0, p 0.5", batch=[{"cutmix": {"alpha": 1.0, "p": 0.5}}]),
+        upon("rand_augment: 2, magnitude 9", [{"rand_augment": {"num_ops": 2, "magnitude": 9}}]),
+        upon("trivial_augment", ["trivial_augment"]),
+        upon("uniform policy", [UNIFORM]),
+        upon("learned policy", [POLICY]),
+        upon("meta: p 0.5", batch=[{"meta": {"model": META, "p": 0.5}}]),
+        upon("latent_noise: style", batch=[{"latent_noise": {"noise": "style", "p": 0.5}}]),
+        upon("label_smoothing, ema", regularize=TOUGH),
+        upon("four times as many steps", longer=4),
+        upon("learned policy, four times as many steps", [POLICY], longer=4),
+        upon("trivial_augment, four times as many steps", ["trivial_augment"], longer=4),
+        Row(
+            "stack: flip and crop, learned policy, label_smoothing, ema, four times as many steps",
+            TOUGH, [*FLIP_CROP, POLICY], longer=4,
+        ),
+    ),
+    "clothing10",
+    images="clothing10",
+)  # fmt: skip
+NETS = (WIDE, TRANSFORMER, READER, LEARNED, CLOTHES)

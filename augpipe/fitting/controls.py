@@ -18,7 +18,6 @@ from augpipe.pipeline import Pipeline
 from augpipe.recipe import Recipe
 from augpipe.training.comparing import compare
 from augpipe.training.comparison import Comparison, paired
-from augpipe.training.data import Splits
 from augpipe.training.models import load_model
 from augpipe.training.results import Result
 from augpipe.training.running import train
@@ -129,7 +128,7 @@ def control(
         **{name: ([*base, *sample], batch) for name, (sample, batch) in learned.items()},
     }
     made = {name: recipe_of(*each, steps, len(data.train)) for name, each in rows.items()}
-    splits = _splits(data)
+    splits = replace(data.splits, test=None)
     comparison = compare(
         list(made.values()),
         splits,
@@ -171,13 +170,6 @@ def recipe_of(sample: Items, batch: Items, steps: int, count: int) -> Recipe:
         },
     }  # fmt: skip
     return recipes.load({**content, "sample": list(sample)} if sample else content)
-
-
-def _splits(data: Divided) -> Splits:
-    """Returns what to train on, and what to measure on as validation images."""
-    channels = data.train.images.shape[1]
-    parts = (data.train.part(), data.unseen.part())
-    return Splits(*parts, None, list(data.train.classes), channels, data.identity)
 
 
 def _empty(data: Divided) -> Any:

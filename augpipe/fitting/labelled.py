@@ -66,6 +66,14 @@ class Divided:
     measured_on: str
     identity: str
 
+    @property
+    def splits(self) -> Splits:
+        """The same, as something to train on."""
+        test = self.test.part() if self.measured_on == "test" else None
+        parts = (self.train.part(), self.unseen.part(), test)
+        channels = self.train.images.shape[1]
+        return Splits(*parts, list(self.train.classes), channels, self.identity)
+
 
 def open_labelled(
     data: Path, size: int | None, side: int | None, seed: int, fewest: int = 2

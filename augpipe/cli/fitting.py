@@ -151,7 +151,7 @@ def policy(
     steps: TeachingSteps = 1000,
     seed: Seed = 0,
     seeds: Seeds = 3,
-    control_steps: ControlSteps = 1000,
+    control_steps: ControlSteps = 1500,
     jobs: Jobs = None,
 ) -> None:
     """Learn which ops help, and how wide their ranges may be; write them as a plain recipe.
@@ -190,7 +190,7 @@ def meta(
     steps: TeachingSteps = 1500,
     seed: Seed = 0,
     seeds: Seeds = 3,
-    control_steps: ControlSteps = 1000,
+    control_steps: ControlSteps = 1500,
     jobs: Jobs = None,
 ) -> None:
     """Fit the augmentation network of the op meta: hard for a classifier, fair to its teacher.

@@ -158,28 +158,6 @@ def control(
     )
 
 
-def best_of(
-    data: Divided, rows: Mapping[str, Items], folder: Path, *, seeds: int, steps: int, **how: Any
-) -> int:
-    """Returns which of some lists of ops trains best, on a part of the training images held out.
-
-    Args:
-        data: Only `data.train` is looked at.
-        rows: By name, ops of the sample section.
-        folder: Where the runs are kept.
-        seeds: Of each; each holds out another fifth.
-        steps: Of each run.
-        how: Of `compare`: jobs, tell.
-    """
-    splits = replace(data.splits, validation=_empty(data), test=None)
-    half = len(data.train) // 2  # more are left of them
-    made = [recipe_of(sample, (), steps, half) for sample in rows.values()]
-    found = compare(
-        made, splits, folder, seeds=seeds, steps=None, on="validation", names=list(rows), **how
-    )
-    return int(np.argmax([row.mean("accuracy") for row in found.rows]))
-
-
 def recipe_of(sample: Items, batch: Items, steps: int, count: int) -> Recipe:
     """Returns what the rows train by."""
     content: dict[str, Any] = {

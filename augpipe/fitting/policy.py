@@ -19,7 +19,7 @@ from augpipe.data.claim import claimed
 from augpipe.data.encode import write_atomic
 from augpipe.errors import UsageError
 from augpipe.fitting.choices import Item, choices_for
-from augpipe.fitting.controls import ControlTable, best_of, control
+from augpipe.fitting.controls import ControlTable, control
 from augpipe.fitting.labelled import Divided, check_apart, open_labelled
 from augpipe.fitting.pictures import draw_policy, grid
 from augpipe.fitting.relaxed import RelaxedPolicy
@@ -27,13 +27,10 @@ from augpipe.fitting.teaching import Augmenter, Lessons, Setting, Tick
 from augpipe.rng import Draws
 from augpipe.training.results import Result
 
-STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1000
+STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1500
 _TEMPERATURES = (1.0, 0.1)  # of the relaxed choice, from the first step to the last
 _ENTROPIES = (0.1, 0.01)  # weights of the entropy, likewise
 _MIDDLE = 0.1  # weight of what pulls strengths to the middle
-DOSES = (0.25, 0.5, 1.0)
-"""Shares of the learned probabilities that are tried."""
-_DOSE_SEEDS = 2
 FEWEST = 10
 """Images that a class needs."""
 _SHOWN = 8
@@ -46,20 +43,15 @@ class PolicyReport:
     Args:
         images: How many it was learned on.
         seconds: Of learning it.
-        dose: How often it acts, as a share of what was learned.
         table: The controls.
     """
 
     images: int
     seconds: float
-    dose: float
     table: ControlTable
 
     def __str__(self) -> str:
-        return (
-            f"learned on {self.images} images in {self.seconds:.0f} s; dose {self.dose:g}\n"
-            f"{self.table}"
-        )
+        return f"learned on {self.images} images in {self.seconds:.0f} s\n{self.table}"
 
 
 class PolicyAugmenter(Augmenter):
@@ -127,15 +119,11 @@ def fit_policy(
     ranges (see `relaxed`), after the base's. In a folder beside `out` (policy-fit for
     policy.yaml) are: samples/ (images as the policy makes them, each 100 steps), policy.png
     (probabilities and ranges over the steps), state.safetensors, from which the same call goes on
-    to the same policy, and dose/ and controls/, the runs of what follows.
-
-    How much augmentation helps depends on how long is trained: short trainings want little. So how
-    often the ops act, as a share of what was learned (`DOSES`), is chosen by trainings of
-    `control_steps` on four fifths of the training images, measured on the last.
+    to the same policy, and controls/, the runs of the table.
 
     The table: no augmentation, the base, TrivialAugment, the policy with all probabilities and
-    ranges as they were at first (and the same dose), the learned one; trained on the same images
-    and measured on those held out, paired by seed.
+    ranges as they were at first, the learned one; trained on the same images and measured on those
+    held out, paired by seed.
 
     Args:
         data: Class folders, in splits or not, or IDX files; a tenth is held out if there is no
@@ -173,6 +161,7 @@ def fit_policy(
     before = base_items(base, edge)
     choices = choices_for(channels)
     policy = RelaxedPolicy(choices, slots)
+    uniform = RelaxedPolicy(choices, slots).items()
     with claimed(folder):
         augmenter = PolicyAugmenter(policy)
         setting = Setting(steps, seed=seed)
@@ -187,25 +176,27 @@ def fit_policy(
         if lessons.step:
             say(f"going on after step {lessons.step} of {steps}")
         lessons.run(tick)
+        learned = policy.items()
+        say("controls")
 
         def told(name: str, own: int, result: Result) -> None:
             say(f"{name}, seed {own}: {result}")
 
-        how: dict[str, Any] = {"steps": control_steps, "jobs": jobs, "tell": told}
-        say("how often it is to act")
-        doses = {f"dose {dose:g}": [*before, *policy.items(dose)] for dose in DOSES}
-        dose = DOSES[best_of(divided, doses, folder / "dose", seeds=_DOSE_SEEDS, **how)]
-        learned = policy.items(dose)
-        rows = {
-            "uniform policy": (RelaxedPolicy(choices, slots).items(dose), ()),
-            "learned policy": (learned, ()),
-        }
-        say("controls")
-        table = control(divided, before, rows, folder / "controls", seeds=seeds, **how)
-        report = PolicyReport(len(divided.train), lessons.seconds, dose, table)
+        table = control(
+            divided,
+            before,
+            {"uniform policy": (uniform, ()), "learned policy": (learned, ())},
+            folder / "controls",
+            seeds=seeds,
+            steps=control_steps,
+            jobs=jobs,
+            tell=told,
+        )
+        report = PolicyReport(len(divided.train), lessons.seconds, table)
         write_atomic(folder / "report.json", json.dumps(table.noted(), indent=1).encode())
-        of = f"seed {seed}, {steps} steps; dose {dose:g}, chosen for {control_steps} steps"
-        text = written(Path(data), divided, before, learned, of, report)
+        text = written(
+            Path(data), divided, before, learned, policy, f"seed {seed}, {steps} steps", report
+        )
         recipes.load(yaml.safe_load(text))  # what is written is read again
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, text.encode())
@@ -255,6 +246,7 @@ def written(
     divided: Divided,
     base: Sequence[Any],
     learned: Sequence[Item],
+    policy: RelaxedPolicy,
     how: str,
     report: PolicyReport,
 ) -> str:

@@ -152,14 +152,11 @@ class RelaxedPolicy(nn.Module):
         return -(log.exp() * log).sum(dim=1).mean()
 
     @torch.no_grad()
-    def items(self, dose: float = 1.0) -> list[Item]:
+    def items(self) -> list[Item]:
         """Returns the policy as a recipe's ops: a `one_of` for each slot.
 
         What is drawn with a probability below 3 % is left out; that nothing is done is the
         `one_of`'s p.
-
-        Args:
-            dose: Factor on p.
         """
         out: list[Item] = []
         for own, strengths in zip(
@@ -171,7 +168,7 @@ class RelaxedPolicy(nn.Module):
                 continue
             items = [self.choices[k].item(strengths[k]) for k in kept]
             weights = [round(own[1 + k] / whole, 3) for k in kept]
-            p = round(dose * whole / (whole + own[0]), 3)
+            p = round(whole / (whole + own[0]), 3)
             out.append({"one_of": {"ops": items, "weights": weights, "p": p}})
         return out
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 from augpipe.cli.main import main
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.fitting import controls, meta, policy, teaching
-from augpipe.fitting.controls import ControlTable, best_of, control
+from augpipe.fitting.controls import ControlTable, control
 from augpipe.fitting.labelled import Divided, open_labelled
 from augpipe.fitting.meta import fit_meta
 from augpipe.fitting.policy import fit_policy
@@ -57,7 +56,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the runs of the table out."""
     for module in (policy, meta):
         monkeypatch.setattr(module, "control", lambda *_, **__: table(0.0, 0.01, -0.01, 0.0))
-    monkeypatch.setattr(policy, "best_of", lambda *_, **__: 1)
     monkeypatch.setattr(teaching, "_KEPT_EVERY", 2)
 
 
@@ -166,15 +164,6 @@ def test_a_table_of_real_runs(tmp_path: Path, folder: Path) -> None:
     told.clear()
     again = control(data, [], rows, tmp_path / "runs", **options, tell=lambda n, *_: told.append(n))
     assert not told and str(again) == str(found)
-
-
-def test_the_best_is_chosen_on_training_images(tmp_path: Path, folder: Path) -> None:
-    """What turns light into dark and dark into light, in training alone, is not the best."""
-    data = open_labelled(folder, None, None, 0)
-    hidden = replace(data, unseen=replace(data.unseen, targets=1 - data.unseen.targets))
-    rows = {"negatives": [{"invert": {"p": 0.95}}], "as they are": [], "some": ["invert"]}
-    options: dict[str, Any] = {"seeds": 1, "steps": 30, "jobs": 1, "tell": None}
-    assert best_of(hidden, rows, tmp_path / "runs", **options) == 1
 
 
 def lone(folder: Path, tmp_path: Path) -> Path:

@@ -32,7 +32,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     try:
         part.touch()
         mode = part.stat().st_mode
-        save_file(tensors, part, metadata)
+        # Convolutions' weights may lie in channels last, which the format does not know.
+        save_file({name: each.contiguous() for name, each in tensors.items()}, part, metadata)
         part.chmod(mode)  # safetensors makes a file that only its owner may read
         part.replace(path)
     except (OSError, SafetensorError) as error:

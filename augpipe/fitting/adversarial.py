@@ -33,15 +33,15 @@ from torch import Tensor
 
 import augpipe
 from augpipe import recipe as recipes
-from augpipe.errors import DataError, DivergedError, UsageError, first_sentence
+from augpipe.errors import DivergedError
 from augpipe.fitting.discriminator import Discriminator
 from augpipe.fitting.judging import Judge, Make, to_levels
 from augpipe.fitting.labelled import Divided
 from augpipe.fitting.pictures import grid
+from augpipe.fitting.state import Resumable
 from augpipe.learned.generator import Generator
 from augpipe.pipeline import Pipeline
 from augpipe.rng import Draws, stream_key
-from augpipe.tensors import load_tree, save_tree
 
 _GAMMA, _LAZY = 0.05, 4
 _LAST_RATE = 0.15  # of the learning rate: where its cosine ends
@@ -51,7 +51,6 @@ _LEAST_APART = 0.8  # of `GanReport.memorisation`
 _EARLY = 0.25  # share of the steps in which images are too far from real ones to say
 _SHOWN, _PART = 10, 250
 _LATENTS = 64
-_PLAIN = ("step", "seconds", "stopped", "best_step")  # of the state, beside tensors
 _CHECKED_EVERY = 50  # steps, on a device that a check would wait for
 _DIFFERENTIABLE = (
     {"translate": {"x": [-0.125, 0.125], "y": [-0.125, 0.125]}},
@@ -77,8 +76,10 @@ class Preset:
     images: int
 
 
-class AdversarialFit:
+class AdversarialFit(Resumable):
     """A fit on its way."""
+
+    plain = ("step", "seconds", "stopped", "best_step")
 
     def __init__(
         self,
@@ -126,7 +127,8 @@ class AdversarialFit:
         self._augment = Pipeline(recipes.load(content)).batch.to(device)
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """The networks and their optimizers."""
         return {
             "generator": self.generator, "discriminator": self._discriminator,
             "averaged": self._averaged, "best": self.best,
@@ -138,37 +140,6 @@ class AdversarialFit:
         """Names the fit, for what is made of it."""
         said = json.dumps(self.about, sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-
-    @property
-    def _kept(self) -> Path:
-        return self.folder / "state.safetensors"
-
-    def go_on(self) -> None:
-        """Takes up what an interrupted fit has left.
-
-        Raises:
-            UsageError: It is of another fit.
-        """
-        if not self._kept.exists():
-            return
-        state, _ = load_tree(self._kept)
-        if state.get("about") != self.about:
-            raise UsageError(
-                f"{self.folder}: holds another fit: finish or remove it, or name another out"
-            )
-        try:
-            for name, each in self._parts.items():
-                each.load_state_dict(state[name])
-            for name in _PLAIN:
-                setattr(self, name, state[name])
-        except (KeyError, ValueError, RuntimeError) as error:
-            why = f"is not a whole state: {first_sentence(error)}; remove it to begin anew"
-            raise DataError(self._kept, why) from None
-
-    def _keep(self) -> None:
-        state = {name: each.state_dict() for name, each in self._parts.items()}
-        own = {name: getattr(self, name) for name in _PLAIN}
-        save_tree(self._kept, {"about": self.about, **state, **own})
 
     def run(self, judge: Judge, tick: Callable[[int, int, Tensor], None] | None) -> None:
         """Does the steps that are left."""
@@ -182,7 +153,7 @@ class AdversarialFit:
             self.step += 1
             if looks:
                 self._look(judge)
-                self._keep()
+                self.keep()
             if tick is not None:
                 tick(self.step, self.steps, told)
 

@@ -36,13 +36,13 @@ from torch import Tensor, nn
 
 import augpipe
 from augpipe import recipe as recipes
-from augpipe.errors import DataError, DivergedError, UsageError, first_sentence
+from augpipe.errors import DivergedError
 from augpipe.fitting.devices import has_bfloat16
 from augpipe.fitting.labelled import Divided
+from augpipe.fitting.state import Resumable
 from augpipe.networks.building import build
 from augpipe.pipeline import Pipeline
 from augpipe.rng import Draws
-from augpipe.tensors import load_tree, save_tree
 
 _MODEL = "wrn_10_1"
 _MOMENTUM, _DECAY, _WARMUP = 0.9, 5e-4, 0.05
@@ -53,7 +53,6 @@ _FAIR, _PULL = 0.9, 0.05
 _WEIGHTS = (0.5, 4.0)  # w, from and to
 _KEPT_EVERY = 100  # steps
 _SURE = 1e-4  # probability: of what is told more surely the gradient ends
-_PLAIN = ("step", "seconds", "weight", "history")  # of the state, beside tensors
 
 Tick = Callable[[int, int, float], None]
 """Is told of each step: its number, how many there are, and the classifier's loss."""
@@ -110,7 +109,7 @@ class Setting:
     hard: bool = True
 
 
-class Lessons:
+class Lessons(Resumable):
     """A fit on its way.
 
     Args:
@@ -124,6 +123,8 @@ class Lessons:
     Attributes:
         looks: Are called each 100 steps with the step.
     """
+
+    plain = ("step", "seconds", "weight", "history")
 
     def __init__(
         self,
@@ -161,43 +162,12 @@ class Lessons:
         self._base = Pipeline(recipes.load(content)).batch if base else None
 
     @property
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """The networks and their optimizers."""
         return {
             "student": self.student, "teacher": self.teacher, "augmenter": self.augmenter,
             "learning": self._learning, "augmenting": self._augmenting,
         }  # fmt: skip
-
-    @property
-    def _kept(self) -> Path:
-        return self.folder / "state.safetensors"
-
-    def go_on(self) -> None:
-        """Takes up what an interrupted fit has left.
-
-        Raises:
-            UsageError: It is of another fit.
-            DataError: It is no whole state.
-        """
-        if not self._kept.exists():
-            return
-        state, _ = load_tree(self._kept)
-        if state.get("about") != self.about:
-            raise UsageError(
-                f"{self.folder}: holds another fit: finish or remove it, or name another out"
-            )
-        try:
-            for name, each in self._parts.items():
-                each.load_state_dict(state[name])
-            for name in _PLAIN:
-                setattr(self, name, state[name])
-        except (KeyError, ValueError, RuntimeError) as error:
-            why = f"is not a whole state: {first_sentence(error)}; remove it to begin anew"
-            raise DataError(self._kept, why) from None
-
-    def _keep(self) -> None:
-        state = {name: each.state_dict() for name, each in self._parts.items()}
-        own = {name: getattr(self, name) for name in _PLAIN}
-        save_tree(self._kept, {"about": self.about, **state, **own})
 
     def run(self, tick: Tick | None = None) -> None:
         """Does the steps that are left.
@@ -227,7 +197,7 @@ class Lessons:
                     self.history[-1].update(self.augmenter.told())
                 for look in self.looks:
                     look(self.step)
-                self._keep()
+                self.keep()
             if tick is not None:
                 tick(self.step, last, loss)
 

@@ -63,7 +63,7 @@ def test_a_step_of_the_augmenter_is_the_equations_step(
 ) -> None:
     data = open_labelled(folder, None, None, 0)
     own = lessons(data, tmp_path / "fit", Gain(), fair=fair, hard=hard, steps=10)
-    own.step, own.weight = 5, 1.5
+    own.step, own.weight, own._fast = 5, 1.5, False
     images, classes, _ = own._next(again=1)
     nets = [copy.deepcopy(net).train() for net in (own.student, own.teacher)]
     with torch.no_grad():

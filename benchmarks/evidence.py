@@ -36,6 +36,7 @@ from augpipe.training.comparison import Comparison, paired
 from augpipe.training.data import Splits
 from augpipe.training.results import Result
 from benchmarks.gan import write_garments
+from benchmarks.published import PUBLISHED
 from benchmarks.techniques import (
     FLIP_CROP,
     GAN,
@@ -211,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         sections[net.called] = [*section_of(net, args), machine, ""]
     page = [line for net in NETS for line in sections.get(net.called, ())]
-    text = "\n".join([*INTRODUCTION, *page])
+    text = "\n".join([*INTRODUCTION, *page, *PUBLISHED])
     (args.docs / "evidence.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     return 0
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from augpipe import recipe as recipes
-from augpipe.fitting.devices import has_bfloat16
+from augpipe.fitting.devices import has_bfloat16, one_thread
 from augpipe.fitting.labelled import Divided
 from augpipe.losses import accuracy
 from augpipe.pipeline import Pipeline
@@ -141,7 +141,8 @@ def control(
         tell=tell,
     )
     clean = replace(splits, validation=_empty(data), test=splits.validation)
-    train(made[NONE], clean, folder / "clean", workers=0, accelerator="cpu", devices=1)
+    with one_thread():
+        train(made[NONE], clean, folder / "clean", workers=0, accelerator="cpu", devices=1)
     net = load_model(folder / "clean" / "model.safetensors")
     losses = [
         float(np.mean([each.train_loss or 0.0 for each in row.results])) for row in comparison.rows

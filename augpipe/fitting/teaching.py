@@ -37,7 +37,7 @@ from torch import Tensor, nn
 import augpipe
 from augpipe import recipe as recipes
 from augpipe.errors import DivergedError
-from augpipe.fitting.devices import has_bfloat16
+from augpipe.fitting.devices import has_bfloat16, one_thread
 from augpipe.fitting.labelled import Divided
 from augpipe.fitting.state import Resumable
 from augpipe.networks.building import build
@@ -175,6 +175,10 @@ class Lessons(Resumable):
         Raises:
             DivergedError: A loss became NaN or infinite; the state of before is kept.
         """
+        with one_thread():
+            self._run(tick)
+
+    def _run(self, tick: Tick | None) -> None:
         begun, before, last = time.monotonic(), self.seconds, self.setting.steps
         while self.step < last:
             loss = self._learn()

@@ -237,10 +237,16 @@ def material_of(net: Net, args: argparse.Namespace) -> Material:
             return Material(data, files={GAN: weights, PROBE: probe})
         case "clothing10":
             policy, meta = args.out / "policy.yaml", args.out / "meta.safetensors"
+            options = {
+                "side": SIDE,
+                "jobs": args.jobs,
+                "controls": args.out / "controls",
+                "say": print,
+            }
             if not policy.exists():
-                print(fit_policy(args.clothing, policy, side=SIDE, jobs=args.jobs, say=print))
+                print(fit_policy(args.clothing, policy, **options))
             if not meta.exists():
-                print(fit_meta(args.clothing, meta, side=SIDE, jobs=args.jobs, say=print))
+                print(fit_meta(args.clothing, meta, **options))
             divided = open_labelled(args.clothing, None, SIDE, 0)
             learned = [op.item() for op in recipes.load(policy).sample][len(FLIP_CROP) :]
             ops = {POLICY: learned, UNIFORM: RelaxedPolicy(choices_for(3)).items()}

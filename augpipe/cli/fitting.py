@@ -39,6 +39,10 @@ TeachingSteps = Annotated[int, typer.Option(min=1, help="Of the classifier that 
 Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and draws.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Of each row of the table.")]
 ControlSteps = Annotated[int, typer.Option(min=1, help="Of each of its trainings.")]
+Controls = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keeps these, for other fits too; beside FILE if not set."),
+]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Trainings at a time; one a core if not set.")
 ]
@@ -152,6 +156,7 @@ def policy(
     seed: Seed = 0,
     seeds: Seeds = 3,
     control_steps: ControlSteps = 1500,
+    controls: Controls = None,
     jobs: Jobs = None,
 ) -> None:
     """Learn which ops help, and how wide their ranges may be; write them as a plain recipe.
@@ -173,6 +178,7 @@ def policy(
             seed=seed,
             seeds=seeds,
             control_steps=control_steps,
+            controls=controls,
             jobs=jobs,
             tick=lambda step, last, loss: report(step, last, 0),
             say=lambda line: print(line, flush=True),
@@ -191,6 +197,7 @@ def meta(
     seed: Seed = 0,
     seeds: Seeds = 3,
     control_steps: ControlSteps = 1500,
+    controls: Controls = None,
     jobs: Jobs = None,
 ) -> None:
     """Fit the augmentation network of the op meta: hard for a classifier, fair to its teacher.
@@ -210,6 +217,7 @@ def meta(
             seed=seed,
             seeds=seeds,
             control_steps=control_steps,
+            controls=controls,
             jobs=jobs,
             tick=lambda step, last, loss: report(step, last, 0),
             say=lambda line: print(line, flush=True),

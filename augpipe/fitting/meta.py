@@ -174,6 +174,7 @@ def fit_meta(
     seed: int = 0,
     seeds: int = SEEDS,
     control_steps: int = CONTROL_STEPS,
+    controls: str | Path | None = None,
     jobs: int | None = None,
     tick: Tick | None = None,
     say: Callable[[str], None] | None = None,
@@ -198,6 +199,8 @@ def fit_meta(
         seed: Of first weights, order and draws.
         seeds: Of each row of the table.
         control_steps: Of each of its runs.
+        controls: Where these runs are kept; what another fit to the same images left there is not
+            run again. In the folder beside `out` when left out.
         jobs: Of these runs, how many at a time; one a core when left out.
         tick: Is told of each step.
         say: Is told, line by line, what goes on.
@@ -251,7 +254,7 @@ def fit_meta(
                 "uniform policy": (RelaxedPolicy(choices_for(channels)).items(), ()),
                 "meta": ((), [{"meta": {"model": str(out), "p": 0.5}}]),
             },
-            folder / "controls",
+            Path(controls or folder / "controls"),
             seeds=seeds,
             steps=control_steps,
             jobs=jobs,

@@ -109,6 +109,7 @@ def fit_policy(
     seed: int = 0,
     seeds: int = SEEDS,
     control_steps: int = CONTROL_STEPS,
+    controls: str | Path | None = None,
     jobs: int | None = None,
     tick: Tick | None = None,
     say: Callable[[str], None] | None = None,
@@ -138,6 +139,8 @@ def fit_policy(
         seed: Of first weights, order and draws.
         seeds: Of each row of the table.
         control_steps: Of each of its runs.
+        controls: Where these runs are kept; what another fit to the same images left there is not
+            run again. In the folder beside `out` when left out.
         jobs: Of these runs, how many at a time; one a core when left out.
         tick: Is told of each step.
         say: Is told, line by line, what goes on.
@@ -186,7 +189,7 @@ def fit_policy(
             divided,
             before,
             {"uniform policy": (uniform, ()), "learned policy": (learned, ())},
-            folder / "controls",
+            Path(controls or folder / "controls"),
             seeds=seeds,
             steps=control_steps,
             jobs=jobs,

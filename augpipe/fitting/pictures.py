@@ -48,13 +48,14 @@ def draw_policy(
         middle = 0.0
         for k, name in enumerate(names):
             share = shares[k][-1]
-            if share > 0.02:
+            if share > 0.03:
                 left.text(steps[-1], middle + share / 2, f" {name}", fontsize=7, va="center")
             middle += share
-        for k, name in enumerate(names[1:], start=1):
+        ends = [strengths[-1][slot][k] for k in range(len(names) - 1)]
+        for k, (name, at) in enumerate(zip(names[1:], _apart(ends), strict=True), start=1):
             own = [row[slot][k - 1] for row in strengths]
             right.plot(steps, own, color=colours(k % 20), linewidth=1.2)
-            right.text(steps[-1], own[-1], f" {name}", fontsize=7, va="center")
+            right.text(steps[-1], at, f" {name}", fontsize=7, va="center", color=colours(k % 20))
         right.set_title(f"op {slot + 1}: range, as a share of the widest", fontsize=10)
         right.set_ylim(0, 1)
         right.grid(alpha=0.3)
@@ -62,6 +63,19 @@ def draw_policy(
         axis.set_xlabel("step")
     figure.savefig(out, dpi=110)
     plt.close(figure)
+
+
+def _apart(values: Sequence[float], gap: float = 0.035) -> list[float]:
+    """Returns where labels of values go, from 0 to 1, so that none covers another."""
+    order = sorted(range(len(values)), key=lambda k: values[k])
+    places = [0.0] * len(values)
+    below = -gap
+    for k in order:
+        places[k] = below = max(values[k], below + gap)
+    above = 1.0 + gap
+    for k in reversed(order):
+        places[k] = above = min(places[k], above - gap)
+    return places
 
 
 def draw_lines(

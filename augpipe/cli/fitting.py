@@ -155,7 +155,7 @@ def policy(
     steps: TeachingSteps = 1000,
     seed: Seed = 0,
     seeds: Seeds = 3,
-    control_steps: ControlSteps = 1500,
+    control_steps: ControlSteps = 1000,
     controls: Controls = None,
     jobs: Jobs = None,
 ) -> None:
@@ -196,7 +196,7 @@ def meta(
     steps: TeachingSteps = 1500,
     seed: Seed = 0,
     seeds: Seeds = 3,
-    control_steps: ControlSteps = 1500,
+    control_steps: ControlSteps = 1000,
     controls: Controls = None,
     jobs: Jobs = None,
 ) -> None:

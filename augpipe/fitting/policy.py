@@ -27,7 +27,7 @@ from augpipe.fitting.teaching import Augmenter, Lessons, Setting, Tick
 from augpipe.rng import Draws
 from augpipe.training.results import Result
 
-STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1500
+STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1000
 _TEMPERATURES = (1.0, 0.1)  # of the relaxed choice, from the first step to the last
 _ENTROPIES = (0.1, 0.01)  # weights of the entropy, likewise
 _MIDDLE = 0.1  # weight of what pulls strengths to the middle

@@ -149,7 +149,7 @@ _fit.command(
 _fit.command(
     "policy",
     epilog=_example(
-        "augpipe fit policy samples/garments -o runs/policy.yaml --steps 100 --control-steps 20"
+        "augpipe fit policy samples/garments -o runs/policy.yaml --steps 40 --control-steps 10"
     ),
 )(fitting.policy)
 _fit.command(

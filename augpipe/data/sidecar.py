@@ -159,14 +159,14 @@ class SidecarWriter:
     Args:
         out: The dataset's folder.
         meta: What the dataset says.
-        native: What the format's own files will say in its place.
+        native: What the format's own files will say in its place; may be set until the end.
     """
 
-    def __init__(self, out: Path, meta: Meta, native: Meta) -> None:
+    def __init__(self, out: Path, meta: Meta, native: Meta | None = None) -> None:
+        self.native = native
         self._path = out / SIDECAR
         self._meta = meta
         self._lines: Lines | None = None
-        self._needed = meta != native
 
     def __enter__(self) -> SidecarWriter:
         return self
@@ -177,7 +177,7 @@ class SidecarWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None and self._needed:
+        if error is None and self._meta != self.native:
             self._open()
         if self._lines is not None:
             self._lines.__exit__(kind, error, trace)

@@ -63,7 +63,8 @@ def names_of(path: Path, given: Mapping[str, Any]) -> list[str]:
         if sorted(names, key=lambda k: (len(k), k)) != [str(k) for k in range(len(names))]:
             raise DataError(path, "names must be numbered from 0 without a gap")
         names = [names[str(k)] for k in range(len(names))]
-    if not isinstance(names, list) or not names or any(each is None for each in names):
+    nothing = given.get("names") != {} and not names  # what has no objects says names: {}
+    if not isinstance(names, list) or nothing or any(each is None for each in names):
         raise DataError(path, "class names are missing: say names: [first, second, ...]")
     count = given.get("nc")
     if count is not None and count != len(names):

@@ -354,10 +354,14 @@ def image_from(data: Json, content: Content, mask: Content | None) -> AnnotatedI
     """Returns the image that `to_json` wrote.
 
     Raises:
+        DataError: If the name or the split leads out of the dataset.
         ValueError, TypeError, KeyError: If the data are not of this form.
     """
     known = {each.name for each in fields(AnnotatedImage)} - {"content", "mask"}
     values = {name: value for name, value in data.items() if name in known}
+    for name in ("name", "split"):
+        if values.get(name) is not None:
+            values[name] = safe_name(values[name], "a record")
     values["annotations"] = tuple(map(annotation_from, values.get("annotations", ())))
     if values.get("size"):
         height, width = values["size"]

@@ -119,7 +119,7 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     """
     seen: set[str] = set()
     without = False
-    with SidecarWriter(out, meta) as sidecar:
+    with SidecarWriter(out, NAME, meta) as sidecar:
         for image in images:
             key = place(image)
             if (image.label is None and seen) or (image.label is not None and without):

@@ -198,6 +198,7 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
     named = own.get("split") or (
         split_in(path.stem) or split_in(path.parent.name) if of > 1 else None
     )
+    named = None if named is None else safe_name(named, path)
     entries = [replace(each, split=each.split or named) for each in entries]
     meta = _meta(top, path)
     return _Part(

@@ -323,7 +323,7 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     )
     labels: set[str] = set()
     used: set[str] = set()
-    with Lines(out / "annotations.csv") as file, SidecarWriter(out, meta) as sidecar:
+    with Lines(out / "annotations.csv") as file, SidecarWriter(out, NAME, meta) as sidecar:
         file.add(_line(columns.names))
         for image in images:
             key = place(image)

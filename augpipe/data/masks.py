@@ -37,7 +37,7 @@ from augpipe.data.places import (
 )
 from augpipe.data.rle import decode_rle
 from augpipe.data.shapes import Notes
-from augpipe.data.sidecar import SIDECAR, Found, SidecarWriter, by_name, read_sidecar
+from augpipe.data.sidecar import Found, SidecarWriter, by_name, read_sidecar
 from augpipe.data.yolo_config import text_of
 from augpipe.errors import DataError, UsageError
 
@@ -56,7 +56,7 @@ def sniff(path: Path) -> bool:
     for _, images, masks in _pairs(path):
         stems = [stem_of(name) for name in _first(images)]
         files = set(_first(masks))
-        if any(_mask_in(files, stem) for stem in stems) or (path / SIDECAR).is_file():
+        if any(_mask_in(files, stem) for stem in stems):
             return True
     return False
 
@@ -178,7 +178,7 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     native = Meta(tuple(Category(k, name) for k, name in enumerate(listed)))
     seen: set[str] = set()
     make_folder(out / "masks")
-    with SidecarWriter(out, meta, native) as sidecar:
+    with SidecarWriter(out, NAME, meta, native) as sidecar:
         for image in images:
             key = Entry(image.name, image.split).relative
             if stem_of(key) in seen:

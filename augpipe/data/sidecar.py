@@ -153,18 +153,30 @@ def _raise(highest: list[int], image: Json) -> None:
         highest[k] = max([highest[k], *(each for each in some if isinstance(each, int))])
 
 
+def format_said(root: Path) -> str | None:
+    """Returns the name of the format that a sidecar stands beside; None if there is none."""
+    try:
+        with (root / SIDECAR).open("rb") as file:
+            said = json.loads(file.readline(_LONGEST)).get("format")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return said if isinstance(said, str) else None
+
+
 class SidecarWriter:
     """Writes a sidecar, if there is anything to write.
 
     Args:
         out: The dataset's folder.
+        format: The format's name.
         meta: What the dataset says.
         native: What the format's own files will say in its place; may be set until the end.
     """
 
-    def __init__(self, out: Path, meta: Meta, native: Meta | None = None) -> None:
+    def __init__(self, out: Path, format: str, meta: Meta, native: Meta | None = None) -> None:
         self.native = native
         self._path = out / SIDECAR
+        self._format = format
         self._meta = meta
         self._lines: Lines | None = None
 
@@ -211,7 +223,7 @@ class SidecarWriter:
     def _open(self) -> Lines:
         if self._lines is None:
             self._lines = Lines(self._path)
-            self._lines.add(dumped({"dataset": to_json(self._meta)}))
+            self._lines.add(dumped({"format": self._format, "dataset": to_json(self._meta)}))
         return self._lines
 
 

@@ -303,7 +303,7 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     native = Meta(tuple(Category(k, each) for k, each in enumerate(names, 1)))
     done = _Written(set(), {})
     with ExitStack() as stack:
-        sidecar = stack.enter_context(SidecarWriter(out, meta, native))
+        sidecar = stack.enter_context(SidecarWriter(out, NAME, meta, native))
         for image in images:
             stem = stem_of(image.name)
             if stem in done.names:

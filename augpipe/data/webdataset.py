@@ -282,7 +282,7 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     numbers = {name: k for k, name in enumerate(meta.classes)}
     shards: dict[str | None, _Shards] = {}
     with ExitStack() as stack:
-        stack.enter_context(SidecarWriter(out, meta))
+        stack.enter_context(SidecarWriter(out, NAME, meta))
         for image in images:
             if image.split not in shards:
                 prefix = "" if image.split is None else f"{image.split.replace('/', '_')}-"

@@ -288,7 +288,7 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     native = native_meta(meta, labels)
     splits: dict[str | None, None] = {}
     seen: set[str] = set()
-    with SidecarWriter(out, meta, native) as sidecar:
+    with SidecarWriter(out, NAME, meta, native) as sidecar:
         for image in chain(before, waiting):
             splits[image.split] = None
             path = split_path("labels", image, ".txt")

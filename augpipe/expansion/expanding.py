@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,10 @@ from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer, check_apart, take_over
 from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, Task, key_of, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
+from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.render import Origin, Renderer
 from augpipe.plan.explain import plural
 from augpipe.recipe import Recipe, as_recipe
-
-Progress = Callable[[int, int, int], None]
-"""Called with the outputs done, the outputs in all, and the images that could not be used."""
-
-INTERVAL = 0.1
-"""Seconds between two calls of a `Progress`, at least."""
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -354,23 +348,3 @@ class _Errors:
     def close(self) -> None:
         """Closes the file."""
         self._lines.close()
-
-
-class Meter:
-    """Calls a `Progress`, not too often.
-
-    Args:
-        progress: What to call, or None.
-        total: How much there is to do.
-    """
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._next = 0.0
-
-    def __call__(self, done: int, errors: int, last: bool = False) -> None:
-        """Reports, if it is time to or the last call."""
-        if self._progress is not None and (last or time.monotonic() >= self._next):
-            self._progress(done, self._total, errors)
-            self._next = time.monotonic() + INTERVAL

@@ -19,7 +19,6 @@ import numpy as np
 from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import AugpipeError, DataError, UsageError, printable, reason
-from augpipe.expansion.expanding import Meter, Progress
 from augpipe.expansion.jobs import (
     ERRORS,
     JOB,
@@ -32,6 +31,7 @@ from augpipe.expansion.jobs import (
 )
 from augpipe.expansion.manifest import Key, Row, changes, is_pipe, parse_row, rows_of
 from augpipe.expansion.names import Output
+from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.render import Origin, Renderer
 from augpipe.learned.files import path_of
 from augpipe.plan.explain import plural

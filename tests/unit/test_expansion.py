@@ -9,7 +9,7 @@ import pytest
 
 from augpipe.data.claim import claimed
 from augpipe.errors import AugpipeError, UsageError
-from augpipe.expansion.expanding import Meter
+from augpipe.expansion.progress import Meter
 from augpipe.expansion.jobs import Settings, for_files, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, parameters
 from augpipe.expansion.names import choose

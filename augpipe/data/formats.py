@@ -27,8 +27,9 @@ _MODULES = {
     "masks": "masks",
     "folder": "classfolders",
 }
-_RANKS = (("coco", "yolo", "voc", "webdataset", "parquet"), ("csv",), ("masks",), ("folder",))
-"""Formats that are looked for side by side; a later group only where no earlier one is found."""
+_RANKS = (("coco", "yolo", "voc", "webdataset", "parquet"), ("csv",), ("masks",))
+"""Formats that are looked for side by side; a later group only where no earlier one is found.
+Folders of images are looked for last."""
 
 FORMATS = tuple(_MODULES)
 """The names of the formats."""
@@ -81,6 +82,23 @@ def detect(path: Path) -> str:
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
+    found = detect_annotated(path)
+    if found is not None:
+        return found
+    if format_of("folder").sniff(path):
+        return "folder"
+    expected = "; ".join(f"{name}: {format_of(name).LOOKS}" for name in FORMATS)
+    raise UsageError(
+        f"{path}: not a dataset of a known format: saw {_seen(path)}; known {expected}"
+    )
+
+
+def detect_annotated(path: Path) -> str | None:
+    """Returns the name of the format that a path is; None if it is at most a folder of images.
+
+    Raises:
+        UsageError: If it may be read as more than one.
+    """
     said = format_said(path) if path.is_dir() else None
     if said in _MODULES:
         return said
@@ -94,10 +112,7 @@ def detect(path: Path) -> str:
                 f"{path}: may be read as {listed}: name the file or the folder of one of them, or "
                 f"say --from {found[0]}"
             )
-    expected = "; ".join(f"{name}: {format_of(name).LOOKS}" for name in FORMATS)
-    raise UsageError(
-        f"{path}: not a dataset of a known format: saw {_seen(path)}; known {expected}"
-    )
+    return None
 
 
 def open_dataset(path: Path, format: str | None = None, images: Path | None = None) -> Dataset:

@@ -8,15 +8,17 @@ numbers the categories' ids, 0 where nothing is, later objects over earlier ones
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from augpipe.data.annotated import (
     AnnotatedImage,
     Category,
+    Content,
     Dataset,
     Entry,
     FileContent,
@@ -24,7 +26,9 @@ from augpipe.data.annotated import (
     stem_of,
 )
 from augpipe.data.claim import make_folder
+from augpipe.data.decode import MAX_PIXELS
 from augpipe.data.encode import write_atomic
+from augpipe.data.header import Refused, check_data, parse
 from augpipe.data.places import (
     image_at,
     is_image,
@@ -229,13 +233,38 @@ def draw_mask(image: AnnotatedImage, notes: Notes) -> bytes | None:
             if filled.shape != size:
                 raise DataError(image.name, f"a mask of {filled.shape} pixels for {size}")
         else:
-            layer = Image.new("L", size[::-1])
-            pen = ImageDraw.Draw(layer)
-            for part in each.polygons:
-                # Pillow counts from pixel centres.
-                pen.polygon([value - 0.5 for value in part], fill=1)
-            filled = np.asarray(layer)
+            filled = fill(each.polygons, size)
         canvas[filled > 0] = each.category
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, "PNG", compress_level=2)
     return buffer.getvalue()
+
+
+def fill(polygons: Iterable[Sequence[float]], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Returns (H, W), 1 where a pixel's centre lies in a polygon (x and y in turn), else 0."""
+    layer = Image.new("L", size[::-1])
+    pen = ImageDraw.Draw(layer)
+    for part in polygons:
+        # Pillow counts from pixel centres.
+        pen.polygon([value - 0.5 for value in part], fill=1)
+    return np.asarray(layer)
+
+
+def open_mask(content: Content, where: str) -> Image.Image:
+    """Returns a mask's image with its numbers as they are: a palette's stay places in it.
+
+    Raises:
+        DataError: If it is no image, is truncated or too large, or has numbers of another kind.
+    """
+    stream = io.BytesIO(content.read())
+    try:
+        image = parse(stream, MAX_PIXELS)
+        check_data(image, stream)
+        image.load()
+    except Refused as refusal:
+        raise DataError(where, f"its mask: {refusal}") from None
+    except Exception as error:  # Pillow raises a dozen types on broken files
+        raise DataError(where, f"its mask cannot be read ({type(error).__name__})") from error
+    if image.mode not in ("L", "P", "1", "I;16", "RGB"):
+        raise DataError(where, f"its mask is of Pillow's mode {image.mode}")
+    return image

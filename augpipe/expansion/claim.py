@@ -8,7 +8,8 @@ from pathlib import Path
 
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable, write_atomic
 from augpipe.errors import AugpipeError, UsageError
-from augpipe.expansion.jobs import JOB, Job, Record, read_record
+from augpipe.expansion.jobs import Job, read_record
+from augpipe.expansion.record import JOB, Record
 
 _LEFTOVER = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{16}")
 
@@ -23,7 +24,10 @@ def check_apart(source: Path, job: Job, out: Path) -> None:
     """
     target = out.resolve()
     inputs = {source.resolve()}
-    if source.is_dir():
+    if job.plan is not None:
+        inputs = {(source if source.is_dir() else source.parent).resolve()}
+        inputs |= {job.plan.images.resolve()} if job.plan.images else set()
+    elif source.is_dir():
         inputs.update(Path(p).resolve() for p in {each.path.parent for each in job.listing.sources})
     for each in inputs:
         if target == each:

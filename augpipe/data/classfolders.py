@@ -19,7 +19,6 @@ from augpipe.errors import DataError, UsageError
 NAME = "folder"
 LOOKS = "folders of classes, or a folder of images"
 PACKED = False
-FILES = ()
 
 
 def sniff(path: Path) -> bool:

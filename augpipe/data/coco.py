@@ -51,7 +51,6 @@ from augpipe.types import Ints
 NAME = "coco"
 LOOKS = "a .json file with images, annotations and categories"
 PACKED = False
-FILES = ("annotations",)
 
 _TOP = ("images", "annotations", "categories", OWN)
 

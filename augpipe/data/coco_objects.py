@@ -60,7 +60,7 @@ def annotation_of(value: Any, known: frozenset[int], where: str) -> Annotation:
     polygons, rle = _segmentation(value.get("segmentation"), where)
     out = Annotation(
         category=category,
-        box=_box(value.get("bbox"), where),
+        box=None if own.get("bbox") == "hull" else _box(value.get("bbox"), where),
         polygons=polygons,
         rle=rle,
         oriented=_numbers(own["oriented"], where, "oriented", 8) if "oriented" in own else None,
@@ -149,6 +149,8 @@ def object_json(annotation: Annotation, image: Id | None, where: str) -> dict[st
     if annotation.score is not None:
         out["score"] = annotation.score
     own: dict[str, Any] = {}
+    if annotation.box is None and box is not None:
+        own["bbox"] = "hull"
     if annotation.oriented is not None:
         own["oriented"] = list(annotation.oriented)
     if annotation.source is not None:

@@ -36,7 +36,6 @@ from augpipe.errors import DataError, UsageError, printable, reason
 NAME = "csv"
 LOOKS = "a .csv file whose header has file_name, image or path"
 PACKED = False
-FILES = ("annotations.csv",)
 
 _FILE = ("file_name", "filename", "image_path", "filepath", "file_path", "image", "path", "file")
 _LABEL = ("label", "class", "class_name", "category_name", "category")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, Meta
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
 from augpipe.data.places import visible
 from augpipe.data.shapes import Notes
 from augpipe.data.sidecar import format_said
@@ -38,13 +38,17 @@ FORMATS = tuple(_MODULES)
 class Format(Protocol):
     """What a format's module has."""
 
-    NAME: str
-    LOOKS: str
-    """What a dataset of it looks like, for errors."""
-    PACKED: bool
-    """Whether the images' bytes lie in its own files."""
-    FILES: tuple[str, ...]
-    """Its own files and folders, beside images and masks."""
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of the module
+        """Its name."""
+
+    @property
+    def LOOKS(self) -> str:  # noqa: N802
+        """What a dataset of it looks like, for errors."""
+
+    @property
+    def PACKED(self) -> bool:  # noqa: N802
+        """Whether the images' bytes lie in its own files."""
 
     def sniff(self, path: Path) -> bool:
         """Tells whether a path is of this format, by content."""
@@ -72,6 +76,19 @@ def format_of(name: str) -> Format:
         hint = did_you_mean(name, FORMATS) or f"known: {', '.join(FORMATS)}"
         raise UsageError(f"no format {name!r} ({hint})")
     return cast(Format, importlib.import_module(f"augpipe.data.{_MODULES[name]}"))
+
+
+def layout_for(name: str, entries: Sequence[Entry]) -> Format:
+    """Returns a format with the layout that some images need: where none of them clash.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    if name != "voc":
+        return format_of(name)
+    from augpipe.data import voc
+
+    return voc.fitted(entries)
 
 
 def detect(path: Path) -> str:

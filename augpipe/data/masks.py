@@ -48,10 +48,10 @@ from augpipe.errors import DataError, UsageError
 NAME = "masks"
 LOOKS = "a folder of images beside one of masks of the same names"
 PACKED = False
-FILES = ("masks", "classes.txt")
 
 _IMAGES = ("images", "image", "imgs", "img", "img_dir", "jpegimages", "rgb")
 _MASKS = ("masks", "mask", "labels", "annotations", "ann_dir", "segmentation", "gt", "labelids")
+_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 _TAILS = ("", "_mask", "_label", "_labelIds")
 
 
@@ -71,7 +71,7 @@ def _first(folder: Path, most: int = 200) -> list[str]:
 
 
 def _mask_in(files: set[str], stem: str) -> str | None:
-    names = (f"{stem}{tail}{end}" for tail in _TAILS for end in (".png", ".bmp", ".tif", ".tiff"))
+    names = (f"{stem}{tail}{end}" for tail in _TAILS for end in _ENDINGS)
     return next((name for name in names if name in files), None)
 
 
@@ -196,16 +196,12 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
                     make_folder(path.parent)
                     write_atomic(path, data)
                     mask = FileContent(path)
-            restored = AnnotatedImage(image.name, image.content, image.split, mask=mask)
-            sidecar.add(key, "", image, restored, None if image.mask is None else _unfound(image))
+            found = mask if mask_ending(image) in _ENDINGS else None
+            restored = AnnotatedImage(image.name, image.content, image.split, mask=found)
+            own = None if image.mask is None else place_mask(image)
+            sidecar.add(key, "", image, restored, own)
     if listed:
         write_atomic(out / "classes.txt", "".join(f"{name}\n" for name in listed).encode())
-
-
-def _unfound(image: AnnotatedImage) -> str | None:
-    """Returns where a mask lies whose name the reader would not look for."""
-    usual = mask_ending(image) in (".png", ".bmp", ".tif", ".tiff")
-    return None if usual else place_mask(image)
 
 
 def draw_mask(image: AnnotatedImage, notes: Notes) -> bytes | None:

@@ -36,7 +36,6 @@ from augpipe.errors import DataError, UsageError
 NAME = "parquet"
 LOOKS = ".parquet files with a column of images"
 PACKED = True
-FILES = ("data",)
 
 _IMAGE_ID = ("image_id", "id")
 

@@ -155,6 +155,8 @@ def _raise(highest: list[int], image: Json) -> None:
 
 def format_said(root: Path) -> str | None:
     """Returns the name of the format that a sidecar stands beside; None if there is none."""
+    if not (root / SIDECAR).is_file():
+        return None
     try:
         with (root / SIDECAR).open("rb") as file:
             said = json.loads(file.readline(_LONGEST)).get("format")
@@ -211,9 +213,9 @@ class SidecarWriter:
             native: What the format's own files say of it.
             image: Its record.
             restored: The record that comes of `native`.
-            mask: Where its mask lies in the dataset, if it has one that `native` does not tell.
+            mask: Where its mask lies in the dataset, if it has one.
         """
-        if mask is None and _alike(image, restored):
+        if _alike(image, restored):
             return
         line: dict[str, Any] = {"key": key, "native": _hash(native)}
         if mask is not None:

@@ -10,23 +10,19 @@ Reference: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, sectio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import escape, quoteattr
+from typing import ClassVar
 
 from augpipe.data.annotated import (
     AnnotatedImage,
-    Annotation,
     Category,
     Dataset,
     Entry,
     FileContent,
     Meta,
-    box_of,
-    number,
     safe_name,
     stem_of,
 )
@@ -37,20 +33,15 @@ from augpipe.data.places import home_of, image_at, mask_ending, visible, walk
 from augpipe.data.shapes import Notes, hull
 from augpipe.data.sidecar import Found, Sidecar, SidecarWriter, read_sidecar
 from augpipe.data.splitfiles import Lines
-from augpipe.data.xmltree import Element, parse_xml
-from augpipe.errors import DataError, UsageError, printable, reason
+from augpipe.data.voc_xml import UNFIT, dump_xml, image_of, parse_file, said_by, text_in
+from augpipe.data.xmltree import parse_xml
+from augpipe.errors import DataError, UsageError, printable
 
 NAME = "voc"
 LOOKS = "a folder Annotations of .xml files"
 PACKED = False
-FILES = ("Annotations", "ImageSets")
 
-_TOP = ("filename", "size", "object")
-_OBJECT = ("name", "bndbox")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_TAG = re.compile(r"[A-Za-z_][\w.-]*")
-_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_DEFAULTS = {"pose": "Unspecified", "truncated": "0", "difficult": "0"}
+_MASKS = (".png", ".bmp", ".tif")
 
 
 def sniff(path: Path) -> bool:
@@ -139,25 +130,14 @@ def _file_of(home: Path, name: str | None, stem: str) -> str:
 def _head(path: Path, name: str) -> tuple[str | None, list[str]]:
     """Returns what a file calls its image, and the classes in it; nothing if it cannot be read."""
     try:
-        tree = _parse(path)
+        tree = parse_file(path)
         file = tree.find("filename")
         safe_name(name, path)
-        classes = [_text(each, "name", path) for each in tree.children if each.tag == "object"]
+        classes = [text_in(each, "name", path) for each in tree.children if each.tag == "object"]
         return (safe_name(file.text, path) if file is not None and file.text else None), classes
     except DataError:  # said when the image's turn comes
         safe_name(name, path.parent)
         return None, []
-
-
-def _parse(path: Path) -> Element:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({reason(error)})") from error
-    tree = parse_xml(data, path)
-    if tree.tag != "annotation":
-        raise DataError(path, f"its root is <{printable(tree.tag[:60])}>, not <annotation>")
-    return tree
 
 
 def _splits(root: Path) -> dict[str, str]:
@@ -191,98 +171,30 @@ def _load(
     root: Path,
     sidecar: Sidecar,
 ) -> AnnotatedImage:
-    tree = _parse(path)
+    tree = parse_file(path)
     named = tree.find("filename")
     if named is not None and named.text:
         safe_name(named.text, f"{path}:{named.line}")
     content = image_at(home, file, path)
-    kept = sidecar.image(found.key, _fingerprint(tree), content)
+    kept = sidecar.image(found.key, said_by(tree), content)
     if kept is not None:
         return kept
-    return _image(tree, path, content, found, ids, _mask(root, found.key))
+    return image_of(tree, path, content, found, ids, _mask(root, found.key))
 
 
 def _mask(root: Path, stem: str) -> FileContent | None:
-    found = (root / "SegmentationClass" / f"{stem}{end}" for end in (".png", ".bmp", ".tif"))
+    found = (root / "SegmentationClass" / f"{stem}{end}" for end in _MASKS)
     return next((FileContent(each) for each in found if each.is_file()), None)
-
-
-def _fingerprint(tree: Element) -> str:
-    return repr(tree.plain())
-
-
-def _image(
-    tree: Element,
-    where: object,
-    content: Any,
-    found: Found,
-    ids: Mapping[str, int],
-    mask: FileContent | None,
-) -> AnnotatedImage:
-    size, extra = None, {}
-    for each in tree.children:
-        if each.tag == "size":
-            sides = [_number(each, side, where) for side in ("height", "width")]
-            size = (int(sides[0]), int(sides[1])) if min(sides) >= 1 else None
-            rest = {k: v for k, v in each.plain().items() if k not in ("height", "width")}
-            if rest:
-                extra["size"] = rest
-    plain = tree.plain()
-    others = plain.items() if isinstance(plain, dict) else ()
-    extra |= {name: value for name, value in others if name not in _TOP}
-    objects = tuple(_object(o, where, ids) for o in tree.children if o.tag == "object")
-    entry = found.entry
-    return AnnotatedImage(
-        entry.name, content, entry.split, size, annotations=objects, mask=mask, extra=extra
-    )
-
-
-def _object(element: Element, where: object, ids: Mapping[str, int]) -> Annotation:
-    name = _text(element, "name", where)
-    place = f"{where}:{element.line}"
-    if name not in ids:
-        raise DataError(place, f"unknown class {printable(name[:60])!r}")
-    corners = element.find("bndbox")
-    box = None
-    extra = {each: value for each, value in element.plain().items() if each not in _OBJECT}
-    if corners is not None:
-        x0, y0, x1, y1 = (_number(corners, each, where) for each in _CORNERS)
-        box = box_of(x0, y0, x1, y1, f"{where}:{corners.line}")
-    return Annotation(ids[name], box, extra=extra)
-
-
-def _text(element: Element, tag: str, where: object) -> str:
-    found = element.find(tag)
-    if found is None:
-        raise DataError(f"{where}:{element.line}", f"<{element.tag}> has no <{tag}>")
-    return found.text
-
-
-def _number(element: Element, tag: str, where: object) -> float:
-    text = _text(element, tag, where)
-    place = f"{where}:{element.line}"
-    try:
-        return number(float(text), place, tag)
-    except ValueError:
-        raise DataError(place, f"{tag} is not a number: {printable(text[:60])!r}") from None
 
 
 def place(image: AnnotatedImage) -> str:
     """Returns where an image lies in the dataset: splits are lists, not folders."""
-    return f"JPEGImages/{image.name}"
+    return _FLAT.place(image)
 
 
 def place_mask(image: AnnotatedImage) -> str:
     """Returns where an image's mask lies in the dataset."""
-    return f"SegmentationClass/{stem_of(image.name)}{mask_ending(image)}"
-
-
-@dataclass(slots=True)
-class _Written:
-    """What was written so far: names that are taken, and the lists of the splits."""
-
-    names: set[str]
-    lists: dict[str, Lines]
+    return _FLAT.place_mask(image)
 
 
 def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes) -> None:
@@ -299,108 +211,96 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
             name: one with a line break.
         AugpipeError: If a file cannot be written.
     """
-    names = sorted({each.name for each in meta.categories})
-    native = Meta(tuple(Category(k, each) for k, each in enumerate(names, 1)))
-    done = _Written(set(), {})
-    with ExitStack() as stack:
-        sidecar = stack.enter_context(SidecarWriter(out, NAME, meta, native))
-        for image in images:
-            stem = stem_of(image.name)
-            if stem in done.names:
-                raise DataError(image.name, "a second image of this name but for its ending")
-            done.names.add(stem)
-            if _UNFIT.search(image.name) or "\n" in image.name or "\r" in image.name:
-                raise DataError(
-                    printable(image.name), "VOC's lists and XML cannot hold this name: rename it"
-                )
-            _write_one(out, meta, image, sidecar, notes)
-            if image.split is not None:
-                if image.split not in done.lists:
-                    path = out / "ImageSets" / "Main" / f"{image.split}.txt"
-                    done.lists[image.split] = stack.enter_context(Lines(path))
-                done.lists[image.split].add(stem)
+    _FLAT.write(out, meta, images, notes)
 
 
-def _write_one(
-    out: Path, meta: Meta, image: AnnotatedImage, sidecar: SidecarWriter, notes: Notes
-) -> None:
-    stem = stem_of(image.name)
-    for each in image.annotations:
-        if hull(each, image.name) is None:
-            notes.add("object without a box", f"{image.name}, object {each.id}")
-    text = dump_xml(image, meta)
-    path = out / "Annotations" / f"{stem}.xml"
-    make_folder(path.parent)
-    write_atomic(path, text.encode())
-    tree = parse_xml(text.encode(), image.name)
-    ids: dict[str, int] = {}
-    for category in meta.categories:
-        ids.setdefault(category.name, category.id)
-    split = image.split
-    found = Found(stem, Entry(image.name, split))
-    mask = FileContent(out / place_mask(image)) if image.mask is not None else None
-    restored = _image(tree, image.name, image.content, found, ids, mask)
-    known = mask is not None and mask.path.suffix not in (".png", ".bmp", ".tif")
-    sidecar.add(stem, _fingerprint(tree), image, restored, place_mask(image) if known else None)
+def fitted(entries: Sequence[Entry]) -> _Layout:
+    """Returns the layout for some images: in folders by split where names would clash."""
+    stems = {stem_of(each.name) for each in entries}
+    return _Layout(len(stems) < len(entries))
 
 
-def dump_xml(image: AnnotatedImage, meta: Meta) -> str:
-    """Returns the content of an image's annotation file."""
-    names = {each.id: each.name for each in meta.categories}
-    extra = {k: v for k, v in image.extra.items() if k[:1] != "@"}
-    lines = [f"<annotation{_attributes(image.extra)}>"]
-    size = extra.pop("size", {})
-    first = {"folder": extra.pop("folder")} if "folder" in extra else {}
-    lines += _elements({**first, "filename": image.name}, 1)
-    sides = {}
-    if image.size is not None:
-        sides = {"width": image.size[1], "height": image.size[0]}
-    segmented = {"segmented": extra.pop("segmented", None)}
-    lines += _elements(extra, 1)
-    if sides:
-        depth = size if isinstance(size, dict) and size else {"depth": 3}
-        lines += _elements({"size": {**sides, **depth}}, 1)
-    lines += _elements(segmented, 1)
-    for each in image.annotations:
-        box = hull(each, image.name)
-        if box is None:
-            continue
-        own: dict[str, Any] = {"name": names.get(each.category, str(each.category))}
-        own |= {name: each.extra.get(name, default) for name, default in _DEFAULTS.items()}
-        own |= {k: v for k, v in each.extra.items() if k not in (*_DEFAULTS, *_OBJECT)}
-        own["bndbox"] = dict(zip(_CORNERS, map(_short, box), strict=True))
-        lines += _elements({"object": own}, 1)
-    return "\n".join([*lines, "</annotation>", ""])
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where files lie, and how they are written.
+
+    Args:
+        folders: Whether each split has a folder of its own.
+    """
+
+    folders: bool
+    NAME: ClassVar[str] = NAME
+    LOOKS: ClassVar[str] = LOOKS
+    PACKED: ClassVar[bool] = PACKED
+
+    def sniff(self, path: Path) -> bool:
+        return sniff(path)
+
+    def read(self, path: Path, images: Path | None = None) -> Dataset:
+        return read(path, images)
+
+    def _stem(self, image: AnnotatedImage) -> str:
+        inner = f"{image.split}/" if self.folders and image.split else ""
+        return inner + stem_of(image.name)
+
+    def place(self, image: AnnotatedImage) -> str:
+        return f"JPEGImages/{self._stem(image)}{image.name[len(stem_of(image.name)) :]}"
+
+    def place_mask(self, image: AnnotatedImage) -> str:
+        return f"SegmentationClass/{self._stem(image)}{mask_ending(image)}"
+
+    def write(self, out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes) -> None:
+        names = sorted({each.name for each in meta.categories})
+        native = Meta(tuple(Category(k, each) for k, each in enumerate(names, 1)))
+        taken: set[str] = set()
+        lists: dict[str, Lines] = {}
+        with ExitStack() as stack:
+            sidecar = stack.enter_context(SidecarWriter(out, NAME, meta, native))
+            for image in images:
+                stem = self._stem(image)
+                if stem in taken:
+                    raise DataError(image.name, "a second image of this name but for its ending")
+                taken.add(stem)
+                if UNFIT.search(image.name) or "\n" in image.name or "\r" in image.name:
+                    raise DataError(
+                        printable(image.name),
+                        "VOC's lists and XML cannot hold this name: rename it",
+                    )
+                self._write_one(out, meta, image, sidecar, notes)
+                if image.split is not None:
+                    if image.split not in lists:
+                        path = out / "ImageSets" / "Main" / f"{image.split}.txt"
+                        lists[image.split] = stack.enter_context(Lines(path))
+                    lists[image.split].add(stem)
+
+    def _write_one(
+        self,
+        out: Path,
+        meta: Meta,
+        image: AnnotatedImage,
+        sidecar: SidecarWriter,
+        notes: Notes,
+    ) -> None:
+        for each in image.annotations:
+            if hull(each, image.name) is None:
+                notes.add("object without a box", f"{image.name}, object {each.id}")
+        stem = self._stem(image)
+        inner = self.place(image).removeprefix("JPEGImages/")
+        text = dump_xml(image, inner, meta)
+        path = out / "Annotations" / f"{stem}.xml"
+        make_folder(path.parent)
+        write_atomic(path, text.encode())
+        tree = parse_xml(text.encode(), image.name)
+        ids: dict[str, int] = {}
+        for category in meta.categories:
+            ids.setdefault(category.name, category.id)
+        found = Found(stem, Entry(inner, image.split))
+        mask, where = None, None
+        if image.mask is not None:
+            where = self.place_mask(image)
+            mask = FileContent(out / where) if mask_ending(image) in _MASKS else None
+        restored = image_of(tree, image.name, image.content, found, ids, mask)
+        sidecar.add(stem, said_by(tree), image, restored, where)
 
 
-def _short(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
-
-
-def _elements(values: Mapping[str, Any], depth: int) -> list[str]:
-    """Returns the lines of elements; what XML cannot hold is left out."""
-    out: list[str] = []
-    for tag, value in values.items():
-        for each in value if isinstance(value, list) else [value]:
-            if not _TAG.fullmatch(tag) or each is None:
-                continue
-            indent, own = "\t" * depth, ""
-            if isinstance(each, dict):
-                own, text = _attributes(each), each.get("#text")
-                inner = {k: v for k, v in each.items() if k[:1] not in ("@", "#")}
-                if inner or text is None:
-                    lines = _elements(inner, depth + 1)
-                    out += [f"{indent}<{tag}{own}>", *lines, f"{indent}</{tag}>"]
-                    continue
-                each = text
-            out.append(f"{indent}<{tag}{own}>{escape(_UNFIT.sub('', str(each)))}</{tag}>")
-    return out
-
-
-def _attributes(values: Mapping[str, Any]) -> str:
-    """Returns what of an element stands in its tag: the keys that begin with "@"."""
-    return "".join(
-        f" {name[1:]}={quoteattr(_UNFIT.sub('', str(value)))}"
-        for name, value in values.items()
-        if name[:1] == "@" and _TAG.fullmatch(name[1:])
-    )
+_FLAT = _Layout(False)

@@ -41,7 +41,6 @@ from augpipe.errors import DataError, UsageError, printable, reason
 NAME = "webdataset"
 LOOKS = ".tar shards with an image and its members under one key"
 PACKED = True
-FILES = ()
 
 _IMAGES = (10_000, 500_000_000)
 """The most images in a shard, and the bytes after which it is closed."""

@@ -55,7 +55,6 @@ from augpipe.errors import DataError, UsageError
 NAME = "yolo"
 LOOKS = "a data.yaml with names and train, or label .txt files with a classes.txt"
 PACKED = False
-FILES = ("labels", "data.yaml")
 
 _CLASSES = ("classes.txt", "obj.names")
 _LOOKED = 50  # label files that are looked into for the kind of their lines

@@ -19,6 +19,7 @@ from augpipe.data.annotated import (
     to_json,
 )
 from augpipe.data.encode import encode
+from augpipe.data.formats import Format
 from augpipe.data.masks import open_mask
 from augpipe.data.splitfiles import dumped
 from augpipe.errors import DataError
@@ -54,11 +55,13 @@ class AnnotatedRenderer:
 
     renderer: Renderer
     plan: Plan
+    target: Format = field(init=False)
     _flips: Mapping[int, tuple[int, ...]] = field(init=False)
     _solid: bool = field(init=False)
 
     def __post_init__(self) -> None:
         nodes = self.renderer.pipeline.nodes
+        object.__setattr__(self, "target", self.plan.target)
         object.__setattr__(self, "_flips", flips(self.plan.dataset.meta))
         object.__setattr__(self, "_solid", any(node.kind is Foreign for node in nodes))
 
@@ -140,13 +143,13 @@ class AnnotatedRenderer:
     def _made(self, row: Row, image: AnnotatedImage, data: bytes, mask: bytes | None) -> Made:
         extra = None
         if mask is not None:
-            where = self.plan.target.place_mask(image)
+            where = self.target.place_mask(image)
             extra = Extra(where, hashlib.sha256(mask).hexdigest(), len(mask))
         return Made(replace(row, record=to_json(image), mask=extra), data, mask)
 
     def _name(self, image: AnnotatedImage, output: Output) -> str:
         """Returns the name that an output has within its split."""
-        place = self.plan.target.place(image)
+        place = self.target.place(image)
         return output.path[len(place) - len(image.name) :]
 
     def _id(self, image: AnnotatedImage, index: int, copy: int) -> int | str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from augpipe.data.annotated import AnnotatedImage, Dataset, FileContent, safe_name
 from augpipe.data.claim import claimed
-from augpipe.data.formats import Format, format_of, open_dataset
+from augpipe.data.formats import Format, format_of, layout_for, open_dataset
 from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer
@@ -90,11 +90,13 @@ def convert(
         DataError: If the source cannot be used as a whole.
         AugpipeError: If the work cannot go on.
     """
-    target, out = format_of(to), Path(out).expanduser()
+    format_of(to)
+    out = Path(out).expanduser()
     dataset = open_dataset(Path(source), format, None if images is None else Path(images))
     if split is not None:
         dataset = dataset.only(split)
     check_outside(dataset, out)
+    target = layout_for(to, dataset.entries)
     done = Conversion(out, dataset.format, to)
     meter = Meter(progress, len(dataset))
     with claimed(out):

@@ -16,8 +16,9 @@ from augpipe.data.annotated import (
     to_json,
 )
 from augpipe.data.folder import Listing, Source
-from augpipe.data.formats import Format, detect_annotated, format_of, open_dataset
+from augpipe.data.formats import Format, detect_annotated, format_of, layout_for, open_dataset
 from augpipe.data.places import kind_of
+from augpipe.data.sidecar import SIDECAR
 from augpipe.data.splitfiles import dumped
 from augpipe.errors import DataError, UsageError
 from augpipe.expansion.manifest import Row
@@ -40,7 +41,7 @@ class Plan:
     @property
     def target(self) -> Format:
         """Returns the format."""
-        return format_of(self.to)
+        return layout_for(self.to, self.dataset.entries)
 
     def listing(self) -> Listing:
         """Returns the images as an expansion lists them."""
@@ -56,13 +57,13 @@ class Plan:
         Raises:
             DataError: If a record cannot be read whose class is needed for that.
         """
-        nowhere = FileContent(self.dataset.root)
+        nowhere, target = FileContent(self.dataset.root), self.target
         out = []
         for index, entry in enumerate(self.dataset.entries):
             image = AnnotatedImage(entry.name, nowhere, entry.split)
             if self.to == "folder":
                 image = replace(image, label=self._label(index))
-            out.append(self.target.place(image))
+            out.append(target.place(image))
         return out
 
     def _label(self, index: int) -> str | None:
@@ -94,7 +95,8 @@ def plan_for(
     if format is None and source.exists():
         format = detect_annotated(source)
     to = to or format or "folder"
-    if format in (None, "folder") and to == "folder":
+    plain = format in (None, "folder") and not (source / SIDECAR).is_file()
+    if plain and to == "folder":
         return None
     format_of(to)
     dataset = open_dataset(source, format or "folder", images)

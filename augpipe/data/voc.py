@@ -68,7 +68,7 @@ def _xmls(folder: Path) -> Iterator[str]:
 def _is_annotation(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return b"<annotation" in file.read(4096)
+            return b"<annotation" in file.read(4096).replace(b"\0", b"")  # UTF-16 too
     except OSError:
         return False
 
@@ -94,7 +94,8 @@ def read(path: Path, images: Path | None = None) -> Dataset:
     heads = [_head(folder / name, name) for name in files]
     named = [name for name, _ in heads if name is not None]
     if images is None:
-        given = (named or [f"{stem_of(files[0])}.jpg"])[:20]
+        stems = [stem_of(file) for file in files[:20]]
+        given = [*named[:20], *(f"{stem}{end}" for end in EXTENSIONS for stem in stems)]
         images = home_of([root / "JPEGImages", root, folder], given, [None], folder)
     splits = _splits(root)
     found = []

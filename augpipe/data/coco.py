@@ -11,6 +11,7 @@ Reference: https://cocodataset.org/#format-data.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -165,8 +166,9 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
     entries: list[Entry] = []
     places: list[tuple[int, int]] = []
     rows: dict[Id, int] = {}
-    objects: list[tuple[Any, int, int]] = []
+    owners: list[Id] = []
     ids: list[Any] = []
+    starts, sizes = array("q"), array("q")
     top: dict[str, Any] = {}
     for each in scan(path, ("images", "annotations")):
         if each.key == "images":
@@ -179,20 +181,21 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
         elif each.key == "annotations":
             if not isinstance(each.value, dict) or "image_id" not in each.value:
                 raise DataError(path, f"an annotation without image_id at byte {each.start}")
-            objects.append((id_of(each.value["image_id"], path), each.start, each.size))
+            owners.append(id_of(each.value["image_id"], path))
             ids.append(each.value.get("id"))
+            starts.append(each.start)
+            sizes.append(each.size)
         else:
             top[each.key] = each.value
     if not entries:
         raise DataError(path, "has no images")
     _check_ids(ids, path)
-    order = np.zeros(len(objects), np.int64)
-    for k, (image, _, _) in enumerate(objects):
+    order = np.zeros(len(owners), np.int64)
+    for k, image in enumerate(owners):
         if image not in rows:
             raise DataError(path, f"annotation {ids[k]!r} is of image {image!r}, which it lacks")
         order[k] = rows[image]
     by_image = np.argsort(order, kind="stable")
-    table = np.array([each[1:] for each in objects], np.int64).reshape(-1, 2)[by_image]
     own = top.get(OWN) or {}
     named = own.get("split") or (
         split_in(path.stem) or split_in(path.parent.name) if of > 1 else None
@@ -207,8 +210,8 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
         meta,
         entries,
         places,
-        table[:, 0],
-        table[:, 1],
+        np.array(starts, np.int64)[by_image],
+        np.array(sizes, np.int64)[by_image],
         np.searchsorted(order[by_image], np.arange(len(entries) + 1)),
         frozenset(each.id for each in meta.categories),
         (_highest(rows), _highest(ids)),

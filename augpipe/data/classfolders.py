@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, FileContent, Meta
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
+from augpipe.data.content import FileContent
 from augpipe.data.folder import scan
 from augpipe.data.places import kind_of, mask_ending, split_path, visible
 from augpipe.data.shapes import Notes

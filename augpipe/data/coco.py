@@ -20,16 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from augpipe.data.annotated import (
-    AnnotatedImage,
-    Dataset,
-    Entry,
-    FileContent,
-    Id,
-    Meta,
-    number,
-    safe_name,
-)
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Id, Meta, number, safe_name
 from augpipe.data.coco_objects import (
     IMAGE,
     OWN,
@@ -42,6 +33,7 @@ from augpipe.data.coco_objects import (
     object_json,
     others,
 )
+from augpipe.data.content import FileContent
 from augpipe.data.jsonscan import Element, first_keys, scan
 from augpipe.data.places import home_of, image_at, mask_ending, split_in, split_path, visible
 from augpipe.data.shapes import Notes

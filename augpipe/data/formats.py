@@ -31,6 +31,9 @@ _RANKS = (("coco", "yolo", "voc", "webdataset", "parquet"), ("csv",), ("masks",)
 """Formats that are looked for side by side; a later group only where no earlier one is found.
 Folders of images are looked for last."""
 
+BY_STEM = frozenset(("yolo", "voc", "masks"))
+"""Formats in which what belongs to an image has its name without the ending."""
+
 FORMATS = tuple(_MODULES)
 """The names of the formats."""
 

@@ -18,14 +18,14 @@ from PIL import Image, ImageDraw
 from augpipe.data.annotated import (
     AnnotatedImage,
     Category,
-    Content,
     Dataset,
     Entry,
-    FileContent,
     Meta,
+    safe_name,
     stem_of,
 )
 from augpipe.data.claim import make_folder
+from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import MAX_PIXELS
 from augpipe.data.encode import write_atomic
 from augpipe.data.header import Refused, check_data, parse
@@ -115,9 +115,14 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         for name in (each for each in walk(home) if is_image(each)):
             mask = _mask_in(files, stem_of(name))
             left.discard(mask or "")
-            _note(found, places, Entry(name, split), (home, name, masks / mask if mask else None))
+            _note(
+                found,
+                places,
+                Entry(safe_name(name, home), split),
+                (home, name, masks / mask if mask else None),
+            )
         for name in sorted(left):
-            _note(found, places, Entry(name, split), (home, name, masks / name))
+            _note(found, places, Entry(safe_name(name, masks), split), (home, name, masks / name))
     if not found:
         raise UsageError(f"{path}: no images with masks ({LOOKS})")
     names: list[str] = []
@@ -178,7 +183,9 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     """
     names = [each.name for each in meta.categories]
     numbered = [each.id for each in meta.categories] == list(range(len(names)))
-    listed = names if numbered and all("\n" not in name for name in names) else []
+    listed = (
+        names if numbered and all([name.strip()] == name.splitlines() for name in names) else []
+    )
     native = Meta(tuple(Category(k, name) for k, name in enumerate(listed)))
     seen: set[str] = set()
     make_folder(out / "masks")

@@ -28,7 +28,7 @@ from augpipe.data.annotated import (
     safe_name,
 )
 from augpipe.data.parquet_rows import META_KEY, Groups, RowContent, SplitFiles, load_arrow, opened
-from augpipe.data.places import kind_of, mask_ending, split_in, walk
+from augpipe.data.places import kind_of, mask_ending, split_in, visible
 from augpipe.data.records import from_record
 from augpipe.data.shapes import Notes
 from augpipe.errors import DataError, UsageError
@@ -50,9 +50,9 @@ def _files(path: Path) -> list[Path]:
         return [path] if _is_parquet(path) else []
     if not path.is_dir():
         return []
-    homes = (path, path / "data") if (path / "data").is_dir() else (path,)
-    found = [home / name for home in homes for name in walk(home)]
-    return sorted({each for each in found if each.name.lower().endswith(".parquet")})
+    homes = [path, *(path / name for name in visible(path)[0])]
+    found = [home / name for home in homes for name in visible(home)[1]]
+    return sorted(each for each in found if each.name.lower().endswith(".parquet"))
 
 
 def _is_parquet(path: Path) -> bool:

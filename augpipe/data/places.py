@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from augpipe.data.annotated import AnnotatedImage, Content, FileContent, stem_of
+from augpipe.data.annotated import AnnotatedImage, stem_of
+from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import MAX_PIXELS
 from augpipe.data.folder import EXTENSIONS
 from augpipe.data.header import Refused, orientation, parse
-from augpipe.errors import DataError, UsageError, reason
+from augpipe.errors import DataError, reason
 
 _KINDS = {
     "train": "train",
@@ -155,28 +156,3 @@ def mask_ending(image: AnnotatedImage) -> str:
     """Returns how the name of an image's mask ends."""
     own = image.mask.path.suffix if isinstance(image.mask, FileContent) else ""
     return own or ".png"
-
-
-def same_stem(names: Sequence[str], where: object) -> dict[str, str]:
-    """Returns images by their names without endings.
-
-    Raises:
-        DataError: If two differ in their ending alone: what is written of them would be one.
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        if stem_of(name) in found:
-            raise DataError(where, f"{found[stem_of(name)]!r} and {name!r} differ in ending only")
-        found[stem_of(name)] = name
-    return found
-
-
-def a_folder(path: Path) -> Path:
-    """Returns the path.
-
-    Raises:
-        UsageError: If it is no folder.
-    """
-    if not path.is_dir():
-        raise UsageError(f"{path}: no such folder")
-    return path

@@ -10,16 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from augpipe.data.annotated import (
-    AnnotatedImage,
-    Category,
-    Content,
-    Meta,
-    image_from,
-    safe_name,
-    to_json,
-)
+from augpipe.data.annotated import AnnotatedImage, Category, Meta, image_from, safe_name, to_json
 from augpipe.data.coco_objects import OWN, annotation_of, object_json
+from augpipe.data.content import Content
 from augpipe.errors import DataError
 
 _KEYS = ("file_name", "image_id", "width", "height", "label", "annotations", OWN)

@@ -18,9 +18,7 @@ from typing import Any
 
 from augpipe.data.annotated import (
     AnnotatedImage,
-    Content,
     Entry,
-    FileContent,
     Json,
     Meta,
     image_from,
@@ -28,6 +26,7 @@ from augpipe.data.annotated import (
     safe_name,
     to_json,
 )
+from augpipe.data.content import Content, FileContent
 from augpipe.data.splitfiles import Lines, dumped
 from augpipe.errors import DataError, reason
 

@@ -21,12 +21,12 @@ from augpipe.data.annotated import (
     Category,
     Dataset,
     Entry,
-    FileContent,
     Meta,
     safe_name,
     stem_of,
 )
 from augpipe.data.claim import make_folder
+from augpipe.data.content import FileContent
 from augpipe.data.encode import write_atomic
 from augpipe.data.folder import EXTENSIONS
 from augpipe.data.places import home_of, image_at, mask_ending, visible, walk
@@ -189,7 +189,11 @@ def _mask(root: Path, stem: str) -> FileContent | None:
 
 
 def place(image: AnnotatedImage) -> str:
-    """Returns where an image lies in the dataset: splits are lists, not folders."""
+    """Returns where an image lies in the dataset: splits are lists, not folders.
+
+    Raises:
+        DataError: If XML or a list cannot hold its name: one with a line break.
+    """
     return _FLAT.place(image)
 
 
@@ -208,8 +212,7 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
         notes: Where objects without any place are counted.
 
     Raises:
-        DataError: If two images would share an annotation file, or XML or a list cannot hold a
-            name: one with a line break.
+        DataError: If two images would share an annotation file.
         AugpipeError: If a file cannot be written.
     """
     _FLAT.write(out, meta, images, notes)
@@ -245,6 +248,10 @@ class _Layout:
         return inner + stem_of(image.name)
 
     def place(self, image: AnnotatedImage) -> str:
+        if UNFIT.search(image.name) or "\n" in image.name or "\r" in image.name:
+            raise DataError(
+                printable(image.name), "VOC's lists and XML cannot hold this name: rename it"
+            )
         return f"JPEGImages/{self._stem(image)}{image.name[len(stem_of(image.name)) :]}"
 
     def place_mask(self, image: AnnotatedImage) -> str:
@@ -262,11 +269,6 @@ class _Layout:
                 if stem in taken:
                     raise DataError(image.name, "a second image of this name but for its ending")
                 taken.add(stem)
-                if UNFIT.search(image.name) or "\n" in image.name or "\r" in image.name:
-                    raise DataError(
-                        printable(image.name),
-                        "VOC's lists and XML cannot hold this name: rename it",
-                    )
                 self._write_one(out, meta, image, sidecar, notes)
                 if image.split is not None:
                     if image.split not in lists:

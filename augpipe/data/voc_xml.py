@@ -8,15 +8,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from augpipe.data.annotated import (
-    AnnotatedImage,
-    Annotation,
-    Content,
-    FileContent,
-    Meta,
-    box_of,
-    number,
-)
+from augpipe.data.annotated import AnnotatedImage, Annotation, Meta, box_of, number
+from augpipe.data.content import Content, FileContent
 from augpipe.data.shapes import hull
 from augpipe.data.sidecar import Found
 from augpipe.data.xmltree import Element, parse_xml

@@ -21,16 +21,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from augpipe.data.annotated import (
-    AnnotatedImage,
-    Category,
-    Content,
-    Dataset,
-    Entry,
-    Meta,
-    SliceContent,
-    safe_name,
-)
+from augpipe.data.annotated import AnnotatedImage, Category, Dataset, Entry, Meta, safe_name
+from augpipe.data.content import Content, SliceContent
 from augpipe.data.places import is_image, mask_ending, split_in, visible
 from augpipe.data.records import categories_in, from_record, to_record
 from augpipe.data.shapes import Notes

@@ -12,12 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from augpipe.data.annotated import (
-    AnnotatedImage,
-    Entry,
-    FileContent,
-    to_json,
-)
+from augpipe.data.annotated import AnnotatedImage, Entry, safe_name, to_json
+from augpipe.data.content import FileContent
 from augpipe.data.encode import encode
 from augpipe.data.formats import Format
 from augpipe.data.masks import open_mask
@@ -75,6 +71,7 @@ class AnnotatedRenderer:
         origin = Origin(self.plan.dataset.root, entry.relative, None, index)
         with named(origin):
             image = self.plan.dataset[index]
+            safe_name(self.target.place(image), origin.relative)
             data = image.content.read()
             origin = replace(origin, label=image.label)
             digest = hashlib.sha256(data)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, FileContent, safe_name
+from augpipe.data.annotated import AnnotatedImage, Dataset, safe_name, stem_of
 from augpipe.data.claim import claimed
-from augpipe.data.formats import Format, format_of, layout_for, open_dataset
+from augpipe.data.content import FileContent
+from augpipe.data.formats import BY_STEM, Format, format_of, layout_for, open_dataset
 from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer
@@ -134,7 +135,7 @@ def _placed(
         entry = dataset.entries[index]
         try:
             image = dataset[index]
-            check_places(image, target, taken)
+            _check_places(image, target, taken)
             kept = image if target.PACKED else _copied(image, out, target, writer)
         except DataError as error:
             if strict:
@@ -151,7 +152,7 @@ def _placed(
         raise AugpipeError("none of the images could be used: " + "; ".join(done.reasons[:3]))
 
 
-def check_places(image: AnnotatedImage, target: Format, taken: set[bytes]) -> None:
+def _check_places(image: AnnotatedImage, target: Format, taken: set[bytes]) -> None:
     """Makes sure that an image's files lie in the dataset, where no other's do.
 
     Args:
@@ -163,9 +164,10 @@ def check_places(image: AnnotatedImage, target: Format, taken: set[bytes]) -> No
         DataError: If they do not.
     """
     where = safe_name(target.place(image), image.name)
-    short = hashlib.sha256(where.casefold().encode()).digest()[:12]
+    name = stem_of(where) if target.NAME in BY_STEM else where
+    short = hashlib.sha256(name.casefold().encode()).digest()[:12]
     if short in taken:
-        raise DataError(image.name, f"a second image would be {where}")
+        raise DataError(image.name, f"a second image would be {name}")
     taken.add(short)
     if image.mask is not None:
         safe_name(target.place_mask(image), image.name)

@@ -140,7 +140,9 @@ class _Run:
             )
         failed: set[int] = set()
         done = kept
-        maker = _Maker(self.job, renderer, Writer(self.out), self.stop, self.seen)
+        plan = self.job.plan
+        own = None if plan is None else AnnotatedRenderer(renderer, plan)
+        maker = _Maker(self.job, renderer, own, Writer(self.out), self.stop, self.seen)
         meter = Meter(self.progress, total)
         meter(kept, 0)
         with self._kept(total):
@@ -256,6 +258,7 @@ class _Maker:
 
     job: Job
     renderer: Renderer
+    annotated: AnnotatedRenderer | None
     writer: Writer
     stop: threading.Event
     seen: dict[int, str]
@@ -284,8 +287,8 @@ class _Maker:
         return _Made(task, tuple(rows), {})
 
     def _rendered(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
-        if self.job.plan is not None:
-            yield from AnnotatedRenderer(self.renderer, self.job.plan).render(index, outputs)
+        if self.annotated is not None:
+            yield from self.annotated.render(index, outputs)
         else:
             for row, data in self.renderer.render(self._origin(index), outputs):
                 yield Made(row, data)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from augpipe.data.annotated import Content
+from augpipe.data.content import Content
 from augpipe.data.encode import unwritable
 from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError
@@ -34,6 +34,7 @@ def finish(plan: Plan, manifest: Path, out: Path) -> Notes:
     Raises:
         AugpipeError: If they cannot be written.
     """
+    _check_no_links(out)
     notes = _of_sources(plan, manifest)
     contents = packed_contents(plan, out)
     if not contents or any(row.output not in contents for row in _rows(manifest)):
@@ -43,6 +44,19 @@ def finish(plan: Plan, manifest: Path, out: Path) -> Notes:
     if plan.target.PACKED:
         _unpack(manifest, out)
     return notes
+
+
+def _check_no_links(out: Path) -> None:
+    """Refuses folders that lead elsewhere: what is written in them would be written there.
+
+    Raises:
+        AugpipeError: If there is one.
+    """
+    for folder, inner, _ in os.walk(out):
+        for name in inner:
+            path = Path(folder) / name
+            if path.is_symlink():
+                raise AugpipeError(f"{path}: leads out of the output folder, to {path.resolve()}")
 
 
 def _rows(manifest: Path) -> Iterator[Row]:
@@ -67,14 +81,15 @@ def packed_contents(plan: Plan, out: Path) -> Mapping[str, Content]:
 
     Empty where the format does not pack, or nothing whole is there.
     """
-    if not plan.target.PACKED or not plan.target.sniff(out):
+    target = plan.target
+    if not target.PACKED or not target.sniff(out):
         return {}
     found: dict[str, Content] = {}
     try:
-        for image in plan.target.read(out):
-            found[plan.target.place(image)] = image.content
+        for image in target.read(out):
+            found[target.place(image)] = image.content
             if image.mask is not None:
-                found[plan.target.place_mask(image)] = image.mask
+                found[target.place_mask(image)] = image.mask
     except AugpipeError:
         return {}
     return found

@@ -135,8 +135,11 @@ def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None 
         raise UsageError(f"the recipe says classes: {said}, the dataset has {len(listing.classes)}")
     origin = _absolute(source)
     sources = (*listing.sources, *generated.sources(recipe.gan_generate, listing))
+    bases = [each.relative for each in sources] if plan is None else plan.bases()
+    if plan is not None and settings.keep_originals:
+        plan.check_originals(bases)
     names = choose(
-        [each.relative for each in sources] if plan is None else plan.bases(),
+        bases,
         settings.copies,
         EXTENSIONS[settings.format],
         settings.keep_originals,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from augpipe.data.annotated import (
-    AnnotatedImage,
-    Content,
-    Dataset,
-    FileContent,
-    image_from,
-    to_json,
-)
+from augpipe.data.annotated import AnnotatedImage, Dataset, image_from, safe_name, stem_of, to_json
+from augpipe.data.content import Content, FileContent
 from augpipe.data.folder import Listing, Source
-from augpipe.data.formats import Format, detect_annotated, format_of, layout_for, open_dataset
+from augpipe.data.formats import (
+    BY_STEM,
+    Format,
+    detect_annotated,
+    format_of,
+    layout_for,
+    open_dataset,
+)
 from augpipe.data.places import kind_of
 from augpipe.data.sidecar import SIDECAR
 from augpipe.data.splitfiles import dumped
@@ -52,18 +53,17 @@ class Plan:
         return Listing(root, sources, self.dataset.meta.classes, 0)
 
     def bases(self) -> list[str]:
-        """Returns where each image would lie in the target.
-
-        Raises:
-            DataError: If a record cannot be read whose class is needed for that.
-        """
+        """Returns where each image would lie in the target; its own path where it cannot."""
         nowhere, target = FileContent(self.dataset.root), self.target
         out = []
         for index, entry in enumerate(self.dataset.entries):
             image = AnnotatedImage(entry.name, nowhere, entry.split)
             if self.to == "folder":
                 image = replace(image, label=self._label(index))
-            out.append(target.place(image))
+            try:
+                out.append(safe_name(target.place(image), entry.relative))
+            except DataError:  # said when the image's turn comes
+                out.append(entry.relative)
         return out
 
     def _label(self, index: int) -> str | None:
@@ -71,6 +71,21 @@ class Plan:
             return self.dataset[index].label
         except DataError:  # said when the image's turn comes
             return None
+
+    def check_originals(self, bases: Sequence[str]) -> None:
+        """Refuses originals that would share what belongs to them: labels, masks.
+
+        Raises:
+            UsageError: If two are named alike but for the ending.
+        """
+        seen: dict[str, str] = {}
+        for base in bases if self.to in BY_STEM else ():
+            if seen.setdefault(stem_of(base).casefold(), base) != base:
+                other = seen[stem_of(base).casefold()]
+                raise UsageError(
+                    f"{other} and {base} differ in ending only, which {self.to} cannot tell apart: "
+                    "leave out --keep-originals, or choose another format"
+                )
 
     def fingerprint(self) -> str:
         """Returns a hash of the images' names and ids, and of the categories."""

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from augpipe.data.annotated import Content
+from augpipe.data.content import Content
 from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import AugpipeError, DataError, UsageError, reason
@@ -75,14 +75,10 @@ def verify(
     stop = threading.Event()
     plan = _plan(record, root)
     contents = {} if plan is None else packed_contents(plan, out)
-    checker = _Checker(
-        out,
-        root if root.is_dir() else root.parent,
-        renderer_of(record, recipe),
-        stop,
-        plan,
-        contents,
-    )
+    renderer = renderer_of(record, recipe)
+    own = None if plan is None else AnnotatedRenderer(renderer, plan)
+    home = root if root.is_dir() else root.parent
+    checker = _Checker(out, home, renderer, stop, own, contents)
     meter = Meter(progress, record.outputs)
     with closing(ordered(checker, reader, workers, stop)) as results:
         for count, found in results:
@@ -207,7 +203,7 @@ class _Checker:
     root: Path
     renderer: Renderer
     stop: threading.Event
-    plan: Plan | None = None
+    annotated: AnnotatedRenderer | None = None
     contents: Mapping[str, Content] = field(default_factory=dict)
 
     def __call__(self, rows: list[Row]) -> tuple[int, list[Finding]]:
@@ -236,11 +232,11 @@ class _Checker:
     def _rendered(self, rows: Sequence[Row]) -> Iterable[Made]:
         first = rows[0]
         outputs = [Output(row.copy, row.output) for row in rows]
-        if self.plan is not None:
-            entries = self.plan.dataset.entries
+        if self.annotated is not None:
+            entries = self.annotated.plan.dataset.entries
             if first.index >= len(entries) or entries[first.index].relative != first.source:
                 raise DataError(first.source, "is not the image of this number any more")
-            return AnnotatedRenderer(self.renderer, self.plan).render(first.index, outputs)
+            return self.annotated.render(first.index, outputs)
         if first.batch:
             return (Made(*pair) for pair in self._together(rows))
         pairs = self.renderer.render(self._origin(first), outputs)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, FileContent, Meta
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
+from augpipe.data.content import FileContent
 from augpipe.data.formats import layout_for
 from augpipe.data.shapes import Notes
 from tests.formats.scenes import scene

@@ -9,16 +9,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from augpipe.data.annotated import (
-    AnnotatedImage,
-    Annotation,
-    Category,
-    Dataset,
-    Entry,
-    FileContent,
-    Meta,
-    Rle,
-)
+from augpipe.data.annotated import AnnotatedImage, Annotation, Category, Dataset, Entry, Meta, Rle
+from augpipe.data.content import FileContent
 
 CATEGORIES = (
     Category(3, "cat", "animal", extra={"colour": "grey"}),

@@ -11,7 +11,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from augpipe.data import masks
-from augpipe.data.annotated import AnnotatedImage, Annotation, Category, FileContent, Meta
+from augpipe.data.annotated import AnnotatedImage, Annotation, Category, Meta
+from augpipe.data.content import FileContent
 from augpipe.data.formats import detect, open_dataset
 from augpipe.data.shapes import Notes
 from augpipe.errors import DataError

@@ -13,7 +13,8 @@ from PIL import Image
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from augpipe.data import voc
-from augpipe.data.annotated import AnnotatedImage, Annotation, Category, Dataset, FileContent, Meta
+from augpipe.data.annotated import AnnotatedImage, Annotation, Category, Dataset, Meta
+from augpipe.data.content import FileContent
 from augpipe.data.formats import detect, open_dataset
 from augpipe.errors import DataError
 from augpipe.expansion import convert

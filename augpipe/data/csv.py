@@ -353,5 +353,5 @@ def _text(value: float) -> str:
 
 def _line(fields: Iterable[str]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(fields)
-    return out.getvalue()
+    csv.writer(out, lineterminator="\r\n").writerow(fields)  # it quotes what stands in the end
+    return out.getvalue()[:-2]

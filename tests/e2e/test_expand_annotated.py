@@ -264,6 +264,20 @@ def test_verify_finds_what_was_done_to_annotations(photos: Path, tmp_path: Path)
     assert "changed since its copies were made" in str(verify(out))
 
 
+def test_verify_finds_an_altered_mask(tmp_path: Path) -> None:
+    dataset = scene(tmp_path)
+    write("coco", tmp_path / "in", dataset.meta, dataset)
+    expand(load({"version": 1, "sample": ["rotate"]}), tmp_path / "in", tmp_path / "out")
+    (mask,) = (tmp_path / "out" / "masks").rglob("*.png")
+    mask.write_bytes(mask.read_bytes()[:-1] + b"x")
+    where = mask.relative_to(tmp_path / "out").as_posix()
+    assert [str(each) for each in verify(tmp_path / "out").findings] == [
+        f"{where}: altered since it was written"
+    ]
+    mask.unlink()
+    assert f"{where}: not there: run expand again" in str(verify(tmp_path / "out"))
+
+
 def test_rows_with_another_record_are_findings(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     expand(load(RECIPE), photos, out)

@@ -117,6 +117,12 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
         own.read(tmp_path / "a.tar")
 
 
+def test_a_name_that_leads_out_is_refused_whatever_it_names(tmp_path: Path) -> None:
+    shard(tmp_path / "a.tar", ("0.png", png()), ("../0.sh", b"x"))
+    with pytest.raises(DataError, match="leads out"):
+        own.read(tmp_path / "a.tar")
+
+
 @pytest.mark.parametrize(
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
 )

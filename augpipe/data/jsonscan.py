@@ -17,6 +17,7 @@ from augpipe.errors import DataError, reason
 _PIECE = 1 << 20
 _LONGEST = 1 << 28  # bytes of one element: one that does not end must not fill the memory
 _SPACE = " \t\n\r"
+_NUMBER = "+-.0123456789Ee"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,9 @@ class _Scanner:
                         self._path, f"truncated JSON: it ends at byte {place}"
                     ) from None
                 raise DataError(self._path, f"not JSON at byte {place}: {short}") from None
-            if end == len(self._text) and self._more():
-                continue  # a number may go on
+            cut = isinstance(value, int | float) and not self._text[end:].strip(_NUMBER)
+            if cut and self._more():
+                continue  # the number may go on
             start = self._before + self._at
             size, self._at = end - self._at, end
             return Element("", value, start, size)
@@ -181,10 +183,12 @@ class _Scanner:
         if len(kept) > _LONGEST:
             raise self._wrong("a value of more than 256 MB")
         piece = self._file.read(max(_PIECE, len(kept)))
+        if not piece:
+            self._ended = True
+            return False
         self._before += self._at
         self._text, self._at = kept + piece.decode("latin-1"), 0
-        self._ended = not piece
-        return not self._ended
+        return True
 
     def _wrong(self, what: str) -> DataError:
         return DataError(self._path, f"not usable JSON at byte {self._before + self._at}: {what}")

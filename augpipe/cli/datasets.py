@@ -138,7 +138,7 @@ def convert(
             source,
             out,
             to.value,
-            format=source_format and source_format.value,
+            source_format=source_format and source_format.value,
             images=images,
             split=split,
             strict=strict,

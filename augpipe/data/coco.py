@@ -45,6 +45,7 @@ NAME = "coco"
 LOOKS = "a .json file with images, annotations and categories"
 PACKED = False
 
+_SPLITS = "by_split"
 _TOP = ("images", "annotations", "categories", OWN)
 
 
@@ -106,9 +107,21 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         part, k = places[index]
         return part.load(k)
 
+    meta = _joined(parts)
     last = (max(part.last[0] for part in parts), max(part.last[1] for part in parts))
     entries = [each for part in parts for each in part.entries]
-    return Dataset(path, NAME, parts[0].meta, entries, load, last)
+    return Dataset(path, NAME, meta, entries, load, last)
+
+
+def _joined(parts: Sequence[_Part]) -> Meta:
+    """Returns what all files say; what only some do stands under its split."""
+    first = parts[0].meta
+    others = {
+        part.entries[0].split: dict(part.meta.extra)
+        for part in parts
+        if part.meta.extra != first.extra
+    }
+    return replace(first, extra={**first.extra, _SPLITS: others}) if others else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +366,9 @@ def _head(meta: Meta, split: str | None) -> dict[str, Any]:
     own: dict[str, Any] = {"split": split} if split else {}
     if meta.classes:
         own["classes"] = list(meta.classes)
-    top, hidden = apart(meta.extra, _TOP)
+    others = {name: each for name, each in meta.extra.items() if name != _SPLITS}
+    extra = meta.extra.get(_SPLITS, {}).get(split, others)
+    top, hidden = apart(extra, _TOP)
     own |= hidden
     return {
         **top,

@@ -11,6 +11,15 @@ from augpipe.data.annotated import AnnotatedImage, Annotation, Box
 from augpipe.data.rle import decode_rle, rle_area
 
 _SHOWN = 3
+_MANY = {
+    "box without area": "boxes without area",
+    "box outside its image": "boxes outside their images",
+    "box that reaches beyond its image": "boxes that reach beyond their images",
+    "object that no line can say": "objects that no line can say",
+    "object without a box": "objects without a box",
+    "object without an outline": "objects without an outline",
+}
+"""What is said of more than one."""
 
 
 def hull(annotation: Annotation, where: object) -> Box | None:
@@ -99,13 +108,6 @@ class Notes:
         lines = []
         for kind, count in self.counts.items():
             more = ", ..." if count > _SHOWN else ""
-            noun = (
-                kind
-                if count == 1
-                else kind.replace("box", "boxes", 1)
-                .replace("object", "objects", 1)
-                .replace("that reaches", "that reach")
-                .replace("its image", "their images")
-            )
-            lines.append(f"{count} {noun}: {'; '.join(self.places[kind])}{more}")
+            words = kind if count == 1 else _MANY.get(kind, f"{kind}s")
+            lines.append(f"{count} {words}: {'; '.join(self.places[kind])}{more}")
         return "\n".join(lines)

@@ -82,11 +82,15 @@ def _classes_of(folder: Path) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """Where an image and its labels are."""
+    """Where an image and its labels are; by default these are where its path says."""
 
     home: Path
     file: str
-    labels: Path
+    own: Path | None = None
+
+    @property
+    def labels(self) -> Path:
+        return self.own or _labels_of(self.home / self.file)
 
 
 def read(path: Path, images: Path | None = None) -> Dataset:
@@ -180,7 +184,7 @@ def _listed(config: Path, given: Mapping[str, Any]) -> Iterable[tuple[str, Entry
                     image.relative_to(root).as_posix() if image.is_relative_to(root) else str(image)
                 )
                 entry = Entry(safe_name(short, where), None if whole else split)
-                yield key, entry, _Image(home, file, _labels_of(image))
+                yield key, entry, _Image(home, file)
             if where.is_dir():
                 yield from _orphans(where, name, pairs)
 

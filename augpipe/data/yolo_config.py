@@ -126,6 +126,7 @@ def dump_config(meta: Meta, labels: Labels, splits: Sequence[str | None]) -> str
     """Returns data.yaml. Texts are quoted as JSON does, which is YAML too."""
     lines = ["# Ultralytics data.yaml; folders count from where this file is.\n"]
     if splits == [None]:
+        lines.append("# There are no splits, and Ultralytics wants both keys: say what val is.\n")
         lines += ["train: images\n", "val: images\n"]
     taken: set[str] = set()
     for split in splits:

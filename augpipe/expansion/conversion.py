@@ -64,7 +64,7 @@ def convert(
     out: str | Path,
     to: str,
     *,
-    format: str | None = None,
+    source_format: str | None = None,
     images: str | Path | None = None,
     split: str | None = None,
     strict: bool = False,
@@ -80,7 +80,7 @@ def convert(
         source: The dataset's folder, or the file that describes it.
         out: A new or empty folder.
         to: "coco", "yolo", "voc", "masks", "webdataset", "parquet", "csv" or "folder".
-        format: The source's format; by default it is found out.
+        source_format: The source's format; by default it is found out.
         images: Where the source's images are; by default they are looked for.
         split: One split of it; by default all of them.
         strict: Whether an image that cannot be used ends the work; else it is left out and told.
@@ -93,7 +93,7 @@ def convert(
     """
     format_of(to)
     out = Path(out).expanduser()
-    dataset = open_dataset(Path(source), format, None if images is None else Path(images))
+    dataset = open_dataset(Path(source), source_format, None if images is None else Path(images))
     if split is not None:
         dataset = dataset.only(split)
     check_outside(dataset, out)

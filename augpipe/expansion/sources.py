@@ -112,6 +112,8 @@ def plan_for(
     to = to or format or "folder"
     plain = format in (None, "folder") and not (source / SIDECAR).is_file()
     if plain and to == "folder":
+        if images is not None:
+            raise UsageError(f"{source}: a folder of images has them in it: leave out --images")
         return None
     format_of(to)
     dataset = open_dataset(source, format or "folder", images)

@@ -115,7 +115,7 @@ def _annotations(
 ) -> Iterator[Finding]:
     """Yields which annotation files are not what the manifest gives; notes the names of all."""
     named.difference_update(contents)
-    rows = [row for _, row in rows_of(out / MANIFEST) if row is not None and row.record]
+    rows = (row for _, row in rows_of(out / MANIFEST) if row is not None and row.record)
     try:
         for relative, problem in annotation_files(plan, rows, contents, out):
             named.add(relative)

@@ -370,6 +370,18 @@ def test_the_output_stays_apart_from_the_input(photos: Path, tmp_path: Path) -> 
             expand(load(RECIPE), photos, out)
 
 
+def test_an_output_may_lie_beside_the_file_of_a_dataset(photos: Path, tmp_path: Path) -> None:
+    file = shutil.copy(photos / "annotations" / "instances_train.json", tmp_path / "a.json")
+    images = photos / "images" / "train"
+    assert expand(load(RECIPE), file, tmp_path / "out", images=images).written == 3
+    assert verify(tmp_path / "out").exit_code == 0
+    for out in (tmp_path, images, images / "new"):
+        with pytest.raises(UsageError, match="input"):
+            expand(load(RECIPE), file, out, images=images)
+    with pytest.raises(UsageError, match="leave out --images"):
+        expand(load(RECIPE), images, tmp_path / "plain", images=images)
+
+
 def test_where_the_dataset_was_moved(photos: Path, tmp_path: Path) -> None:
     expand(load(RECIPE), photos, tmp_path / "out")
     shutil.move(photos, tmp_path / "moved")

@@ -20,6 +20,7 @@ from augpipe.data.annotated import Dataset
 from augpipe.data.rle import decode_rle
 from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.expansion import convert
 from tests.formats.conftest import write
 from tests.formats.scenes import by_name, picture
 
@@ -202,6 +203,19 @@ def test_pieces_of_any_size_give_the_same(
     for size in (1, 7, 64):
         monkeypatch.setattr("augpipe.data.jsonscan._PIECE", size)
         assert by_name(coco.read(tmp_path / "out")) == whole
+
+
+def test_what_files_say_differently_stays_so(made: Dataset, tmp_path: Path) -> None:
+    write("coco", tmp_path / "a", made.meta, made)
+    path = tmp_path / "a" / "annotations" / "instances_val.json"
+    path.write_text(path.read_text().replace("2024", "2017"))
+    convert(tmp_path / "a", tmp_path / "b", "yolo")
+    convert(tmp_path / "b", tmp_path / "c", "coco")
+    for name in ("instances_train.json", "instances_val.json"):
+        before, after = (
+            json.loads((tmp_path / root / "annotations" / name).read_text()) for root in "ac"
+        )
+        assert after == before
 
 
 def test_two_files_of_one_split_ask_which(made: Dataset, tmp_path: Path) -> None:

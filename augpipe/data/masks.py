@@ -228,6 +228,8 @@ def draw_mask(image: AnnotatedImage, notes: Notes) -> bytes | None:
     if not shapes:
         return None
     size = image.size or size_of(image.content, image.name)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DataError(image.name, f"too large: its record says {size[0]} x {size[1]} pixels")
     deep = max(each.category for each in shapes) > 255
     canvas = np.zeros(size, np.uint16 if deep else np.uint8)
     for each in shapes:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augpipe.data.annotated import Rle
+from augpipe.data.decode import MAX_PIXELS
 from augpipe.errors import DataError
 
 _LARGEST = 2**31
@@ -25,11 +26,12 @@ def decode_rle(rle: Rle, where: object) -> NDArray[np.uint8]:
         where: What errors call it.
 
     Raises:
-        DataError: If the runs do not fill the mask, or are no runs.
+        DataError: If the runs do not fill the mask, or are no runs, or it is too large.
     """
     height, width = rle.size
     counts = runs(rle, where)
-    if not (0 < height * width < _LARGEST) or int(counts.sum()) != height * width:
+    fits = min(height, width) > 0 and height * width <= MAX_PIXELS
+    if not fits or int(counts.sum()) != height * width:
         raise DataError(
             where, f"runs of {int(counts.sum())} pixels for a mask of {height} x {width}"
         )

@@ -101,3 +101,11 @@ def test_a_mask_of_another_size_is_told(tmp_path: Path) -> None:
     image = replace(image, annotations=(Annotation(1, rle=rle(blob(5, 5, 0))),))
     with pytest.raises(DataError, match="a mask of"):
         masks.draw_mask(image, Notes())
+
+
+def test_a_record_cannot_ask_for_all_memory(tmp_path: Path) -> None:
+    part = (1.0, 1.0, 5.0, 1.0, 5.0, 5.0)
+    huge = AnnotatedImage("a.png", FileContent(tmp_path), None, (10**6, 10**6))
+    huge = replace(huge, annotations=(Annotation(1, polygons=(part,)),))
+    with pytest.raises(DataError, match="too large: its record says"):
+        masks.draw_mask(huge, Notes())

@@ -44,6 +44,8 @@ def test_runs_as_numbers() -> None:
         (Rle((3, 2), (2**40,)), "negative or too long"),
         (Rle((0, 0), ()), "for a mask of 0 x 0"),
         (Rle((100_000, 100_000), (10**10,)), "negative or too long"),
+        (Rle((40_000, 40_000), (1_600_000_000,)), "for a mask of 40000 x 40000"),
+        (Rle((-2, -3), (6,)), "for a mask of -2 x -3"),
         (Rle((3, 2), "é"), "not in COCO's run-length text"),
         (Rle((3, 2), "o" * 30), "not in COCO's run-length text"),
         (Rle((3, 2), "o"), "truncated"),

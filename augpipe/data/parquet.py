@@ -10,7 +10,7 @@ Reference: https://huggingface.co/docs/datasets/image_dataset.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ def read(path: Path, images: Path | None = None) -> Dataset:
     entries: list[Entry] = []
     places: list[tuple[int, int, int]] = []
     highest = [0, 0]
+    kinds: set[int | str] = set()
+    labels: set[str] = set()
     for position, each in enumerate(files):
         with opened(each) as file:
             layout = _layout(each, file.schema_arrow)
@@ -111,13 +113,14 @@ def read(path: Path, images: Path | None = None) -> Dataset:
                     entries.append(_entry(values, layout, split, len(entries), where))
                     places.append((position, group, row))
                     _raise(highest, values, entries[-1])
+                    kinds.update(_kinds(_columns(values.get("objects")), where))
+                    if isinstance(values.get(layout.label or ""), str):
+                        labels.add(values[layout.label or ""])
     if not entries:
         raise DataError(path, "has no rows")
     meta = layouts[0].meta or Meta(
-        tuple(Category(k, name) for k, name in enumerate(layouts[0].categories)),
-        layouts[0].classes,
+        _categories(layouts[0].categories, kinds), layouts[0].classes or tuple(sorted(labels))
     )
-
     groups = Groups()
 
     def load(index: int) -> AnnotatedImage:
@@ -179,8 +182,7 @@ def _class_names(feature: Any) -> tuple[str, ...]:
 def _light(file: Any, group: int, layout: _Layout) -> Iterator[dict[str, Any]]:
     """Yields a row group's rows without any bytes of images."""
     wanted = [*layout.others, f"{layout.image}.path"]
-    if layout.objects:
-        wanted.append(layout.objects)
+    wanted += [name for name in (layout.objects, layout.label) if name]
     known = [name for name in wanted if name.partition(".")[0] in file.schema_arrow.names]
     yield from file.read_row_group(group, columns=known).to_pylist()
 
@@ -256,7 +258,7 @@ def _load(
         entry.split,
         size,
         None if label is None else str(label),
-        _objects(objects, meta, where) if isinstance(objects, dict) else (),
+        _objects(_columns(objects), meta, where),
         mask,
         entry.id,
         extra=extra,
@@ -271,25 +273,58 @@ def _is_plain(value: Any) -> bool:
     return value is not None
 
 
-def _objects(objects: Mapping[str, Any], meta: Meta, where: str) -> tuple[Annotation, ...]:
-    boxes = objects.get("bbox") or []
+def _categories(names: Sequence[str], kinds: set[int | str]) -> tuple[Category, ...]:
+    """Returns the categories: by the features' names, else as the objects name or number them."""
+    if names:
+        return tuple(Category(k, name) for k, name in enumerate(names))
+    words = sorted(each for each in kinds if isinstance(each, str))
+    numbers = sorted(each for each in kinds if isinstance(each, int))
+    known = [Category(k, str(k)) for k in numbers]
+    first = numbers[-1] + 1 if numbers else 0
+    return (*known, *(Category(k, name) for k, name in enumerate(words, first)))
+
+
+def _columns(objects: Any) -> dict[str, list[Any]]:
+    """Returns the objects of a row as lists side by side; a list of objects too."""
+    if isinstance(objects, list):
+        names = {name for each in objects if isinstance(each, dict) for name in each}
+        rows = [each if isinstance(each, dict) else {} for each in objects]
+        return {name: [row.get(name) for row in rows] for name in sorted(names)}
+    given = objects.items() if isinstance(objects, dict) else ()
+    return {name: list(each) for name, each in given if isinstance(each, list | tuple)}
+
+
+def _kinds(objects: Mapping[str, list[Any]], where: str) -> list[int | str]:
+    """Returns the class of each object, by number or by name."""
+    boxes = objects.get("bbox", [])
     given = next((objects[k] for k in ("category", "label", "categories") if k in objects), None)
-    kinds = given or [0] * len(boxes)
-    known = {each.id for each in meta.categories}
+    kinds = [0] * len(boxes) if given is None else given
+    if len(kinds) != len(boxes) or any(not isinstance(each, int | str) for each in kinds):
+        raise DataError(where, f"{len(boxes)} boxes, and not as many categories")
+    return kinds
+
+
+def _objects(objects: Mapping[str, list[Any]], meta: Meta, where: str) -> tuple[Annotation, ...]:
+    known: dict[int | str, int] = {each.name: each.id for each in reversed(meta.categories)}
+    known |= {each.id: each.id for each in meta.categories}
+    boxes = objects.get("bbox", [])
     others = {k: v for k, v in objects.items() if k not in ("bbox", "category", "label", "id")}
     out = []
-    for k, box in enumerate(boxes):
+    for k, (box, kind) in enumerate(zip(boxes, _kinds(objects, where), strict=True)):
+        if not isinstance(box, list | tuple) or len(box) != 4:
+            raise DataError(where, f"the bbox of object {k} is not x, y, width, height")
         x, y, width, height = (number(each, where, "bbox") for each in box)
-        if kinds[k] not in known:
-            raise DataError(where, f"unknown category id {kinds[k]!r} of object {k}")
+        if kind not in known:
+            raise DataError(where, f"unknown category id {kind!r} of object {k}")
         extra = {
             name: value[k]
             for name, value in others.items()
-            if isinstance(value, list) and len(value) == len(boxes) and _is_plain(value[k])
+            if len(value) == len(boxes) and _is_plain(value[k])
         }
-        own = (objects.get("id") or [None] * len(boxes))[k]
+        ids = objects.get("id", [])
+        own = ids[k] if len(ids) == len(boxes) and isinstance(ids[k], int | str) else None
         corners = box_of(x, y, x + width, y + height, where)
-        out.append(Annotation(kinds[k], corners, id=own, extra=extra))
+        out.append(Annotation(known[kind], corners, id=own, extra=extra))
     return tuple(out)
 
 

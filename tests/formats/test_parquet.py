@@ -96,6 +96,40 @@ def test_what_datasets_writes_is_read(tmp_path: Path) -> None:
     assert second.annotations[0].extra == {"area": 12}
 
 
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("kinds", [[4, 2], ["dog", "cat"]])
+def test_classes_without_names(tmp_path: Path, kinds: list[object], listed: bool) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (9, 9)).save(buffer, "PNG")
+    boxes = [[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 2.0, 2.0]]
+    objects: object = {"bbox": boxes, "category": kinds}
+    if listed:
+        objects = [{"bbox": b, "category": k} for b, k in zip(boxes, kinds, strict=True)]
+    row = {"image": {"bytes": buffer.getvalue(), "path": "a.png"}, "objects": objects, "label": "x"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    found = open_dataset(tmp_path / "a.parquet")
+    names = {each.id: each.name for each in found.meta.categories}
+    assert [names[each.category] for each in found[0].annotations] == [str(k) for k in kinds]
+    assert [each.box for each in found[0].annotations] == [(1, 2, 4, 6), (0, 0, 2, 2)]
+    assert (found.meta.classes, found[0].label) == (("x",), "x")
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ({"bbox": [[1.0, 2.0, 3.0, 4.0]], "category": [1, 2]}, "1 boxes, and not as many"),
+        ({"bbox": [[1.0, 2.0, 3.0]], "category": [1]}, "object 0 is not x, y, width, height"),
+        ({"bbox": [[1.0, float("nan"), 3.0, 4.0]], "category": [1]}, "bbox must be finite"),
+        ({"bbox": [[1.0, 2.0, -3.0, 4.0]], "category": [1]}, "negative size"),
+    ],
+)
+def test_bad_objects_are_told(tmp_path: Path, objects: object, words: str) -> None:
+    row = {"image": {"bytes": b"x", "path": "a.png"}, "objects": objects}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=f"row 0 of group 0: .*{words}"):
+        parquet.read(tmp_path / "a.parquet")[0]
+
+
 def test_files_are_closed_when_they_are_full(
     made: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

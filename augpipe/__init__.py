@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from augpipe.errors import DataError as DataError
     from augpipe.errors import RecipeError as RecipeError
     from augpipe.errors import UsageError as UsageError
+    from augpipe.expansion import convert as convert
     from augpipe.expansion import expand as expand
     from augpipe.expansion import verify as verify
     from augpipe.pipeline import Pipeline as Pipeline
@@ -35,6 +36,7 @@ _HOMES = {
     "RecipeError": "errors",
     "UsageError": "errors",
     "compare": "training.comparing",
+    "convert": "expansion",
     "expand": "expansion",
     "load": "pipeline",
     "load_model": "training.models",

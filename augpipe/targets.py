@@ -212,13 +212,18 @@ def finish(
     """
     if not len(outlines):
         return np.zeros((0, 4)), np.zeros(0, np.int64)
-    seen = _clip(outlines.seen, _frame(size))
+    seen = visible(outlines, size)
     area, whole = areas(seen), areas(outlines.whole)
     enough = (area >= min_area) & (area >= min_visibility * whole * (1.0 - 1e-9))
     kept = np.flatnonzero(enough & (area > _LEAST))
     hull = np.concatenate([seen[kept].min(axis=1), seen[kept].max(axis=1)], axis=1)
     height, width = size
     return np.clip(hull, 0.0, [width, height, width, height]), kept
+
+
+def visible(outlines: Outlines, size: Ints | tuple[int, int]) -> Floats:
+    """Returns (N, k, 2): what is seen of each polygon on an image of this (height, width)."""
+    return _clip(outlines.seen, _frame(size)) if len(outlines) else outlines.seen
 
 
 def _frame(size: Ints | tuple[int, int]) -> Floats:

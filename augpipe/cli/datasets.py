@@ -19,17 +19,43 @@ Workers = Annotated[
 
 
 class Format(StrEnum):
-    """File formats to write."""
+    """File formats of images to write."""
 
     png = "png"
     jpeg = "jpeg"
     webp = "webp"
 
 
+class DatasetFormat(StrEnum):
+    """Formats of datasets."""
+
+    coco = "coco"
+    yolo = "yolo"
+    voc = "voc"
+    masks = "masks"
+    webdataset = "webdataset"
+    parquet = "parquet"
+    csv = "csv"
+    folder = "folder"
+
+
+From = Annotated[
+    DatasetFormat | None,
+    typer.Option("--from", help="The dataset's format, if what it holds does not tell."),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where its images are, if they do not lie beside it."),
+]
+
+
 def expand(
     recipe: RecipePath,
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of images, or one image.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A dataset, or one image.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one to go on in.")],
+    to: Annotated[
+        DatasetFormat | None, typer.Option("--to", help="The new dataset's format; else IN's.")
+    ] = None,
     copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image.")] = 1,
     workers: Workers = None,
     keep_originals: Annotated[
@@ -49,12 +75,16 @@ def expand(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")
     ] = False,
+    source_format: From = None,
+    images: Images = None,
     overrides: Overrides = None,
 ) -> None:
     """Write augmented copies of a dataset; it can be resumed.
 
-    The same command again goes on where the last one stopped. A manifest.jsonl beside the
-    images has a row for each: its source, its draws and its hash.
+    IN is a folder of classes, or a dataset in COCO, YOLO, VOC, masks, WebDataset, Parquet or CSV,
+    told by its content: boxes, outlines, masks and keypoints move with the pixels. The same command
+    again goes on where the last one stopped. A manifest.jsonl beside the images has a row for
+    each: its source, its draws and its hash.
     """
     check_order(recipe, source, "RECIPE IN OUT")
     from augpipe.expansion import expand
@@ -73,6 +103,9 @@ def expand(
             scaled_decoding=scaled_decoding,
             batch_size=batch_size,
             strict=strict,
+            to=to and to.value,
+            source_format=source_format and source_format.value,
+            images=images,
             overrides=overrides or (),
             progress=report,
         )
@@ -80,6 +113,39 @@ def expand(
     if summary.written or summary.kept:
         print(f"next: augpipe verify {_quoted(out)}")
     raise typer.Exit(summary.exit_code)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A dataset.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    to: Annotated[DatasetFormat, typer.Option("--to", help="The format to write.")],
+    source_format: From = None,
+    images: Images = None,
+    split: Annotated[str | None, typer.Option(help="One split; by default all of them.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")
+    ] = False,
+) -> None:
+    """Write a dataset in another format; nothing is lost on the way.
+
+    Images are copied byte for byte. What the format cannot hold stands in .augpipe.jsonl beside
+    it, so that converting back brings it again. Splits stay apart.
+    """
+    from augpipe.expansion import convert
+
+    with progress("converting") as report:
+        done = convert(
+            source,
+            out,
+            to.value,
+            source_format=source_format and source_format.value,
+            images=images,
+            split=split,
+            strict=strict,
+            progress=report,
+        )
+    print(done)
+    raise typer.Exit(done.exit_code)
 
 
 def verify(

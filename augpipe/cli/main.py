@@ -120,6 +120,10 @@ for _command, _words in (
     (recipes.explain, "augpipe explain configs/quickstart.yaml --size 28 28"),
     (pictures.preview, "augpipe preview configs/quickstart.yaml samples/garments -o sheet.png"),
     (datasets.expand, "augpipe expand configs/quickstart.yaml samples/garments runs/garments"),
+    (
+        datasets.convert,
+        "augpipe convert samples runs/yolo --to yolo",
+    ),
     (datasets.verify, "augpipe verify runs/garments"),
     (recipes.ops, "augpipe ops rotate"),
     (recipes.regularizers, "augpipe regularizers dropblock"),

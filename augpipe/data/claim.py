@@ -50,3 +50,15 @@ def _lock(handle: int, out: Path) -> None:
             raise UsageError(f"{out}: another process is at work in this folder") from None
         except OSError:  # NFS and its like
             return
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those around it, if they are not there.
+
+    Raises:
+        AugpipeError: If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error

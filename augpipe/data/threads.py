@@ -61,4 +61,7 @@ def ordered(
             yield waiting.popleft().result()
     finally:
         stop.set()
-        pool.shutdown(cancel_futures=True)
+        # Not by `cancel_futures`: it needs a module that may be gone where the program ends.
+        for each in waiting:
+            each.cancel()
+        pool.shutdown()

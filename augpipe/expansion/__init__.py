@@ -1,6 +1,10 @@
-"""Offline expansion of a dataset, and its verification."""
+"""Offline expansion of a dataset, its verification, and its conversion to other formats."""
 
-from augpipe.expansion.expanding import Progress, Summary, expand
-from augpipe.expansion.verification import Finding, Report, verify
+from augpipe.expansion.conversion import Conversion, convert
+from augpipe.expansion.expanding import expand
+from augpipe.expansion.findings import Finding, Report
+from augpipe.expansion.progress import Progress
+from augpipe.expansion.summary import Summary
+from augpipe.expansion.verification import verify
 
-__all__ = ["Finding", "Progress", "Report", "Summary", "expand", "verify"]
+__all__ = ["Conversion", "Finding", "Progress", "Report", "Summary", "convert", "expand", "verify"]

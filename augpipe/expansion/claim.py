@@ -8,7 +8,8 @@ from pathlib import Path
 
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable, write_atomic
 from augpipe.errors import AugpipeError, UsageError
-from augpipe.expansion.jobs import JOB, Job, Record, read_record
+from augpipe.expansion.jobs import Job, read_record
+from augpipe.expansion.record import JOB, Record
 
 _LEFTOVER = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{16}")
 
@@ -16,19 +17,23 @@ _LEFTOVER = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{16}")
 def check_apart(source: Path, job: Job, out: Path) -> None:
     """Refuses an output folder inside the input, or around it.
 
-    Folders that are linked into the input count as input.
+    Folders that are linked into the input count as input; beside the file that describes a dataset
+    there may be an output folder.
 
     Raises:
         UsageError: With the two folders.
     """
     target = out.resolve()
     inputs = {source.resolve()}
-    if source.is_dir():
+    if job.plan is not None:
+        inputs = {source.resolve() if source.is_dir() else source.resolve().parent}
+        inputs |= {job.plan.images.resolve()} if job.plan.images else set()
+    elif source.is_dir():
         inputs.update(Path(p).resolve() for p in {each.path.parent for each in job.listing.sources})
     for each in inputs:
         if target == each:
             raise UsageError(f"{out}: the output folder is the input: choose another")
-        if each in target.parents:
+        if each in target.parents and (job.plan is None or each != source.resolve().parent):
             raise UsageError(f"{out}: lies inside the input {each}: choose a folder outside")
         if target in each.parents:
             raise UsageError(f"{out}: the input {each} lies inside it: choose another folder")

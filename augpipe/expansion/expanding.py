@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,79 +14,21 @@ from pydantic import TypeAdapter
 from augpipe.data.claim import claimed
 from augpipe.data.encode import Format, unwritable
 from augpipe.data.threads import Stopped, ordered
-from augpipe.errors import AugpipeError, DataError, UsageError, printable
+from augpipe.errors import AugpipeError, DataError, UsageError
+from augpipe.expansion.annotated import AnnotatedRenderer, Made
 from augpipe.expansion.claim import Writer, check_apart, take_over
-from augpipe.expansion.jobs import ERRORS, MANIFEST, Job, Settings, Task, key_of, prepare
+from augpipe.expansion.finishing import finish, packed_contents
+from augpipe.expansion.jobs import Job, Task, key_of, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
-from augpipe.expansion.render import Origin, Renderer
-from augpipe.plan.explain import plural
+from augpipe.expansion.names import Output, stays_inside
+from augpipe.expansion.progress import Meter, Progress
+from augpipe.expansion.record import ERRORS, MANIFEST, Settings
+from augpipe.expansion.render import Origin, Renderer, renderer_of
+from augpipe.expansion.sources import plan_for
+from augpipe.expansion.summary import Summary
 from augpipe.recipe import Recipe, as_recipe
 
-Progress = Callable[[int, int, int], None]
-"""Called with the outputs done, the outputs in all, and the images that could not be used."""
-
-INTERVAL = 0.1
-"""Seconds between two calls of a `Progress`, at least."""
-
 _SHA256 = re.compile("[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What an expansion came to.
-
-    Args:
-        out: The output folder.
-        images: How many images the source has.
-        written: Outputs made by this run.
-        kept: Outputs that an earlier run had made.
-        skipped: Images that could not be used; errors.jsonl says why.
-        ignored: Files of the source that were passed over, since their names are no images'.
-        ignored_names: The first three of them.
-        left_out: Ops of the recipe that were left out, since files hold no floats.
-    """
-
-    out: Path
-    images: int
-    written: int
-    kept: int
-    skipped: int
-    ignored: int = 0
-    ignored_names: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        """Returns 1 if images were skipped."""
-        return int(self.skipped > 0)
-
-    def __str__(self) -> str:
-        lines = [self._done()]
-        if self.skipped:
-            lines.append(f"skipped {self.skipped} of {self.images}: {self.out / ERRORS} says why")
-        if self.ignored:
-            named = "is not named as an image" if self.ignored == 1 else "are not named as images"
-            shown = ", ".join(self.ignored_names)
-            more = ", ..." if self.ignored > len(self.ignored_names) else ""
-            which = f": {shown}{more}" if shown else ""
-            lines.append(f"passed over {plural(self.ignored, 'file')} that {named}{which}")
-        if self.left_out:
-            lines.append(f"left out {', '.join(self.left_out)}: image files hold no floats")
-        return "\n".join(map(printable, lines))
-
-    def _done(self) -> str:
-        used = self.images - self.skipped
-        if self.written:
-            were = "was" if self.kept == 1 else "were"
-            before = f", {self.kept} {were} there already" if self.kept else ""
-            return f"wrote {plural(self.written, 'image')} from {used} to {self.out}{before}"
-        if self.kept == 1:
-            return f"the one image is done already in {self.out}"
-        if self.kept:
-            return f"all {self.kept} images are done already in {self.out}"
-        if self.images == 1:
-            return "nothing written: the one image could not be used"
-        return f"nothing written: none of the {self.images} images could be used"
 
 
 def expand(
@@ -104,19 +45,26 @@ def expand(
     scaled_decoding: bool = False,
     batch_size: int = 64,
     strict: bool = False,
+    to: str | None = None,
+    source_format: str | None = None,
+    images: str | Path | None = None,
     overrides: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Summary:
-    """Writes augmented copies of every image of a folder into a new folder.
+    """Writes augmented copies of every image of a dataset into a new folder.
 
     Copy k of the image with index i (ImageFolder's) has the pixels of
     `pipe(image, index=i, epoch=k)`; where the batch section needs a batch, those of
     `pipe.batch` for the images that share one, in epoch k. What is written does not depend on
     `workers`, nor on how often the work was killed and begun again with the same arguments.
 
+    The objects of an annotated dataset move with the pixels, by the recipe's `boxes`; each new
+    image says which one it was made of. Its annotation files are written when all images are.
+
     Args:
         recipe: A recipe, or its file. Both sections are run, and `gan_generate` adds images.
-        source: A folder of class folders, a flat folder, or one image.
+        source: A folder of class folders, a flat folder, or one image; or an annotated dataset
+            in one of the formats of `augpipe.data.formats`.
         out: A new or empty folder, or that of the same expansion, which is then finished.
         copies: How many copies of each image.
         workers: Threads; 0 works in the caller's.
@@ -131,6 +79,9 @@ def expand(
             each copy others, drawn by the seed. Labels that are mixed stand in the manifest.
         strict: Whether an image that cannot be used ends the work; else it is skipped and
             listed in errors.jsonl.
+        to: The format of the new dataset; by default that of the source.
+        source_format: The format of the source; by default it is found out.
+        images: Where an annotated dataset's images are; by default they are looked for.
         overrides: Settings such as `sample.0.rotate.degrees=[-5, 5]`.
         progress: Called at most ten times a second, and at the end.
 
@@ -144,7 +95,9 @@ def expand(
         raise UsageError(f"workers is {workers}: 0 or more")
     settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
     source, out = Path(source).expanduser(), Path(out).expanduser()
-    job = prepare(as_recipe(recipe, overrides), source, settings)
+    own = None if images is None else Path(images).expanduser()
+    plan = plan_for(source, source_format, to, own, split)
+    job = prepare(as_recipe(recipe, overrides), source, settings, plan)
     check_apart(source, job, out)
     with claimed(out):
         begun = take_over(out, job)
@@ -179,7 +132,7 @@ class _Run:
         pending = self._resume()
         kept, total = len(self.manifest), self.job.record.outputs
         errors = _Errors(self.out / ERRORS)
-        renderer = Renderer(self.job.recipe, self.job.settings, self.job.record.classes)
+        renderer = renderer_of(self.job.record, self.job.recipe)
         if pending and (changed := changes(self.versions, renderer.versions)):
             raise UsageError(
                 f"{self.out}: was begun with other versions: {changed}. "
@@ -187,7 +140,9 @@ class _Run:
             )
         failed: set[int] = set()
         done = kept
-        maker = _Maker(self.job, renderer, Writer(self.out), self.stop, self.seen)
+        plan = self.job.plan
+        own = None if plan is None else AnnotatedRenderer(renderer, plan)
+        maker = _Maker(self.job, renderer, own, Writer(self.out), self.stop, self.seen)
         meter = Meter(self.progress, total)
         meter(kept, 0)
         with self._kept(total):
@@ -207,6 +162,7 @@ class _Run:
                     done += len(self.job.outputs(made.task))
                     meter(done, errors.count)
             self.manifest.settle()
+            notes = self._finish()
         meter(total, errors.count, last=True)
         written = len(self.manifest) - kept
         return Summary(
@@ -218,19 +174,31 @@ class _Run:
             self.job.listing.ignored,
             self.job.listing.ignored_names,
             self.job.left_out,
+            notes,
         )
+
+    def _finish(self) -> str:
+        """Writes the annotation files of an annotated dataset; returns what there is to say."""
+        if self.job.plan is None or not len(self.manifest):
+            return ""
+        return str(finish(self.job.plan, self.manifest.path, self.out))
 
     def _resume(self) -> list[Task]:
         """Takes over what is done; returns the tasks that are not."""
         outputs = self.job.names.outputs
         images = range(self.job.record.images)
+        packed = {} if self.job.plan is None else packed_contents(self.job.plan, self.out)
 
         def trusted(row: Row) -> bool:
             if row.index not in images or not self._is_of_this_job(row):
                 return False
+            if row.mask is not None and not stays_inside(row.mask.path):
+                return False
             self.seen[row.index] = row.source_sha256
             expected = {each.copy: each.path for each in outputs(row.index)}
-            return expected.get(row.copy) == row.output and self._is_there(row)
+            return expected.get(row.copy) == row.output and (
+                row.output in packed or self._is_there(row)
+            )
 
         self.manifest.load(trusted)
         pending = []
@@ -248,16 +216,21 @@ class _Run:
     def _is_of_this_job(self, row: Row) -> bool:
         """Tells whether a row says of its source what this job would say."""
         source = self.job.sources[row.index]
+        label = source.label if self.job.plan is None else row.label
         return (
-            (row.source, row.label) == (source.relative, source.label)
+            (row.source, row.label) == (source.relative, label)
+            and (row.record is None) == (self.job.plan is None)
             and (row.seed, row.epoch) == (self.job.recipe.seed, row.copy)
             and row.generated == self.job.is_generated(row.index)
             and _SHA256.fullmatch(row.source_sha256) is not None
         )
 
     def _is_there(self, row: Row) -> bool:
+        files = [(row.output, row.bytes)]
+        if row.mask is not None:
+            files.append((row.mask.path, row.mask.bytes))
         try:
-            return (self.out / row.output).stat().st_size == row.bytes
+            return all((self.out / path).stat().st_size == size for path, size in files)
         except OSError:
             return False
 
@@ -285,6 +258,7 @@ class _Maker:
 
     job: Job
     renderer: Renderer
+    annotated: AnnotatedRenderer | None
     writer: Writer
     stop: threading.Event
     seen: dict[int, str]
@@ -301,20 +275,30 @@ class _Maker:
         outputs = [each for _, each in self.job.outputs(task)]
         rows: list[Row] = []
         try:
-            for row, data in self.renderer.render(self._origin(index), outputs):
-                rows.append(self._write(row, data))
+            for row, data, mask in self._rendered(index, outputs):
+                rows.append(self._write(row, data, mask))
         except DataError as error:
             for each in outputs:
                 self.writer.remove(each.path)
+            for row in rows:
+                if row.mask is not None:
+                    self.writer.remove(row.mask.path)
             return _Made(task, (), {index: error.reason})
         return _Made(task, tuple(rows), {})
+
+    def _rendered(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
+        if self.annotated is not None:
+            yield from self.annotated.render(index, outputs)
+        else:
+            for row, data in self.renderer.render(self._origin(index), outputs):
+                yield Made(row, data)
 
     def _origin(self, index: int) -> Origin:
         source = self.job.sources[index]
         made = self.job.is_generated(index)
         return Origin(source.path, source.relative, source.label, index, made)
 
-    def _write(self, row: Row, data: bytes) -> Row:
+    def _write(self, row: Row, data: bytes, mask: bytes | None = None) -> Row:
         if self.stop.is_set():
             raise Stopped
         if row.source_sha256 != self.seen.get(row.index, row.source_sha256):
@@ -323,6 +307,8 @@ class _Maker:
                 "bring the old file back, or choose a new output folder"
             )
         self.writer.write(row.output, data)
+        if row.mask is not None and mask is not None:
+            self.writer.write(row.mask.path, mask)
         return row
 
 
@@ -354,23 +340,3 @@ class _Errors:
     def close(self) -> None:
         """Closes the file."""
         self._lines.close()
-
-
-class Meter:
-    """Calls a `Progress`, not too often.
-
-    Args:
-        progress: What to call, or None.
-        total: How much there is to do.
-    """
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._next = 0.0
-
-    def __call__(self, done: int, errors: int, last: bool = False) -> None:
-        """Reports, if it is time to or the last call."""
-        if self._progress is not None and (last or time.monotonic() >= self._next):
-            self._progress(done, self._total, errors)
-            self._next = time.monotonic() + INTERVAL

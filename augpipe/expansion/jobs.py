@@ -3,128 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from augpipe.data.encode import EXTENSIONS, Format
+from augpipe.data.encode import EXTENSIONS
 from augpipe.data.folder import Listing, Source, scan
 from augpipe.errors import RecipeError, UsageError, printable, reason
 from augpipe.expansion import generated
 from augpipe.expansion.manifest import Key, is_pipe, versions_for
 from augpipe.expansion.names import Names, Output, choose
+from augpipe.expansion.record import (
+    JOB,
+    OWN_FILES,
+    DatasetRecord,
+    Record,
+    Settings,
+)
+from augpipe.expansion.sources import Plan
 from augpipe.learned.files import BUNDLED, digest_of
 from augpipe.recipe import Recipe, load
 from augpipe.rng import Draws
 from augpipe.yamltree import parse
-
-JOB = "job.json"
-MANIFEST = "manifest.jsonl"
-ERRORS = "errors.jsonl"
-OWN_FILES = (JOB, MANIFEST, ERRORS)
-"""The files in an output folder that are no images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What decides the outputs beside the recipe and the images.
-
-    Args:
-        copies: How many augmented copies of each image, at least 1.
-        keep_originals: Whether the images themselves are copied too.
-        format: "png", "jpeg" or "webp".
-        quality: 1 to 100, for JPEG and WebP.
-        split: Which split of the input; None for its train split, if it has splits.
-        scaled_decoding: Whether JPEGs may be decoded at a fraction of their size.
-        batch_size: How many images share a batch, where the batch section needs one.
-    """
-
-    copies: int = 1
-    keep_originals: bool = False
-    format: Format = "png"
-    quality: int = 95
-    split: str | None = None
-    scaled_decoding: bool = False
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.copies <= 2**32:
-            raise UsageError(f"copies is {self.copies}: it goes from 1 to {2**32}")
-        if self.format not in get_args(Format):
-            allowed = ", ".join(get_args(Format))
-            raise UsageError(f"format is {self.format!r}: it is one of {allowed}")
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"quality is {self.quality}: it goes from 1 to 100")
-        if not 1 <= self.batch_size <= 1024:  # every row names those that share its batch
-            raise UsageError(f"batch_size is {self.batch_size}: it goes from 1 to 1024")
-
-
-class Record(BaseModel):
-    """What job.json holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    expansion: Literal[1] = 1
-    """The version of this file's form."""
-    source: str
-    """The absolute path of the images."""
-    images: Annotated[int, Field(ge=0, lt=2**63)]
-    """How many images the source had, with those that `gan_generate` adds."""
-    listing_sha256: str
-    """Of their relative paths and sizes, in order."""
-    settings: Settings
-    """What the outputs were to be."""
-    recipe_sha256: str
-    """Of `recipe`."""
-    recipe: str
-    """The recipe in YAML, `extends` and overrides worked in."""
-    versions: dict[str, str]
-    """The libraries' versions when the work began."""
-    classes: tuple[str, ...] = ()
-    """The names of the classes, in the order of their numbers."""
-    weights: dict[str, str] = {}
-    """The SHA-256 of each file of weights that the recipe names."""
-
-    def dump(self) -> bytes:
-        """Returns the content of job.json."""
-        return self.model_dump_json(indent=2).encode() + b"\n"
-
-    @property
-    def outputs(self) -> int:
-        """Returns how many outputs there are to be, if no image is skipped."""
-        return self.images * (self.settings.copies + self.settings.keep_originals)
-
-    def differences(self, other: Record) -> list[str]:
-        """Returns, in words, why the outputs of another job are not those of this one."""
-        found = []
-        if self.recipe_sha256 != other.recipe_sha256:
-            found.append(f"the recipe ({_first_difference(self.recipe, other.recipe)})")
-        mine, theirs = _telling(self.settings), _telling(other.settings)
-        found += [
-            f"{name} ({_shown(mine.get(name))}, now {_shown(theirs.get(name))})"
-            for name in dict.fromkeys((*mine, *theirs))
-            if mine.get(name) != theirs.get(name)
-        ]
-        if self.images != other.images:
-            found.append(f"the images ({self.images}, now {other.images})")
-        elif self.listing_sha256 != other.listing_sha256:
-            found.append("the images (their names or sizes)")
-        found += self.other_weights(other.weights)
-        return found
-
-    def other_weights(self, now: Mapping[str, str]) -> list[str]:
-        """Returns, in words, which files of weights are not what they were."""
-        return [
-            f"the weights {name} (their content)"
-            for name, digest in self.weights.items()
-            if now.get(name, digest) != digest
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +42,7 @@ class Job:
         sources: The images, and behind them those that `gan_generate` adds.
         names: The outputs' names.
         record: What is kept of all this in job.json.
+        plan: The annotated dataset that the images are of; None for folders of images.
     """
 
     recipe: Recipe
@@ -147,6 +51,7 @@ class Job:
     sources: tuple[Source, ...]
     names: Names
     record: Record
+    plan: Plan | None = None
 
     @property
     def settings(self) -> Settings:
@@ -208,44 +113,81 @@ def key_of(index: int, output: Output) -> Key:
     return index, -1 if output.copy is None else output.copy
 
 
-def prepare(recipe: Recipe, source: Path, settings: Settings) -> Job:
+def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None = None) -> Job:
     """Lists the images and names the outputs.
+
+    Args:
+        recipe: What is to be done.
+        source: The images.
+        settings: The rest.
+        plan: The annotated dataset that the images are of; None for folders of images.
 
     Raises:
         UsageError: If the recipe cannot be expanded, or the source cannot be named or listed.
         DataError: If the source cannot be read or holds no image.
     """
     runnable, left_out = for_files(recipe)
-    listing = scan(source, settings.split)
+    if plan is not None:
+        _check_alone(runnable)
+    listing = scan(source, settings.split) if plan is None else plan.listing()
     said = recipe.classes
     if said is not None and runnable.batch and said < len(listing.classes):
         raise UsageError(f"the recipe says classes: {said}, the dataset has {len(listing.classes)}")
-    origin = str(source.expanduser().resolve())
-    try:
-        origin.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{origin!r}: the path is not UTF-8: rename the folder") from None
+    origin = _absolute(source)
     sources = (*listing.sources, *generated.sources(recipe.gan_generate, listing))
+    bases = [each.relative for each in sources] if plan is None else plan.bases()
+    if plan is not None and settings.keep_originals:
+        plan.check_originals(bases)
     names = choose(
-        [each.relative for each in sources],
+        bases,
         settings.copies,
         EXTENSIONS[settings.format],
         settings.keep_originals,
         OWN_FILES,
     )
     text = recipe.dump(defaults=True)
+    dataset = None
+    if plan is not None:
+        images = None if plan.images is None else _absolute(plan.images)
+        dataset = DatasetRecord(format=plan.dataset.format, to=plan.to, images=images)
     record = Record(
         source=origin,
         images=len(sources),
-        listing_sha256=_fingerprint(listing),
+        listing_sha256=_fingerprint(listing) if plan is None else plan.fingerprint(),
         settings=settings,
         recipe_sha256=hashlib.sha256(text.encode()).hexdigest(),
         recipe=text,
-        versions=versions_for(runnable),
+        versions=versions_for(runnable, None if plan is None else plan.to),
         classes=listing.classes,
         weights=digests(runnable),
+        dataset=dataset,
     )
-    return Job(runnable, left_out, listing, sources, names, record)
+    return Job(runnable, left_out, listing, sources, names, record, plan)
+
+
+def _absolute(path: Path) -> str:
+    out = str(path.expanduser().resolve())
+    try:
+        out.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{out!r}: the path is not UTF-8: rename the folder") from None
+    return out
+
+
+def _check_alone(recipe: Recipe) -> None:
+    """Refuses what is done to batches, where each image has objects of its own.
+
+    Raises:
+        UsageError: If there is such an op.
+    """
+    if recipe.batch:
+        names = ", ".join(op.name() for op in recipe.batch)
+        raise UsageError(
+            f"{names}: needs a batch, and annotated images are expanded one by one: leave it out, "
+            "or use it in training (pipe.batch moves boxes and masks too)"
+        )
+    if recipe.gan_generate is not None:
+        raise UsageError("gan_generate adds images to class folders only: leave it out")
 
 
 def digests(recipe: Recipe) -> dict[str, str]:
@@ -342,39 +284,3 @@ def _fingerprint(listing: Listing) -> str:
             size = -1
         digest.update(f"{source.relative}\0{size}\0".encode())
     return digest.hexdigest()
-
-
-def _telling(settings: Settings) -> dict[str, Any]:
-    """Returns the settings that make a difference: PNG has no quality."""
-    out = asdict(settings)
-    if not settings.scaled_decoding:
-        del out["scaled_decoding"]
-    if settings.format == "png":
-        del out["quality"]
-    if settings.batch_size == 64:
-        del out["batch_size"]
-    return out
-
-
-def _shown(value: object) -> str:
-    return "not given" if value is None else str(value)
-
-
-def _first_difference(old: str, new: str) -> str:
-    """Returns in words where two recipes, as `Recipe.dump` writes them, part."""
-    before, after = yaml.safe_load(old), yaml.safe_load(new)
-    for key in dict.fromkeys((*before, *after)):
-        mine, theirs = before.get(key), after.get(key)
-        if isinstance(mine, list) and isinstance(theirs, list):
-            pairs = zip_longest(mine, theirs)
-            number = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
-            if number is not None:
-                a, b = (_item(ops, number) for ops in (mine, theirs))
-                return f"{key}[{number}] {a}, now {b}"
-        elif mine != theirs:
-            return f"{key} {_shown(mine)}, now {_shown(theirs)}"
-    return "its text"
-
-
-def _item(ops: list[Any], number: int) -> str:
-    return str(ops[number]) if number < len(ops) else "nothing"

@@ -34,6 +34,21 @@ _Epoch = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True, slots=True)
+class Extra:
+    """A file that belongs to an output: its mask.
+
+    Args:
+        path: Its path from the output folder.
+        sha256: Of its content.
+        bytes: Its size.
+    """
+
+    path: str
+    sha256: str
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One output.
 
@@ -54,6 +69,9 @@ class Row:
         shares: Where images were mixed, or weigh less: the share of each class that has one.
         generated: Whether the source is no image of the input, but one of `gan_generate`;
             `source_sha256` is then that of the generator's weights.
+        record: Of an annotated image, all that is known of it (see `augpipe.data.annotated`);
+            `source_sha256` is then of the source's content and its record.
+        mask: The mask of an annotated image.
     """
 
     output: str
@@ -71,6 +89,8 @@ class Row:
     batch: tuple[_Index, ...] = ()
     shares: dict[str, float] | None = None
     generated: bool = False
+    record: dict[str, JsonValue] | None = None
+    mask: Extra | None = None
 
     @property
     def key(self) -> Key:
@@ -268,12 +288,14 @@ class LineFile:
             self._file = None
 
 
-def versions_for(recipe: Recipe) -> dict[str, str]:
-    """Returns the versions of what decides an output's bytes."""
+def versions_for(recipe: Recipe, to: str | None = None) -> dict[str, str]:
+    """Returns the versions of what decides an output's bytes, in a format of datasets or alone."""
     learned = recipe.gan_generate or any(op.files for op in recipe.sample)
     computed = {"torch": metadata.version("torch")} if recipe.batch or learned else {}
+    packed = {"pyarrow": metadata.version("pyarrow")} if to == "parquet" else {}
     return {
         **computed,
+        **packed,
         "augpipe": augpipe.__version__,
         "python": platform.python_version(),
         "numpy": metadata.version("numpy"),

@@ -12,6 +12,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 _LONGEST = 255  # bytes in a name, on every common file system
 
@@ -61,6 +62,12 @@ class Names:
     def copy(self, index: int, k: int) -> Output:
         """Returns copy k of a source."""
         return Output(k, f"{self.bases[index]}__{k}{self.extension}")
+
+
+def stays_inside(relative: str) -> bool:
+    """Tells whether a path from a folder stays in it."""
+    path = PurePosixPath(relative)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def choose(

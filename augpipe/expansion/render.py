@@ -16,9 +16,9 @@ from augpipe.data.encode import encode
 from augpipe.data.jpeg import open_jpeg
 from augpipe.errors import AugpipeError, DataError, in_a_line
 from augpipe.expansion.generated import Generator
-from augpipe.expansion.jobs import Settings
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions_for
 from augpipe.expansion.names import Output
+from augpipe.expansion.record import Record, Settings
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import Recipe
 from augpipe.rng import Trace
@@ -60,11 +60,13 @@ class Renderer:
             a batch.
         settings: The expansion's settings.
         classes: The names of the classes.
+        to: The format of an annotated dataset, or None.
     """
 
     recipe: Recipe
     settings: Settings
     classes: Sequence[str] = ()
+    to: str | None = None
     pipeline: Pipeline = field(init=False)
     versions: dict[str, str] = field(init=False)
     generator: Generator | None = field(init=False)
@@ -79,7 +81,7 @@ class Renderer:
             from augpipe.batch import BatchSection
 
             section = BatchSection(self.recipe, pipeline.batch_nodes, self.classes or None)
-        used = versions_for(self.recipe)
+        used = versions_for(self.recipe, self.to)
         parts = {"pipeline": pipeline, "versions": used, "generator": made, "section": section}
         for name, each in parts.items():
             object.__setattr__(self, name, each)
@@ -95,19 +97,19 @@ class Renderer:
                 it, or anything else goes wrong with it. Its `where` is the source's relative
                 path.
         """
-        with _named(origin):
+        with named(origin):
             if origin.generated:
                 digest, images = self._generated(origin)
                 for each in outputs:
                     if each.copy is None:
                         data = encode(images([0])[0], "png", 100, name=origin.relative)
-                        yield self._row(origin, digest, each, data), data
+                        yield self.row(origin, digest, each, data), data
                 yield from self._copies(images, origin, digest, outputs)
                 return
             data, digest, image = self._read(origin)
             for each in outputs:
                 if each.copy is None:
-                    yield self._row(origin, digest, each, data), data
+                    yield self.row(origin, digest, each, data), data
             del data  # the copies need the pixels only
             pixels = image.shape[0] * image.shape[1]
             yield from self._copies(
@@ -147,7 +149,7 @@ class Renderer:
         for origin, output in members:
             trace: Trace = {}
             try:
-                with _named(origin):
+                with named(origin):
                     if origin.generated:
                         digest, images = self._generated(origin)
                         (image,) = images([copy])
@@ -207,7 +209,7 @@ class Renderer:
                 failed[each.origin.index] = error.reason
                 continue
             drawn = {**each.parameters, **parameters(trace, k)}
-            row = self._row(each.origin, each.digest, each.output, data, drawn)
+            row = self.row(each.origin, each.digest, each.output, data, drawn)
             shares = None if targets is None or targets.ndim == 1 else self._shares(targets[k])
             made.append((replace(row, batch=tuple(keys.tolist()), shares=shares), data))
         return made
@@ -231,10 +233,15 @@ class Renderer:
     def _read(self, origin: Origin) -> tuple[bytes, str, Array]:
         """Returns a source's content, its hash, and its pixels, or a Picture in their place."""
         data = read(origin.path, name=origin.relative)
-        image = self._open(data, origin.relative)
+        image = self.open(data, origin.relative)
         return data, hashlib.sha256(data).hexdigest(), image
 
-    def _open(self, data: bytes, name: str) -> Array:
+    def open(self, data: bytes, name: str) -> Array:
+        """Returns the pixels of a file's content, or a Picture in their place.
+
+        Raises:
+            DataError: If it is no image that can be decoded.
+        """
         if self.settings.scaled_decoding:
             picture = open_jpeg(data, name, scaled=True)
             if picture is not None:
@@ -267,10 +274,10 @@ class Renderer:
                 data = encode(
                     made, self.settings.format, self.settings.quality, name=origin.relative
                 )
-                yield self._row(origin, digest, each, data, parameters(trace, row)), data
+                yield self.row(origin, digest, each, data, parameters(trace, row)), data
                 pixels, most = max(pixels, made.shape[0] * made.shape[1]), _MOST
 
-    def _row(
+    def row(
         self,
         origin: Origin,
         digest: str,
@@ -278,6 +285,7 @@ class Renderer:
         data: bytes,
         drawn: Parameters | None = None,
     ) -> Row:
+        """Returns the row of an output."""
         return Row(
             output=output.path,
             sha256=hashlib.sha256(data).hexdigest(),
@@ -293,6 +301,12 @@ class Renderer:
             versions=self.versions,
             generated=origin.generated,
         )
+
+
+def renderer_of(record: Record, recipe: Recipe) -> Renderer:
+    """Returns what makes the outputs of a job."""
+    to = None if record.dataset is None else record.dataset.to
+    return Renderer(recipe, record.settings, record.classes, to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +331,7 @@ class _Sampled:
 
 
 @contextmanager
-def _named(origin: Origin) -> Iterator[None]:
+def named(origin: Origin) -> Iterator[None]:
     """Makes whatever goes wrong with one source a DataError that names it."""
     try:
         yield

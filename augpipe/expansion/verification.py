@@ -6,116 +6,33 @@ import hashlib
 import json
 import os
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from augpipe.data.content import Content
 from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
-from augpipe.errors import AugpipeError, DataError, UsageError, printable, reason
-from augpipe.expansion.expanding import Meter, Progress
-from augpipe.expansion.jobs import (
-    ERRORS,
-    JOB,
-    MANIFEST,
-    OWN_FILES,
-    Record,
-    digests,
-    read_record,
-    recipe_of,
-)
+from augpipe.errors import AugpipeError, DataError, UsageError, reason
+from augpipe.expansion.annotated import AnnotatedRenderer, Made
+from augpipe.expansion.findings import Finding, Kind, Report
+from augpipe.expansion.finishing import annotation_files, packed_contents
+from augpipe.expansion.jobs import digests, read_record, recipe_of
 from augpipe.expansion.manifest import Key, Row, changes, is_pipe, parse_row, rows_of
-from augpipe.expansion.names import Output
-from augpipe.expansion.render import Origin, Renderer
+from augpipe.expansion.names import Output, stays_inside
+from augpipe.expansion.progress import Meter, Progress
+from augpipe.expansion.record import ERRORS, JOB, MANIFEST, OWN_FILES, Record
+from augpipe.expansion.render import Origin, Renderer, renderer_of
+from augpipe.expansion.sources import Plan, plan_for
 from augpipe.learned.files import path_of
 from augpipe.plan.explain import plural
 
-_SHOWN = 20
 _CHANGED = "changed since its copies were made"
-
-Kind = Literal["missing", "altered", "source", "weights", "differs", "row", "extra", "unfinished"]
-_SUMMARY: dict[Kind, tuple[str, str]] = {
-    "missing": ("is missing", "are missing"),
-    "altered": ("was altered", "were altered"),
-    "source": ("source is not what it was", "sources are not what they were"),
-    "weights": ("file of weights is another now", "files of weights are others now"),
-    "differs": ("renders differently now", "render differently now"),
-    "row": ("row of the manifest does not fit", "rows of the manifest do not fit"),
-    "extra": ("file is in no row of the manifest", "files are in no row of the manifest"),
-    "unfinished": ("part of the work is not done", "parts of the work are not done"),
-}
-"""What is said of one finding, and of more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as the manifest says.
-
-    Args:
-        kind: "missing" (no such output), "altered" (the output's content is another),
-            "source" (the source is gone, unreadable or another), "weights" (a learned op's
-            weights are others), "differs" (rendering gives
-            other bytes than it did), "row" (the manifest itself does not fit), "extra" (a file
-            that no row names), "unfinished" (outputs that were not made yet).
-        where: The output, the source or the file.
-        detail: What is wrong.
-    """
-
-    kind: Kind
-    where: str
-    detail: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.where}: {self.detail}")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a verification found.
-
-    Args:
-        out: The output folder.
-        checked: How many outputs the manifest has.
-        skipped: How many images errors.jsonl lists.
-        findings: What is wrong.
-    """
-
-    out: Path
-    checked: int
-    skipped: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """Returns 1 if anything is wrong."""
-        return int(bool(self.findings))
-
-    def __str__(self) -> str:
-        were = "was" if self.skipped == 1 else "were"
-        skipped = f"; {plural(self.skipped, 'image')} {were} skipped" if self.skipped else ""
-        if not self.findings:
-            return printable(self._fine()) + skipped
-        counts = Counter(each.kind for each in self.findings)
-        parts = [f"{count} {_SUMMARY[kind][count > 1]}" for kind, count in counts.items()]
-        found = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
-        lines = [str(each) for each in self.findings[:_SHOWN]]
-        if len(self.findings) > _SHOWN:
-            lines.append(f"... and {len(self.findings) - _SHOWN} more")
-        return "\n".join([*lines, f"checked {plural(self.checked, 'image')}: {found}{skipped}"])
-
-    def _fine(self) -> str:
-        match self.checked:
-            case 0:
-                return f"there is no image in {self.out} to check"
-            case 1:
-                return f"the one image in {self.out} is as the recipe makes it"
-        return f"all {self.checked} images in {self.out} are as the recipe makes them"
 
 
 def verify(
@@ -156,12 +73,12 @@ def verify(
     skipped, names = _skipped(out / ERRORS)
     reader = _Reader(out / MANIFEST, record, bool(recipe.batch), names)
     stop = threading.Event()
-    checker = _Checker(
-        out,
-        root if root.is_dir() else root.parent,
-        Renderer(recipe, record.settings, record.classes),
-        stop,
-    )
+    plan = _plan(record, root)
+    contents = {} if plan is None else packed_contents(plan, out)
+    renderer = renderer_of(record, recipe)
+    own = None if plan is None else AnnotatedRenderer(renderer, plan)
+    home = root if root.is_dir() else root.parent
+    checker = _Checker(out, home, renderer, stop, own, contents)
     meter = Meter(progress, record.outputs)
     with closing(ordered(checker, reader, workers, stop)) as results:
         for count, found in results:
@@ -169,6 +86,8 @@ def verify(
             reader.checked += count
             meter(reader.checked, len(findings))
     findings += reader.findings
+    if plan is not None and reader.keys:
+        findings += _annotations(plan, out, contents, reader.named)
     findings += _unlisted(out, reader.named)
     each = record.outputs // max(record.images, 1)
     # Of an image that could be used in some of its batches, those copies are there.
@@ -181,6 +100,30 @@ def verify(
         findings.append(Finding("row", str(out / ERRORS), detail))
     meter(reader.checked, len(findings), last=True)
     return Report(out, reader.checked, skipped, tuple(findings))
+
+
+def _plan(record: Record, root: Path) -> Plan | None:
+    said = record.dataset
+    if said is None:
+        return None
+    images = None if said.images is None else Path(said.images)
+    return plan_for(root, said.format, said.to, images, record.settings.split)
+
+
+def _annotations(
+    plan: Plan, out: Path, contents: Mapping[str, Content], named: set[str]
+) -> Iterator[Finding]:
+    """Yields which annotation files are not what the manifest gives; notes the names of all."""
+    named.difference_update(contents)
+    rows = (row for _, row in rows_of(out / MANIFEST) if row is not None and row.record)
+    try:
+        for relative, problem in annotation_files(plan, rows, contents, out):
+            named.add(relative)
+            if problem:
+                kind: Kind = "missing" if problem.startswith("not there") else "altered"
+                yield Finding(kind, relative, problem)
+    except AugpipeError as error:
+        yield Finding("altered", str(out), f"its annotation files cannot be compared: {error}")
 
 
 @dataclass(slots=True)
@@ -225,6 +168,7 @@ class _Reader:
             if row is not None and not problem:
                 self.keys.add(row.key)
                 self.named.add(row.output)
+                self.named |= {row.mask.path} if row.mask else set()
                 self.of_skipped += row.source in self.skipped and not row.generated
                 yield start, row
             else:
@@ -236,8 +180,9 @@ class _Reader:
             return "not a row of a manifest"
         if row.index >= self.record.images or (row.copy or 0) >= self.record.settings.copies:
             return "names an image or a copy that the job does not have"
-        if not (_stays_inside(row.output) and _stays_inside(row.source)):
-            return "names a file outside the folder"
+        paths = [row.output, row.source, row.mask.path if row.mask else row.output]
+        if not all(map(stays_inside, paths)) or (row.record is None) != (not self.record.dataset):
+            return "names a file outside the folder, or is of another kind"
         if row.batch and not (
             self.together
             and row.copy is not None
@@ -258,6 +203,8 @@ class _Checker:
     root: Path
     renderer: Renderer
     stop: threading.Event
+    annotated: AnnotatedRenderer | None = None
+    contents: Mapping[str, Content] = field(default_factory=dict)
 
     def __call__(self, rows: list[Row]) -> tuple[int, list[Finding]]:
         """Returns how many rows were checked, and what is wrong with them."""
@@ -265,19 +212,14 @@ class _Checker:
         first = rows[0]
         findings: list[Finding] = []
         compared = 0
-        rendered: Iterable[tuple[Row, bytes]]
         try:
-            if first.batch:
-                rendered = self._together(rows)
-            else:
-                outputs = [Output(row.copy, row.output) for row in rows]
-                rendered = self.renderer.render(self._origin(first), outputs)
-            for row, (again, data) in zip(rows, rendered, strict=True):
+            for row, (again, data, mask) in zip(rows, self._rendered(rows), strict=True):
                 if self.stop.is_set():
                     raise Stopped
                 if again.source_sha256 != row.source_sha256:
                     raise DataError(row.source, _CHANGED)
                 findings += self._compare(row, again, data)
+                findings += self._compare_mask(row, mask)
                 compared += 1
         except DataError as error:
             findings.append(Finding("source", error.where, error.reason))
@@ -286,6 +228,19 @@ class _Checker:
         for row in rows[compared:]:
             findings += self._stored(row)[1]
         return len(rows), findings
+
+    def _rendered(self, rows: Sequence[Row]) -> Iterable[Made]:
+        first = rows[0]
+        outputs = [Output(row.copy, row.output) for row in rows]
+        if self.annotated is not None:
+            entries = self.annotated.plan.dataset.entries
+            if first.index >= len(entries) or entries[first.index].relative != first.source:
+                raise DataError(first.source, "is not the image of this number any more")
+            return self.annotated.render(first.index, outputs)
+        if first.batch:
+            return (Made(*pair) for pair in self._together(rows))
+        pairs = self.renderer.render(self._origin(first), outputs)
+        return (Made(*pair) for pair in pairs)
 
     def _origin(self, row: Row) -> Origin:
         path = self.root / row.source
@@ -319,17 +274,36 @@ class _Checker:
             row: The output's row.
             like: What it should be, to say by how much it is not.
         """
-        path = self.out / row.output
-        try:
-            if not path.is_file():
-                return None, [Finding("missing", row.output, "not there: run expand again")]
-            data = path.read_bytes()
-        except OSError as error:
-            return None, [Finding("missing", row.output, f"cannot be read ({reason(error)})")]
+        data = self._content(row.output)
+        if isinstance(data, Finding):
+            return None, [data]
         if hashlib.sha256(data).hexdigest() == row.sha256:
             return data, []
         by = f" ({_distance(data, like)})" if like is not None else ""
         return data, [Finding("altered", row.output, f"altered since it was written{by}")]
+
+    def _content(self, relative: str) -> bytes | Finding:
+        """Returns a file of the output folder, or one that is packed there; or why not."""
+        path = self.out / relative
+        try:
+            if relative in self.contents:
+                return self.contents[relative].read()
+            if not path.is_file():
+                return Finding("missing", relative, "not there: run expand again")
+            return path.read_bytes()
+        except OSError as error:
+            return Finding("missing", relative, f"cannot be read ({reason(error)})")
+        except DataError as error:
+            return Finding("missing", relative, str(error))
+
+    def _compare_mask(self, row: Row, again: bytes | None) -> list[Finding]:
+        if row.mask is None or again is None:
+            return []
+        data = self._content(row.mask.path)
+        if isinstance(data, Finding):
+            return [data]
+        altered = Finding("altered", row.mask.path, "altered since it was written")
+        return [] if hashlib.sha256(data).hexdigest() == row.mask.sha256 else [altered]
 
     def _compare(self, row: Row, again: Row, data: bytes) -> list[Finding]:
         if again.sha256 == row.sha256:
@@ -363,11 +337,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # no name that a file can have
         return False
-
-
-def _stays_inside(relative: str) -> bool:
-    path = PurePosixPath(relative)
-    return not path.is_absolute() and ".." not in path.parts
 
 
 def _unlisted(out: Path, named: set[str]) -> Iterator[Finding]:

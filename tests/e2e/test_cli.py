@@ -21,7 +21,18 @@ from tests.harness import interrupt
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "configs/quickstart.yaml"
 GARMENTS = "samples/garments"
-COMMANDS = ("check", "explain", "preview", "expand", "verify", "ops", "import", "schema", "bench")
+COMMANDS = (
+    "check",
+    "explain",
+    "preview",
+    "expand",
+    "convert",
+    "verify",
+    "ops",
+    "import",
+    "schema",
+    "bench",
+)
 
 
 @pytest.fixture(autouse=True)

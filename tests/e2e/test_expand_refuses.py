@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.expansion import expand, expanding, verify
+from augpipe.expansion import expand, progress, verify
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import load
 from tests.e2e.expansion import rows, start, tree, wait_for_lines
@@ -252,7 +252,7 @@ def test_an_interrupt_from_the_keyboard(source: Path, recipe: Path, tmp_path: Pa
 def test_progress(
     source: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expanding, "INTERVAL", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
     (source / "coat" / "broken.png").touch()
     calls: list[tuple[int, int, int]] = []
     expand(recipe, source, tmp_path / "out", copies=2, progress=lambda *a: calls.append(a))

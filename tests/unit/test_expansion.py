@@ -9,10 +9,11 @@ import pytest
 
 from augpipe.data.claim import claimed
 from augpipe.errors import AugpipeError, UsageError
-from augpipe.expansion.expanding import Meter
-from augpipe.expansion.jobs import Settings, for_files, prepare
+from augpipe.expansion.jobs import for_files, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, parameters
 from augpipe.expansion.names import choose
+from augpipe.expansion.progress import Meter
+from augpipe.expansion.record import Settings
 from augpipe.recipe import Recipe, as_recipe, load
 
 

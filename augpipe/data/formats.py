@@ -1,0 +1,168 @@
+"""The formats of datasets: which one a path is, by its content, and how it is opened.
+
+Each is a module of this folder with `sniff`, `read`, `place`, `place_mask` and `write`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
+from augpipe.data.places import visible
+from augpipe.data.shapes import Notes
+from augpipe.data.sidecar import format_said
+from augpipe.errors import UsageError, did_you_mean
+
+_MODULES = {
+    "coco": "coco",
+    "yolo": "yolo",
+    "voc": "voc",
+    "webdataset": "webdataset",
+    "parquet": "parquet",
+    "csv": "csv",
+    "masks": "masks",
+    "folder": "classfolders",
+}
+_RANKS = (("coco", "yolo", "voc", "webdataset", "parquet"), ("csv",), ("masks",))
+"""Formats that are looked for side by side; a later group only where no earlier one is found.
+Folders of images are looked for last."""
+
+BY_STEM = frozenset(("yolo", "voc", "masks"))
+"""Formats in which what belongs to an image has its name without the ending."""
+
+FORMATS = tuple(_MODULES)
+"""The names of the formats."""
+
+
+class Format(Protocol):
+    """What a format's module has."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of the module
+        """Its name."""
+
+    @property
+    def LOOKS(self) -> str:  # noqa: N802
+        """What a dataset of it looks like, for errors."""
+
+    @property
+    def PACKED(self) -> bool:  # noqa: N802
+        """Whether the images' bytes lie in its own files."""
+
+    def sniff(self, path: Path) -> bool:
+        """Tells whether a path is of this format, by content."""
+
+    def read(self, path: Path, images: Path | None = None) -> Dataset:
+        """Opens a dataset; `images` says where its images are, if they are not beside it."""
+
+    def place(self, image: AnnotatedImage) -> str:
+        """Returns where an image lies in a dataset of this format."""
+
+    def place_mask(self, image: AnnotatedImage) -> str:
+        """Returns where an image's mask lies."""
+
+    def write(self, out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes) -> None:
+        """Writes what belongs to images that lie where `place` says; or them too, if packed."""
+
+
+def format_of(name: str) -> Format:
+    """Returns a format by its name.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    if name not in _MODULES:
+        hint = did_you_mean(name, FORMATS) or f"known: {', '.join(FORMATS)}"
+        raise UsageError(f"no format {name!r} ({hint})")
+    return cast(Format, importlib.import_module(f"augpipe.data.{_MODULES[name]}"))
+
+
+def layout_for(name: str, entries: Sequence[Entry]) -> Format:
+    """Returns a format with the layout that some images need: where none of them clash.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    if name != "voc":
+        return format_of(name)
+    from augpipe.data import voc
+
+    return voc.fitted(entries)
+
+
+def detect(path: Path) -> str:
+    """Returns the name of the format that a path is, by its content.
+
+    Raises:
+        UsageError: If it is none, or more than one: with what was seen, and the remedy.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    found = detect_annotated(path)
+    if found is not None:
+        return found
+    if format_of("folder").sniff(path):
+        return "folder"
+    expected = "; ".join(f"{name}: {format_of(name).LOOKS}" for name in FORMATS)
+    raise UsageError(
+        f"{path}: not a dataset of a known format: saw {_seen(path)}; known {expected}"
+    )
+
+
+def detect_annotated(path: Path) -> str | None:
+    """Returns the name of the format that a path is; None if it is at most a folder of images.
+
+    Raises:
+        UsageError: If it may be read as more than one.
+    """
+    said = format_said(path) if path.is_dir() else None
+    if said in _MODULES:
+        return said
+    for names in _RANKS:
+        found = [name for name in names if format_of(name).sniff(path)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = " and ".join((", ".join(found[:-1]), found[-1]))
+            raise UsageError(
+                f"{path}: may be read as {listed}: name the file or the folder of one of them, or "
+                f"say --from {found[0]}"
+            )
+    return None
+
+
+def open_dataset(path: Path, format: str | None = None, images: Path | None = None) -> Dataset:
+    """Opens a dataset.
+
+    Args:
+        path: The dataset's folder, or the file that describes it.
+        format: The name of its format; by default it is found out.
+        images: Where its images are; by default they are looked for.
+
+    Raises:
+        UsageError: If the format is not clear, or is not that of the path.
+        DataError: If the dataset cannot be used as a whole; errors of one image come when that
+            is read.
+    """
+    path = path.expanduser()
+    chosen = format_of(format or detect(path))
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    if images is not None and not images.expanduser().is_dir():
+        raise UsageError(f"{images}: no such folder of images")
+    return chosen.read(path, images and images.expanduser())
+
+
+def _seen(path: Path) -> str:
+    if path.is_file():
+        return f"a file {path.name!r}"
+    folders, files = visible(path)
+    endings = Counter(Path(name).suffix.lower() or "without an ending" for name in files)
+    parts = [f"{count} files {ending}" for ending, count in endings.most_common(4)]
+    if folders:
+        parts.append(f"the folders {', '.join(folders[:4])}" + (", ..." if folders[4:] else ""))
+    return ", ".join(parts) or "an empty folder"

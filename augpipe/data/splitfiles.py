@@ -1,0 +1,138 @@
+"""Files of a dataset that grow image by image and take their names when they are whole."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from augpipe.data.encode import TEMPORARY_PREFIX, unwritable
+from augpipe.errors import AugpipeError
+
+
+def dumped(value: Any) -> str:
+    """Returns JSON in one line, non-ASCII letters as they are, the same text every time."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+class Growing:
+    """A file that takes its name at the end of a `with` block, if the block did not fail.
+
+    Args:
+        path: The file. Its folder is made.
+
+    Raises:
+        AugpipeError: If it cannot be written. Nothing is left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._parts: list[tuple[Path, BinaryIO]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.finish()
+                for _, file in self._parts:
+                    file.close()
+                self._parts[0][0].replace(self.path)
+                self._parts = self._parts[1:]
+        except OSError as failure:
+            raise unwritable(self.path, failure) from failure
+        finally:
+            for path, file in self._parts:
+                file.close()
+                path.unlink(missing_ok=True)
+
+    def part(self) -> BinaryIO:
+        """Returns a new file to write in; the first is the one that takes the name."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            path = self.path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            file = path.open("x+b")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        self._parts.append((path, file))
+        return file
+
+    def put(self, file: BinaryIO, data: bytes) -> None:
+        """Writes to a part."""
+        try:
+            file.write(data)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def finish(self) -> None:
+        """Does what is left to do before the file takes its name."""
+
+
+class Lines(Growing):
+    """A file of lines.
+
+    Args:
+        path: See `Growing`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = self.part()
+
+    def add(self, line: str) -> None:
+        """Adds a line."""
+        self.put(self._file, line.encode() + b"\n")
+
+
+class JsonLists(Growing):
+    """A JSON object whose last keys hold long lists, filled side by side.
+
+    Args:
+        path: See `Growing`.
+        head: The other keys.
+        lists: The keys of the lists.
+    """
+
+    def __init__(self, path: Path, head: Mapping[str, Any], lists: Sequence[str]) -> None:
+        super().__init__(path)
+        main = self.part()
+        body = "".join(f"{dumped(key)}: {dumped(value)},\n" for key, value in head.items())
+        self.put(main, f"{{{body}".encode())
+        self._files = {name: main if k == 0 else self.part() for k, name in enumerate(lists)}
+        self._empty = dict.fromkeys(lists, True)
+
+    def add(self, name: str, value: Any) -> None:
+        """Adds an element to a list."""
+        start = f"{dumped(name)}: [\n" if self._empty[name] else ",\n"
+        self._empty[name] = False
+        try:
+            data = (start + dumped(value)).encode()
+        except (ValueError, UnicodeEncodeError) as error:
+            raise AugpipeError(f"{self.path}: cannot hold {value!r:.200}: {error}") from error
+        self.put(self._files[name], data)
+
+    def finish(self) -> None:
+        """Puts the lists behind one another."""
+        main, *others = self._files.items()
+        self._close(*main, main[1])
+        for name, file in others:
+            self.put(main[1], b",\n")
+            self._close(name, file, main[1])
+        self.put(main[1], b"}\n")
+
+    def _close(self, name: str, file: BinaryIO, main: BinaryIO) -> None:
+        self.put(file, f"{dumped(name)}: [".encode() if self._empty[name] else b"\n")
+        if file is not main:
+            file.seek(0)
+            shutil.copyfileobj(file, main)
+        self.put(main, b"]")

@@ -1,0 +1,184 @@
+"""Conversion: a dataset to another format, image by image, its pixels as they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from augpipe.data.annotated import AnnotatedImage, Dataset, safe_name, stem_of
+from augpipe.data.claim import claimed
+from augpipe.data.content import FileContent
+from augpipe.data.formats import BY_STEM, Format, format_of, layout_for, open_dataset
+from augpipe.data.shapes import Notes
+from augpipe.errors import AugpipeError, DataError, UsageError, printable
+from augpipe.expansion.claim import Writer
+from augpipe.expansion.progress import Meter, Progress
+from augpipe.plan.explain import plural
+
+_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Conversion:
+    """What a conversion came to.
+
+    Args:
+        out: The new dataset.
+        source: The name of the format it was in.
+        format: The name of the format it is in.
+        written: Images in it.
+        notes: What was found and is no error, counted.
+        skipped: Images that could not be used.
+        reasons: Why, for the first of them.
+    """
+
+    out: Path
+    source: str
+    format: str
+    written: int = 0
+    notes: Notes = field(default_factory=Notes)
+    skipped: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """Returns 1 if images were skipped."""
+        return int(self.skipped > 0)
+
+    def __str__(self) -> str:
+        lines = [*self.reasons]
+        if self.skipped > len(self.reasons):
+            lines.append(f"... and {self.skipped - len(self.reasons)} more")
+        if self.skipped:
+            lines.append(f"skipped {plural(self.skipped, 'image')}")
+        lines += str(self.notes).splitlines()
+        what = f"{plural(self.written, 'image')} from {self.source} to {self.format}"
+        lines.append(f"converted {what} in {self.out}")
+        return "\n".join(map(printable, lines))
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    to: str,
+    *,
+    source_format: str | None = None,
+    images: str | Path | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Writes a dataset in another format: every image's bytes as they are, every field kept.
+
+    What the format cannot hold goes into its sidecar (see `augpipe.data.sidecar`), so that the way
+    back brings it again. Splits stay apart, in the order in which they come. Memory holds an index
+    of the images, never their bytes.
+
+    Args:
+        source: The dataset's folder, or the file that describes it.
+        out: A new or empty folder.
+        to: "coco", "yolo", "voc", "masks", "webdataset", "parquet", "csv" or "folder".
+        source_format: The source's format; by default it is found out.
+        images: Where the source's images are; by default they are looked for.
+        split: One split of it; by default all of them.
+        strict: Whether an image that cannot be used ends the work; else it is left out and told.
+        progress: Called with the images done, their number, and how many could not be used.
+
+    Raises:
+        UsageError: If the source is of no known format, or the folder is not empty.
+        DataError: If the source cannot be used as a whole.
+        AugpipeError: If the work cannot go on.
+    """
+    format_of(to)
+    out = Path(out).expanduser()
+    dataset = open_dataset(Path(source), source_format, None if images is None else Path(images))
+    if split is not None:
+        dataset = dataset.only(split)
+    check_outside(dataset, out)
+    target = layout_for(to, dataset.entries)
+    done = Conversion(out, dataset.format, to)
+    meter = Meter(progress, len(dataset))
+    with claimed(out):
+        if any(out.iterdir()):
+            raise UsageError(f"{out}: not empty: choose a new folder or empty this one")
+        placed = _placed(dataset, out, target, done, meter, strict)
+        target.write(out, dataset.meta, placed, done.notes)
+    meter(len(dataset), done.skipped, last=True)
+    return done
+
+
+def check_outside(dataset: Dataset, out: Path) -> None:
+    """Refuses an output folder that is the dataset's, or in it, or around it.
+
+    Raises:
+        UsageError: With the two folders.
+    """
+    root = dataset.root if dataset.root.is_dir() else dataset.root.parent
+    source, target = root.resolve(), out.resolve()
+    if source == target:
+        raise UsageError(f"{out}: the output folder is the input: choose another")
+    if source in target.parents and dataset.root.is_dir():
+        raise UsageError(f"{out}: lies inside the input {root}: choose a folder outside")
+    if target in source.parents:
+        raise UsageError(f"{out}: the input {root} lies inside it: choose another folder")
+
+
+def _placed(
+    dataset: Dataset, out: Path, target: Format, done: Conversion, meter: Meter, strict: bool
+) -> Iterator[AnnotatedImage]:
+    """Yields each image that can be used, its bytes copied to where the format has them."""
+    writer = Writer(out)
+    taken: set[bytes] = set()
+    for index in range(len(dataset)):
+        entry = dataset.entries[index]
+        try:
+            image = dataset[index]
+            _check_places(image, target, taken)
+            kept = image if target.PACKED else _copied(image, out, target, writer)
+        except DataError as error:
+            if strict:
+                raise
+            done.skipped += 1
+            if len(done.reasons) < _SHOWN:
+                done.reasons.append(str(DataError(f"left out {entry.relative}", str(error))))
+            continue
+        done.notes.check(kept)
+        done.written += 1
+        meter(index, done.skipped)
+        yield kept
+    if not done.written:
+        raise AugpipeError("none of the images could be used: " + "; ".join(done.reasons[:3]))
+
+
+def _check_places(image: AnnotatedImage, target: Format, taken: set[bytes]) -> None:
+    """Makes sure that an image's files lie in the dataset, where no other's do.
+
+    Args:
+        image: The image.
+        target: The format it will be in.
+        taken: Grows: what the files written so far are called, shortened.
+
+    Raises:
+        DataError: If they do not.
+    """
+    where = safe_name(target.place(image), image.name)
+    name = stem_of(where) if target.NAME in BY_STEM else where
+    short = hashlib.sha256(name.casefold().encode()).digest()[:12]
+    if short in taken:
+        raise DataError(image.name, f"a second image would be {name}")
+    taken.add(short)
+    if image.mask is not None:
+        safe_name(target.place_mask(image), image.name)
+
+
+def _copied(image: AnnotatedImage, out: Path, target: Format, writer: Writer) -> AnnotatedImage:
+    place = target.place(image)
+    writer.write(place, image.content.read())
+    mask = None
+    if image.mask is not None:
+        where = target.place_mask(image)
+        writer.write(where, image.mask.read())
+        mask = FileContent(out / where)
+    return replace(image, content=FileContent(out / place), mask=mask)

@@ -1,0 +1,151 @@
+"""The annotation files of an expanded dataset: made of the manifest when all images are there.
+
+The images and the manifest's rows are the truth; whatever is written here can be written again. In
+a format that packs images, the outputs lie beside until all are there, and are removed when the
+archives are whole: a killed run finds either all of them, or the archives.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from augpipe.data.content import Content
+from augpipe.data.encode import unwritable
+from augpipe.data.shapes import Notes
+from augpipe.errors import AugpipeError, DataError
+from augpipe.expansion.manifest import Row, rows_of
+from augpipe.expansion.sources import Plan, rows_as_images
+
+
+def finish(plan: Plan, manifest: Path, out: Path) -> Notes:
+    """Writes the annotation files, or packs the images.
+
+    Args:
+        plan: The dataset, and what it becomes.
+        manifest: The whole manifest.
+        out: The output folder.
+
+    Returns:
+        What was found in the source and is no error, and what the format cannot hold.
+
+    Raises:
+        AugpipeError: If they cannot be written.
+    """
+    _check_no_links(out)
+    notes = _of_sources(plan, manifest)
+    contents = packed_contents(plan, out)
+    if not contents or any(row.output not in contents for row in _rows(manifest)):
+        plan.target.write(
+            out, plan.dataset.meta, rows_as_images(_rows(manifest), plan, {}, out), notes
+        )
+    if plan.target.PACKED:
+        _unpack(manifest, out)
+    return notes
+
+
+def _check_no_links(out: Path) -> None:
+    """Refuses folders that lead elsewhere: what is written in them would be written there.
+
+    Raises:
+        AugpipeError: If there is one.
+    """
+    for folder, inner, _ in os.walk(out):
+        for name in inner:
+            path = Path(folder) / name
+            if path.is_symlink():
+                raise AugpipeError(f"{path}: leads out of the output folder, to {path.resolve()}")
+
+
+def _rows(manifest: Path) -> Iterator[Row]:
+    return (row for _, row in rows_of(manifest) if row is not None and row.record is not None)
+
+
+def _of_sources(plan: Plan, manifest: Path) -> Notes:
+    notes = Notes()
+    last = -1
+    for row in _rows(manifest):
+        if row.index != last:
+            last = row.index
+            try:
+                notes.check(plan.dataset[row.index])
+            except DataError:  # changed since: `verify` says so
+                continue
+    return notes
+
+
+def packed_contents(plan: Plan, out: Path) -> Mapping[str, Content]:
+    """Returns where the images, and masks, of an output folder are packed, by their path.
+
+    Empty where the format does not pack, or nothing whole is there.
+    """
+    target = plan.target
+    if not target.PACKED or not target.sniff(out):
+        return {}
+    found: dict[str, Content] = {}
+    try:
+        for image in target.read(out):
+            found[target.place(image)] = image.content
+            if image.mask is not None:
+                found[target.place_mask(image)] = image.mask
+    except AugpipeError:
+        return {}
+    return found
+
+
+def _unpack(manifest: Path, out: Path) -> None:
+    """Removes the outputs that are in archives now, and their folders."""
+    folders: set[Path] = set()
+    try:
+        for row in _rows(manifest):
+            for path in (row.output, row.mask.path if row.mask else None):
+                if path is not None:
+                    (out / path).unlink(missing_ok=True)
+                    folders.update(each for each in Path(path).parents if each != Path())
+        for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+            if (out / folder).is_dir() and not any((out / folder).iterdir()):
+                (out / folder).rmdir()
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def annotation_files(
+    plan: Plan, rows: Iterable[Row], contents: Mapping[str, Content], out: Path
+) -> Iterator[tuple[str, str]]:
+    """Writes the annotation files again, elsewhere, and compares.
+
+    Args:
+        plan: The dataset, and what it became.
+        rows: The manifest's.
+        contents: See `packed_contents`.
+        out: The output folder; nothing is written in it.
+
+    Yields:
+        The path of each file that belongs to the dataset beside its images, and what is wrong
+        with it: "" where nothing is.
+
+    Raises:
+        AugpipeError: If they cannot be written: an image is missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="augpipe-") as folder:
+        again = Path(folder)
+        images = rows_as_images(rows, plan, contents, out)
+        plan.target.write(again, plan.dataset.meta, images, Notes())
+        for inner, _, files in os.walk(again):
+            for name in sorted(files):
+                path = Path(inner) / name
+                relative = path.relative_to(again).as_posix()
+                yield relative, _difference(path, out / relative)
+
+
+def _difference(made: Path, stored: Path) -> str:
+    try:
+        if not stored.is_file():
+            return "not there: run expand again"
+        if stored.read_bytes() != made.read_bytes():
+            return "is not what the manifest gives"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""

@@ -1,0 +1,233 @@
+"""The objects of an image through the pipeline: records to shapes that move, and back.
+
+A box moves as its four corners and ends as the hull of what is seen of it (`targets.finish`):
+whether an object stays is decided by its box. Outlines are cut at the frame and stay outlines;
+rotated boxes are not cut; masks in run lengths move as masks. Where an op of another library, which
+knows rectangles only, stands in the recipe, outlines move as masks too and stay such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from augpipe.data.annotated import AnnotatedImage, Annotation, Category, Meta
+from augpipe.data.masks import fill
+from augpipe.data.rle import decode_rle, encode_rle
+from augpipe.data.shapes import hull, polygon_area
+from augpipe.errors import DataError
+from augpipe.settings import BoxRules
+from augpipe.targets import Outlines, Points, Sample, finish, outline, visible
+from augpipe.types import Array, Floats
+
+_FINE = 6  # decimals of a pixel that are kept
+_LEAST = 1e-6  # square pixels
+_STALE = ("area", "part", "polygon", "robndbox", "point")
+"""Fields that tell where an object was: what they say is not true of an augmented one."""
+
+
+def flips(meta: Meta) -> dict[int, tuple[int, ...]]:
+    """Returns, for categories whose keypoints have sides, what each becomes in a mirror.
+
+    That is what the category says, else what follows from names with "left" and "right".
+    """
+    out = {}
+    for each in meta.categories:
+        flip = each.flip or _by_name(each)
+        if any(k != other for k, other in enumerate(flip)):
+            out[each.id] = flip
+    return out
+
+
+def _by_name(category: Category) -> tuple[int, ...]:
+    names = category.keypoints
+    swap = {"left": "right", "right": "left"}
+
+    def other(name: str) -> str:
+        parts = name.replace("-", "_").split("_")
+        return "_".join(swap.get(part.lower(), part) for part in parts)
+
+    known = {name.replace("-", "_"): k for k, name in enumerate(names)}
+    return tuple(known.get(other(name), k) for k, name in enumerate(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """An image's objects, laid out for the pipeline; what comes back is put together again.
+
+    Args:
+        image: The record.
+        flips: See `flips`.
+        solid: Whether outlines move as masks.
+        size: The image's height and width.
+    """
+
+    image: AnnotatedImage
+    flips: Mapping[int, tuple[int, ...]]
+    solid: bool
+    size: tuple[int, int]
+
+    def sample(self, pixels: Array, mask: Array | None) -> Sample:
+        """Returns what moves.
+
+        Args:
+            pixels: The image.
+            mask: Its own mask, (H, W, C), or None.
+
+        Raises:
+            DataError: If the mask, or that of an object, is of another size.
+        """
+        masks = [] if mask is None else [mask]
+        if (stack := self._masks()) is not None:
+            masks.append(stack)
+        if any(each.shape[:2] != self.size for each in masks):
+            raise DataError(self.image.name, f"a mask is of another size than {_by(self.size)}")
+        points = [Points(at + 0.5, np.ones(len(at), np.bool_))] if len(at := self._points()) else []
+        if points and self._sided:
+            centre = np.array(self.size[::-1]) / 2.0
+            probe = centre + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+            points.append(Points(probe, np.ones(3, np.bool_)))
+        return Sample(pixels, masks, points, [each for each in self._outlines() if len(each)])
+
+    @property
+    def _sided(self) -> bool:
+        return any(
+            each.keypoints and each.category in self.flips for each in self.image.annotations
+        )
+
+    def _boxed(self) -> list[int]:
+        """Returns the objects that have a place."""
+        name = self.image.name
+        return [k for k, each in enumerate(self.image.annotations) if hull(each, name) is not None]
+
+    def _parts(self) -> list[tuple[int, tuple[float, ...]]]:
+        objects = enumerate(self.image.annotations)
+        return [] if self.solid else [(k, part) for k, each in objects for part in each.polygons]
+
+    def _turned(self) -> list[int]:
+        return [k for k, each in enumerate(self.image.annotations) if each.oriented is not None]
+
+    def _solid(self) -> list[int]:
+        objects = enumerate(self.image.annotations)
+        return [k for k, each in objects if each.rle or (self.solid and each.polygons)]
+
+    def _outlines(self) -> tuple[Outlines, Outlines, Outlines]:
+        objects, name = self.image.annotations, self.image.name
+        boxes = [hull(objects[k], name) for k in self._boxed()]
+        turned = [objects[k].oriented or () for k in self._turned()]
+        own = outline(np.array(boxes, np.float64).reshape(-1, 4), name)
+        return own, _polygons([part for _, part in self._parts()]), _polygons(turned)
+
+    def _masks(self) -> Array | None:
+        objects, name = self.image.annotations, self.image.name
+        layers = []
+        for k in self._solid():
+            rle = objects[k].rle
+            layers.append(
+                fill(objects[k].polygons, self.size) if rle is None else decode_rle(rle, name)
+            )
+        return np.stack(layers, axis=2) if layers else None
+
+    def _points(self) -> Floats:
+        flat = [value for each in self.image.annotations for value in each.keypoints]
+        return np.array(flat, np.float64).reshape(-1, 3)[:, :2]
+
+    def moved(self, sample: Sample, rules: BoxRules) -> tuple[Annotation, ...]:
+        """Returns the objects of a transformed sample: those of which enough is seen.
+
+        Args:
+            sample: What became of `sample`.
+            rules: What is enough.
+        """
+        size = sample.image.shape[0], sample.image.shape[1]
+        sets = iter(sample.boxes)
+        own, parts, turned = (next(sets) if len(each) else each for each in self._outlines())
+        boxes, kept = finish(own, size, rules.min_area, rules.min_visibility)
+        boxed = self._boxed()
+        found = {boxed[row]: box for row, box in zip(kept.tolist(), boxes, strict=True)}
+        polygons: dict[int, list[tuple[float, ...]]] = {}
+        for (k, _), polygon in zip(self._parts(), visible(parts, size), strict=True):
+            if (shape := _shape(polygon)) is not None:
+                polygons.setdefault(k, []).append(shape)
+        rotated = dict(zip(self._turned(), map(_flat, turned.whole), strict=True))
+        layers: dict[int, Array] = {}
+        if solid := self._solid():
+            layers = {k: sample.masks[-1][:, :, row] for row, k in enumerate(solid)}
+        points = self._moved_points(sample)
+        out = []
+        for k, each in enumerate(self.image.annotations):
+            if k in boxed and k not in found:
+                continue
+            made = replace(
+                each,
+                box=_rounded(found[k]) if k in found and each.box is not None else None,
+                polygons=tuple(polygons.get(k, ())),
+                rle=encode_rle(layers[k]) if k in layers and layers[k].any() else None,
+                oriented=rotated.get(k),
+                keypoints=points[k],
+                id=None,
+                source=each.id,
+                extra={name: value for name, value in each.extra.items() if name not in _STALE},
+            )
+            shaped = each.polygons or each.rle
+            if not shaped or made.polygons or made.rle:
+                out.append(made)
+        return tuple(out)
+
+    def _moved_points(self, sample: Sample) -> list[tuple[float, ...]]:
+        """Returns each object's keypoints: those out of sight have visibility 0 and no place."""
+        if not sample.points:
+            return [() for _ in self.image.annotations]
+        at, seen = sample.points[0].at - 0.5, sample.points[0].seen
+        mirrored = len(sample.points) > 1 and _is_mirrored(sample.points[1].at)
+        out: list[tuple[float, ...]] = []
+        first = 0
+        for each in self.image.annotations:
+            count = len(each.keypoints) // 3
+            triples: list[tuple[float, float, float]] = []
+            for k in range(count):
+                shown = each.keypoints[3 * k + 2] if seen[first + k] else 0.0
+                x, y = _rounded(at[first + k])
+                triples.append((x, y, shown) if shown else (0.0, 0.0, 0.0))
+            first += count
+            flip = self.flips.get(each.category, ())
+            if mirrored and len(flip) == count:
+                triples = [triples[k] for k in flip]
+            out.append(tuple(value for triple in triples for value in triple))
+        return out
+
+
+def _polygons(parts: Sequence[Sequence[float]]) -> Outlines:
+    """Returns outlines; short ones are padded by their last corner."""
+    most = max((len(part) // 2 for part in parts), default=4)
+    padded = [[*part, *(tuple(part[-2:]) * (most - len(part) // 2))] for part in parts]
+    corners = np.array(padded, np.float64).reshape(-1, most, 2)
+    return Outlines(corners, corners)
+
+
+def _shape(polygon: Floats) -> tuple[float, ...] | None:
+    """Returns a polygon without corners that stand twice; None if it has no area."""
+    rounded = np.round(polygon, _FINE)
+    apart = (rounded != np.roll(rounded, 1, axis=0)).any(axis=1)
+    flat = _flat(rounded[apart])
+    return flat if len(flat) >= 6 and polygon_area(flat) > _LEAST else None
+
+
+def _flat(points: Floats) -> tuple[float, ...]:
+    return _rounded(points.reshape(-1))
+
+
+def _rounded(values: Floats) -> Any:
+    return tuple((np.round(values, _FINE) + 0.0).tolist())
+
+
+def _is_mirrored(probe: Floats) -> bool:
+    (ax, ay), (bx, by) = probe[1] - probe[0], probe[2] - probe[0]
+    return bool(ax * by - ay * bx < 0)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} × {size[1]}"

@@ -1,0 +1,168 @@
+"""Annotated datasets as the source of an expansion: which images, and what they become."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from augpipe.data.annotated import AnnotatedImage, Dataset, image_from, safe_name, stem_of, to_json
+from augpipe.data.content import Content, FileContent
+from augpipe.data.folder import Listing, Source
+from augpipe.data.formats import (
+    BY_STEM,
+    Format,
+    detect_annotated,
+    format_of,
+    layout_for,
+    open_dataset,
+)
+from augpipe.data.places import kind_of
+from augpipe.data.sidecar import SIDECAR
+from augpipe.data.splitfiles import dumped
+from augpipe.errors import DataError, UsageError
+from augpipe.expansion.manifest import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An annotated dataset and what it is expanded to.
+
+    Args:
+        dataset: The images that are expanded.
+        to: The format's name.
+        images: Where the user said that the images are.
+    """
+
+    dataset: Dataset
+    to: str
+    images: Path | None = None
+
+    @property
+    def target(self) -> Format:
+        """Returns the format."""
+        return layout_for(self.to, self.dataset.entries)
+
+    def listing(self) -> Listing:
+        """Returns the images as an expansion lists them."""
+        root = self.dataset.root
+        sources = tuple(
+            Source(root, each.relative, None, each.split) for each in self.dataset.entries
+        )
+        return Listing(root, sources, self.dataset.meta.classes, 0)
+
+    def bases(self) -> list[str]:
+        """Returns where each image would lie in the target; its own path where it cannot."""
+        nowhere, target = FileContent(self.dataset.root), self.target
+        out = []
+        for index, entry in enumerate(self.dataset.entries):
+            image = AnnotatedImage(entry.name, nowhere, entry.split)
+            if self.to == "folder":
+                image = replace(image, label=self._label(index))
+            try:
+                out.append(safe_name(target.place(image), entry.relative))
+            except DataError:  # said when the image's turn comes
+                out.append(entry.relative)
+        return out
+
+    def _label(self, index: int) -> str | None:
+        try:
+            return self.dataset[index].label
+        except DataError:  # said when the image's turn comes
+            return None
+
+    def check_originals(self, bases: Sequence[str]) -> None:
+        """Refuses originals that would share what belongs to them: labels, masks.
+
+        Raises:
+            UsageError: If two are named alike but for the ending.
+        """
+        seen: dict[str, str] = {}
+        for base in bases if self.to in BY_STEM else ():
+            if seen.setdefault(stem_of(base).casefold(), base) != base:
+                other = seen[stem_of(base).casefold()]
+                raise UsageError(
+                    f"{other} and {base} differ in ending only, which {self.to} cannot tell apart: "
+                    "leave out --keep-originals, or choose another format"
+                )
+
+    def fingerprint(self) -> str:
+        """Returns a hash of the images' names and ids, and of the categories."""
+        digest = hashlib.sha256(dumped(to_json(self.dataset.meta)).encode())
+        for each in self.dataset.entries:
+            digest.update(f"{each.relative}\0{each.id}\0".encode())
+        return digest.hexdigest()
+
+
+def plan_for(
+    source: Path, format: str | None, to: str | None, images: Path | None, split: str | None
+) -> Plan | None:
+    """Opens the dataset that a path is; None where it is class folders and is to stay such.
+
+    Without `split`, of a dataset in splits the train split is taken, and never a validation or test
+    split; "none" takes all images.
+
+    Raises:
+        UsageError: If it may be read as more than one format, or has no train split.
+        DataError: If it cannot be used as a whole.
+    """
+    if format is None and source.exists():
+        format = detect_annotated(source)
+    to = to or format or "folder"
+    plain = format in (None, "folder") and not (source / SIDECAR).is_file()
+    if plain and to == "folder":
+        if images is not None:
+            raise UsageError(f"{source}: a folder of images has them in it: leave out --images")
+        return None
+    format_of(to)
+    dataset = open_dataset(source, format or "folder", images)
+    return Plan(_chosen(dataset, split), to, images)
+
+
+def _chosen(dataset: Dataset, split: str | None) -> Dataset:
+    if split == "none" or (split is None and not dataset.splits):
+        return dataset
+    if split is not None:
+        return dataset.only(split)
+    train = [name for name in dataset.splits if kind_of(name) == "train"]
+    if train:
+        return dataset.only(train[0])
+    kept = [name for name in dataset.splits if kind_of(name)]
+    if not kept:
+        return dataset
+    raise UsageError(
+        f"{dataset.root}: no train split, and a validation or test split is left alone unless "
+        f"named: --split {kept[0]} (available: {', '.join(dataset.splits)})"
+    )
+
+
+def rows_as_images(
+    rows: Iterable[Row], plan: Plan, contents: Mapping[str, Content], out: Path
+) -> Iterator[AnnotatedImage]:
+    """Yields the image of each row of a manifest, with new ids for its objects.
+
+    Args:
+        rows: In the manifest's order.
+        plan: The dataset, and what it became.
+        contents: Where outputs are that are no files of their own any more, by their path.
+        out: The output folder.
+    """
+    last = plan.dataset.last[1]
+    for row in rows:
+        assert row.record is not None
+        mask = None
+        if row.mask is not None:
+            mask = contents.get(row.mask.path) or FileContent(out / row.mask.path)
+        content = contents.get(row.output) or FileContent(out / row.output)
+        image = image_from(row.record, content, mask)
+        objects = []
+        for each in image.annotations:
+            if isinstance(each.source, int):
+                last += 1
+                objects.append(replace(each, id=last))
+            elif isinstance(each.source, str):
+                objects.append(replace(each, id=f"{each.source}__{row.copy}"))
+            else:
+                objects.append(each)
+        yield replace(image, annotations=tuple(objects))

@@ -1,0 +1,1 @@
+"""Formats of datasets, against the libraries that read them."""

@@ -112,6 +112,8 @@ class AugmentationNetwork(nn.Module):
         matrix = torch.eye(2, 3, device=images.device) + acts[:, :, None] * change.view(-1, 2, 3)
         at = F.affine_grid(matrix, list(images.shape), align_corners=False)
         read = F.grid_sample(images, at, align_corners=False)
+        if torch.is_grad_enabled():
+            return read  # where nothing moves yet too, or it would never learn to
         # To the bit where nothing moves: a grid of floats does not hit pixels exactly.
         still = (matrix == torch.eye(2, 3, device=images.device)).flatten(1).all(dim=1)
         return torch.where(still[:, None, None, None], images, read)

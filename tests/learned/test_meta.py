@@ -120,7 +120,7 @@ def test_a_residual_is_small_and_has_no_fine_patterns() -> None:
             # What the network itself makes of noise: all frequencies alike.
             told = torch.cat([noise, net.embedding(classes)], dim=1)
             change = net._residual(images, told)
-        assert 0 < change.abs().max() <= 0.15
+        assert 0 < change.abs().max() <= 0.3  # 0.15 either way, less the mean
         inner = (change * checks)[..., 4:-4, 4:-4].mean(dim=(2, 3)).abs().max()
         fine[lowpass] = float(inner / change.abs().mean())
     assert fine[1] < 0.01 * fine[0]

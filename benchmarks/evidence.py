@@ -212,7 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         sections[net.called] = [*section_of(net, args), machine, ""]
     page = [line for net in NETS for line in sections.get(net.called, ())]
-    text = "\n".join([*INTRODUCTION, *page, *PUBLISHED])
+    shown = sum(len(net.rows) for net in NETS if net.called in sections)
+    text = "\n".join([*introduction(shown), *page, *PUBLISHED])
     (args.docs / "evidence.md").write_text(text.rstrip() + "\n", encoding="utf-8")
     return 0
 
@@ -327,29 +328,37 @@ WORDS["clothing10"] = (
     "are enough for it to know all training images by heart.",
     "",
 )
-INTERVALS = sum(len(net.rows) for net in NETS)
-INTRODUCTION = (
-    "# Evidence",
-    "",
-    f"Does it help? Fashion-MNIST with {SIZE} training images, where nothing else is said: "
-    f"each technique alone, added to a baseline that was tuned first, {SEEDS} seeds. With "
-    "one seed all recipes get the same images, the same first weights and the same order, "
-    "so the differences are paired; ± is half of Student's 95 % interval over the seeds. "
-    "Where the interval holds 0 the table says so: no evidence. Accuracy is on the 10,000 "
-    "test images, with the final weights; *training* is that on the training images without"
-    " augmentation, *gap* the difference. Settings are chosen for small networks and short "
-    "runs, often milder than the papers', and are not tuned. The stack with rand_augment "
-    "was added when the results of the other rows were there. A row says what that setting "
-    "does here, not what the technique can do at its best.",
-    "",
-    f"{INTERVALS} intervals of 95 % are looked at: {0.05 * INTERVALS:.0f} or so exclude 0 by"
-    " chance alone.",
-    "Seconds are the clock's, of runs side by side on a machine that had other work too.",
-    "",
-    "    # Fashion-MNIST's IDX files, clothing10's folder",
-    "    python -m benchmarks.evidence --data DIR --clothing DIR",
-    "",
-)
+
+
+def introduction(intervals: int) -> list[str]:
+    """Returns the lines above the sections.
+
+    Args:
+        intervals: How many are shown.
+    """
+    return [
+        "# Evidence",
+        "",
+        f"Does it help? Fashion-MNIST with {SIZE} training images, where nothing else is said: "
+        f"each technique alone, added to a baseline that was tuned first, {SEEDS} seeds. With "
+        "one seed all recipes get the same images, the same first weights and the same order, "
+        "so the differences are paired; ± is half of Student's 95 % interval over the seeds. "
+        "Where the interval holds 0 the table says so: no evidence. Accuracy is on the test "
+        "images, with the final weights; *training* is that on the training images without "
+        "augmentation, *gap* the difference. Settings are chosen for small networks and short "
+        "runs, often milder than the papers', and are not tuned. The stack with rand_augment "
+        "was added when the results of the other rows were there. A row says what that setting "
+        "does here, not what the technique can do at its best.",
+        "",
+        f"{intervals} intervals of 95 % are looked at: {0.05 * intervals:.0f} or so exclude 0 by"
+        " chance alone.",
+        "Seconds are the clock's, of runs side by side on a machine that had other work too.",
+        "",
+        "    # Fashion-MNIST's IDX files, clothing10's folder",
+        "    python -m benchmarks.evidence --data DIR --clothing DIR",
+        "",
+    ]
+
 
 if __name__ == "__main__":
     sys.exit(main())

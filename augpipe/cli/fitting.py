@@ -36,6 +36,7 @@ Base = Annotated[
     typer.Option(metavar="RECIPE", help="Ops that stand before; flip and crop if not set."),
 ]
 TeachingSteps = Annotated[int, typer.Option(min=1, help="Of the classifier that teaches.")]
+Rate = Annotated[float, typer.Option(help="That classifier's highest learning rate.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and draws.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Of each row of the table.")]
 ControlSteps = Annotated[int, typer.Option(min=1, help="Of each of its trainings.")]
@@ -153,6 +154,7 @@ def policy(
     side: Side = None,
     slots: Annotated[int, typer.Option(min=1, max=4, help="Ops one after another.")] = 2,
     steps: TeachingSteps = 1000,
+    lr: Rate = 0.1,
     seed: Seed = 0,
     seeds: Seeds = 3,
     control_steps: ControlSteps = 1000,
@@ -175,6 +177,7 @@ def policy(
             side=side,
             slots=slots,
             steps=steps,
+            lr=lr,
             seed=seed,
             seeds=seeds,
             control_steps=control_steps,
@@ -194,6 +197,7 @@ def meta(
     size: Size = None,
     side: Side = None,
     steps: TeachingSteps = 1500,
+    lr: Rate = 0.1,
     seed: Seed = 0,
     seeds: Seeds = 3,
     control_steps: ControlSteps = 1000,
@@ -214,6 +218,7 @@ def meta(
             size=size,
             side=side,
             steps=steps,
+            lr=lr,
             seed=seed,
             seeds=seeds,
             control_steps=control_steps,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,7 +38,8 @@ class ControlTable:
     Args:
         comparison: Paired seeds, on the images held out; no augmentation is the first row.
         affinity: Of each row: accuracy of a network trained without augmentation on held-out images
-            that are augmented, over that on them as they are (arXiv 2002.08973).
+            that are augmented, over that on them as they are (arXiv 2002.08973); None where that
+            is 0.
         diversity: Of each row: the loss at the end of a training, over that of a training without
             augmentation (likewise).
         learned: The name of the learned row.
@@ -45,7 +48,7 @@ class ControlTable:
     """
 
     comparison: Comparison
-    affinity: tuple[float, ...]
+    affinity: tuple[float | None, ...]
     diversity: tuple[float, ...]
     learned: str
     by: float
@@ -54,12 +57,24 @@ class ControlTable:
     @property
     def verdict(self) -> str:
         """The honest sentence."""
-        by = f"{100 * self.by:+.2f} ± {100 * self.half:.2f} points"
+        by = f"{_difference(self.by, self.half)} points"
         if self.by > self.half:
             return f"{self.learned} beats {TRIVIAL} here: {by}"
         if self.by < -self.half:
             return f"{self.learned} is worse than {TRIVIAL} here: {by}"
         return f"no evidence that {self.learned} beats {TRIVIAL} here: {by}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What costs nothing and is better."""
+        first, *rows = self.comparison.rows
+        accuracies = [[each.accuracy for each in row.results] for row in (first, *rows)]
+        out = []
+        for row, own in zip((first, *rows[:-1]), accuracies[:-1], strict=True):
+            by, half = paired(own, accuracies[-1])
+            if row.name != TRIVIAL and by < -half:
+                out.append(f"{self.learned} is worse than {row.name} here: {_difference(by, half)}")
+        return tuple(out)
 
     def __str__(self) -> str:
         rows = self.comparison.rows
@@ -73,12 +88,13 @@ class ControlTable:
         for row, affinity, diversity in zip(rows, self.affinity, self.diversity, strict=True):
             by = "-"
             if row.difference is not None and row.half is not None:
-                by = f"{100 * row.difference:+.2f} ± {100 * row.half:.2f}"
+                by = _difference(row.difference, row.half)
+            near = "-" if affinity is None else f"{affinity:.2f}"
             lines.append(
                 f"{row.name.ljust(wide)}  {100 * row.mean('accuracy'):8.2f}  {by:>17}  "
-                f"{affinity:8.2f}  {diversity:9.2f}  {row.mean('seconds'):7.0f}"
+                f"{near:>8}  {diversity:9.2f}  {row.mean('seconds'):7.0f}"
             )
-        return "\n".join([*lines, self.verdict])
+        return "\n".join([*lines, self.verdict, *self.warnings])
 
     def noted(self) -> dict[str, Any]:
         """Returns it as JSON holds it."""
@@ -87,13 +103,22 @@ class ControlTable:
             "rows": [
                 {
                     "name": row.name, "accuracy": row.mean("accuracy"),
-                    "difference": row.difference, "half": row.half, "affinity": affinity,
+                    "difference": row.difference, "half": _finite(row.half), "affinity": affinity,
                     "diversity": diversity, "runs": [asdict(each) for each in row.results],
                 }
                 for row, affinity, diversity in rows
             ],
-            "by": self.by, "half": self.half, "verdict": self.verdict,
+            "by": self.by, "half": _finite(self.half), "verdict": self.verdict,
+            "warnings": list(self.warnings),
         }  # fmt: skip
+
+
+def _difference(by: float, half: float) -> str:
+    return f"{100 * by:+.2f} ± " + (f"{100 * half:.2f}" if math.isfinite(half) else "?")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def control(
@@ -111,7 +136,7 @@ def control(
 
     Args:
         data: Its test images are not looked at.
-        base: The ops that all but the first row have, of the sample section.
+        base: The ops that all but the first two rows have, of the sample section.
         learned: Rows beside the controls by name, each ops of the sample and of the batch section;
             the last is the one to be judged.
         folder: Where the runs are kept.
@@ -120,10 +145,11 @@ def control(
         jobs: Runs at a time; one a core when left out.
         tell: Is told of each run.
     """
-    told = "flip and crop" if len(base) == 2 else "base"
+    plain = flip_and_crop(data.train.images.shape[-1])
     rows: dict[str, tuple[Items, Items]] = {
         NONE: ((), ()),
-        told: (base, ()),
+        "flip and crop": (plain, ()),
+        **({} if list(base) == plain else {"base": (base, ())}),
         TRIVIAL: ([*base, "trivial_augment"], ()),
         **{name: ([*base, *sample], batch) for name, (sample, batch) in learned.items()},
     }
@@ -141,22 +167,31 @@ def control(
         tell=tell,
     )
     clean = replace(splits, validation=_empty(data), test=splits.validation)
+    of = f"{made[NONE].dump()} {data.identity}".encode()
+    own = folder / f"clean-{hashlib.blake2b(of, digest_size=6).hexdigest()}"
     with one_thread():
-        train(made[NONE], clean, folder / "clean", workers=0, accelerator="cpu", devices=1)
-    net = load_model(folder / "clean" / "model.safetensors")
+        train(made[NONE], clean, own, workers=0, accelerator="cpu", devices=1)
+    net = load_model(own / "model.safetensors")
     losses = [
         float(np.mean([each.train_loss or 0.0 for each in row.results])) for row in comparison.rows
     ]
     last = list(rows)[-1]
     by_name = {row.name: [each.accuracy for each in row.results] for row in comparison.rows}
-    plain = _told(net, made[NONE], data, 1)
+    clearly = _told(net, made[NONE], data, 1)
     return ControlTable(
         comparison,
-        tuple(_told(net, each, data, _DRAWS) / plain for each in made.values()),
+        tuple(
+            _told(net, each, data, _DRAWS) / clearly if clearly else None for each in made.values()
+        ),
         tuple(each / max(losses[0], 1e-12) for each in losses),
         last,
         *paired(by_name[TRIVIAL], by_name[last]),
     )
+
+
+def flip_and_crop(side: int) -> list[Any]:
+    """Returns the ops that cost nothing and nearly always help, on images of a side."""
+    return ["horizontal_flip", {"random_crop": {"size": side, "padding": side // 8}}]
 
 
 def recipe_of(sample: Items, batch: Items, steps: int, count: int) -> Recipe:

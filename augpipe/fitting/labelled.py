@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Divided:
         unseen: Held out of the training images, to choose by.
         test: To judge by: the test split, or `unseen` again where there is none.
         measured_on: "test" or "validation".
-        identity: Names the files that they were read from.
+        identity: Names the images, by their levels and classes.
     """
 
     train: Labelled
@@ -76,7 +77,12 @@ class Divided:
 
 
 def open_labelled(
-    data: Path, size: int | None, side: int | None, seed: int, fewest: int = 2
+    data: Path,
+    size: int | None,
+    side: int | None,
+    seed: int,
+    fewest: int = 2,
+    tested: bool = True,
 ) -> Divided:
     """Reads a dataset of classes; what is not a square of `side` pixels is shrunk and cut to one.
 
@@ -87,7 +93,8 @@ def open_labelled(
         size: How many training images, in the classes' proportions; all when left out.
         side: In pixels; the images' own when left out.
         seed: Of what is held out and chosen.
-        fewest: Images that a class needs.
+        fewest: Images that a class needs, those held out among them.
+        tested: Whether the test images are read, if there are any.
 
     Raises:
         UsageError: There is no such data, or a side is needed.
@@ -103,10 +110,13 @@ def open_labelled(
         )
     splits = subset(splits, size, seed)
     left = np.bincount(_classes_of(splits.train), minlength=len(splits.classes))
-    if not left.all():
-        gone = splits.classes[int(left.argmin())]
-        raise UsageError(f"size {size}: no image of class {gone} is among them: take more")
-    parts = [splits.train, splits.validation, *([splits.test] if splits.test else [])]
+    if not left.all() or (size is not None and left.min() < (1 - _HELD_OUT) * fewest - 1):
+        few = splits.classes[int(left.argmin())]
+        have = {0: "no image", 1: "one image"}.get(int(left.min()), f"{left.min()} images")
+        be = "is" if left.min() < 2 else "are"
+        raise UsageError(f"size {size}: {have} of class {few} {be} among them: take more")
+    test = splits.test if tested else None
+    parts = [splits.train, splits.validation, *([test] if test else [])]
     images = [_read(part, side) for part in parts]
     _check_sizes(images)
     if all(_is_grey(each) for each in images):
@@ -115,8 +125,17 @@ def open_labelled(
         Labelled(each, torch.tensor(part.targets)[torch.from_numpy(part.indices)], splits.classes)
         for each, part in zip(images, parts, strict=True)
     ]
-    measured = "test" if splits.test else "validation"
-    return Divided(labelled[0], labelled[1], labelled[-1], measured, splits.identity)
+    measured = "test" if test else "validation"
+    return Divided(labelled[0], labelled[1], labelled[-1], measured, _identity(labelled))
+
+
+def _identity(parts: Sequence[Labelled]) -> str:
+    """Names images by all that they are, so that other sizes and choices have other names."""
+    found = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        found.update(part.images.numpy().tobytes())
+        found.update(part.targets.numpy().tobytes())
+    return found.hexdigest()
 
 
 def check_apart(data: Path, folder: Path) -> None:

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from augpipe.data.claim import claimed
 from augpipe.data.encode import write_atomic
-from augpipe.errors import UsageError
 from augpipe.fitting.choices import choices_for
-from augpipe.fitting.controls import ControlTable, control
+from augpipe.fitting.controls import ControlTable, control, flip_and_crop
 from augpipe.fitting.labelled import Divided, check_apart, open_labelled
 from augpipe.fitting.pictures import draw_lines, grid
-from augpipe.fitting.policy import CONTROL_STEPS, FEWEST, SEEDS, base_items
+from augpipe.fitting.policy import CONTROL_STEPS, FEWEST, LR, SEEDS, check_counts, read_base
 from augpipe.fitting.relaxed import RelaxedPolicy
 from augpipe.fitting.teaching import Augmenter, Lessons, Setting, Tick
 from augpipe.learned.augmentation import LATENTS, PARTS, AugmentationNetwork, Made
@@ -120,7 +119,10 @@ class MetaAugmenter(Augmenter):
         self, images: Tensor, classes: Tensor, draws: Draws, done: float
     ) -> tuple[Tensor, Tensor]:
         """Returns augmented images and the penalties: of one tint, of no variety."""
-        made, other = (_made(self.net, images, classes, draws, name) for name in ("one", "other"))
+        # The same parts act in both: it is the noise that is to make the difference.
+        made, other = (
+            _made(self.net, images, classes, draws, name, gates="one") for name in ("one", "other")
+        )
         penalty = self.tint(images / 255, made.coloured, draws)
         apart = (made.images - other.images).abs().mean(dim=(1, 2, 3))
         return 255 * made.images, penalty + self._guards.spread * (_APART - apart).relu().mean()
@@ -149,17 +151,23 @@ class MetaAugmenter(Augmenter):
 
 
 def _made(
-    net: AugmentationNetwork, images: Tensor, classes: Tensor, draws: Draws, name: str
+    net: AugmentationNetwork,
+    images: Tensor,
+    classes: Tensor,
+    draws: Draws,
+    name: str,
+    gates: str = "",
 ) -> Made:
     """Returns what a network makes of levels 0..255, by the draws' own noise.
 
     Some images are shown to it as of no class, so that it knows what to do with those.
     """
-    nameless = draws.at("meta#0").uniforms(f"{name} nameless", 1)[:, 0] < _NAMELESS
+    acts = gates or name
+    nameless = draws.at("meta#0").uniforms(f"{acts} nameless", 1)[:, 0] < _NAMELESS
     classes = classes.masked_fill(torch.from_numpy(nameless), net.classes)
-    drawn = normals(draws.at("meta#0").key(name), images, (LATENTS + len(PARTS),))
-    gates = torch.special.ndtr(drawn[:, LATENTS:]).clamp(1e-6, 1 - 1e-6)
-    out: Made = net(images / 255, classes, drawn[:, :LATENTS], gates)
+    noise = normals(draws.at("meta#0").key(name), images, (LATENTS,))
+    u = draws.at("meta#0").uniforms(f"{acts} gates", len(PARTS)).clip(1e-6, 1 - 1e-6)
+    out: Made = net(images / 255, classes, noise, torch.from_numpy(u).to(noise))
     return out
 
 
@@ -171,6 +179,7 @@ def fit_meta(
     size: int | None = None,
     side: int | None = None,
     steps: int = STEPS,
+    lr: float = LR,
     seed: int = 0,
     seeds: int = SEEDS,
     control_steps: int = CONTROL_STEPS,
@@ -196,6 +205,7 @@ def fit_meta(
         size: How many training images, in the classes' proportions; all when left out.
         side: Of the square images are shrunk and cut to, in pixels; their own when left out.
         steps: Of the classifier.
+        lr: The highest learning rate of that classifier.
         seed: Of first weights, order and draws.
         seeds: Of each row of the table.
         control_steps: Of each of its runs.
@@ -208,24 +218,30 @@ def fit_meta(
     Raises:
         UsageError: The data or the settings cannot be used, or the kept state is of another fit.
         DataError: An image cannot be read, or a class has fewer than ten images.
-        DivergedError: A loss became NaN or infinite: `out` has the last good weights.
+        DivergedError: A loss or a weight became NaN or infinite: `out` has the weights of the last
+            look, if there was one.
     """
-    if steps < 1 or control_steps < 1 or seeds < 1:
-        raise UsageError(f"steps {steps}, control_steps {control_steps}, seeds {seeds}: above 0")
+    check_counts(steps, control_steps, seeds, lr)
     say = say or (lambda line: None)
     out = Path(out)
     folder = out.with_name(f"{out.stem}-fit")
-    check_apart(Path(data), folder)
-    divided = open_labelled(Path(data), size, side, seed, fewest=FEWEST)
+    kept = Path(controls or folder / "controls")
+    for each in (folder, kept):
+        check_apart(Path(data), each)
+    own = read_base(base)
+    divided = open_labelled(Path(data), size, side, seed, fewest=FEWEST, tested=False)
     edge, channels = divided.train.images.shape[-1], divided.train.images.shape[1]
-    before, classes = base_items(base, edge), list(divided.train.classes)
+    before = flip_and_crop(edge) if own is None else own
+    classes = list(divided.train.classes)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)  # noqa: TID251 - first weights
         net = AugmentationNetwork(len(classes), channels)
     augmenter = MetaAugmenter(net, Guards())
     about = {"classes": classes, "images": len(divided.train), "identity": divided.identity}
     with claimed(folder):
-        lessons = Lessons(divided, augmenter, before, Setting(steps, seed=seed), folder, "meta")
+        lessons = Lessons(
+            divided, augmenter, before, Setting(steps, lr=lr, seed=seed), folder, "meta"
+        )
 
         def look(step: int) -> None:
             augmenter.take()
@@ -254,7 +270,7 @@ def fit_meta(
                 "uniform policy": (RelaxedPolicy(choices_for(channels)).items(), ()),
                 "meta": ((), [{"meta": {"model": str(out), "p": 0.5}}]),
             },
-            Path(controls or folder / "controls"),
+            kept,
             seeds=seeds,
             steps=control_steps,
             jobs=jobs,

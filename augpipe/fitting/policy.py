@@ -19,7 +19,7 @@ from augpipe.data.claim import claimed
 from augpipe.data.encode import write_atomic
 from augpipe.errors import UsageError
 from augpipe.fitting.choices import Item, choices_for
-from augpipe.fitting.controls import ControlTable, control
+from augpipe.fitting.controls import ControlTable, control, flip_and_crop
 from augpipe.fitting.labelled import Divided, check_apart, open_labelled
 from augpipe.fitting.pictures import draw_policy, grid
 from augpipe.fitting.relaxed import RelaxedPolicy
@@ -28,6 +28,7 @@ from augpipe.rng import Draws
 from augpipe.training.results import Result
 
 STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1000
+LR = 0.1
 _TEMPERATURES = (1.0, 0.1)  # of the relaxed choice, from the first step to the last
 _ENTROPIES = (0.1, 0.01)  # weights of the entropy, likewise
 _MIDDLE = 0.1  # weight of what pulls strengths to the middle
@@ -106,6 +107,7 @@ def fit_policy(
     side: int | None = None,
     slots: int = SLOTS,
     steps: int = STEPS,
+    lr: float = LR,
     seed: int = 0,
     seeds: int = SEEDS,
     control_steps: int = CONTROL_STEPS,
@@ -136,6 +138,7 @@ def fit_policy(
         side: Of the square images are shrunk and cut to, in pixels; their own when left out.
         slots: How many ops are done one after another.
         steps: Of the classifier that the policy is learned by.
+        lr: The highest learning rate of that classifier.
         seed: Of first weights, order and draws.
         seeds: Of each row of the table.
         control_steps: Of each of its runs.
@@ -150,25 +153,26 @@ def fit_policy(
         DataError: An image cannot be read, or a class has fewer than ten images.
         DivergedError: A loss became NaN or infinite; the state of before is kept.
     """
-    if steps < 1 or control_steps < 1 or seeds < 1 or not 1 <= slots <= 4:
-        raise UsageError(
-            f"steps {steps}, control_steps {control_steps}, seeds {seeds}: above 0; slots {slots}: "
-            "from 1 to 4"
-        )
+    check_counts(steps, control_steps, seeds, lr)
+    if not 1 <= slots <= 4:
+        raise UsageError(f"slots {slots}: from 1 to 4")
     say = say or (lambda line: None)
     out = Path(out)
     folder = out.with_name(f"{out.stem}-fit")
-    check_apart(Path(data), folder)
-    divided = open_labelled(Path(data), size, side, seed, fewest=FEWEST)
+    kept = Path(controls or folder / "controls")
+    for each in (folder, kept):
+        check_apart(Path(data), each)
+    own = read_base(base)
+    divided = open_labelled(Path(data), size, side, seed, fewest=FEWEST, tested=False)
     edge, channels = divided.train.images.shape[-1], divided.train.images.shape[1]
-    before = base_items(base, edge)
+    before = flip_and_crop(edge) if own is None else own
     choices = choices_for(channels)
     policy = RelaxedPolicy(choices, slots)
     uniform = RelaxedPolicy(choices, slots).items()
     with claimed(folder):
         augmenter = PolicyAugmenter(policy)
-        setting = Setting(steps, seed=seed)
-        about = [each.name for each in choices]
+        setting = Setting(steps, lr=lr, seed=seed)
+        about = [slots, *(each.name for each in choices)]
         lessons = Lessons(divided, augmenter, before, setting, folder, about)
         lessons.looks.append(lambda step: _look(step, lessons, policy, divided, folder))
         lessons.go_on()
@@ -189,7 +193,7 @@ def fit_policy(
             divided,
             before,
             {"uniform policy": (uniform, ()), "learned policy": (learned, ())},
-            Path(controls or folder / "controls"),
+            kept,
             seeds=seeds,
             steps=control_steps,
             jobs=jobs,
@@ -198,7 +202,13 @@ def fit_policy(
         report = PolicyReport(len(divided.train), lessons.seconds, table)
         write_atomic(folder / "report.json", json.dumps(table.noted(), indent=1).encode())
         text = written(
-            Path(data), divided, before, learned, policy, f"seed {seed}, {steps} steps", report
+            Path(data),
+            divided,
+            before,
+            learned,
+            f"seed {seed}, {steps} steps, lr {lr:g}, {slots} ops, base {base or 'flip and crop'}; "
+            f"controls of {control_steps} steps",
+            report,
         )
         recipes.load(yaml.safe_load(text))  # what is written is read again
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -206,19 +216,36 @@ def fit_policy(
     return report
 
 
-def base_items(base: str | Path | None, side: int) -> list[Any]:
-    """Returns the ops that stand before what is learned.
+def read_base(base: str | Path | None) -> list[Any] | None:
+    """Returns the ops of a recipe that are to stand before what is learned; None for the default.
 
     Raises:
         RecipeError: The recipe does not hold.
-        UsageError: It has other sections than `sample`, or ends in what nothing may follow.
+        UsageError: It says more than ops of single images, or ends in what nothing may follow.
     """
     if base is None:
-        return ["horizontal_flip", {"random_crop": {"size": side, "padding": side // 8}}]
+        return None
     recipe = recipes.load(Path(base))
-    if recipe.batch or any(op.last for op in recipe.sample):
-        raise UsageError(f"{base}: a base has a sample section only, without normalize or to_float")
+    plain = recipes.Recipe(sample=recipe.sample)
+    alike = all("batch" in op.sections for op in recipe.sample)
+    if recipe != plain or not alike or any(op.last for op in recipe.sample):
+        raise UsageError(
+            f"{base}: a base has a sample section of the package's own ops and nothing else, "
+            "without normalize or to_float"
+        )
     return [op.item() for op in recipe.sample]
+
+
+def check_counts(steps: int, control_steps: int, seeds: int, lr: float) -> None:
+    """Refuses counts that nothing can be done by.
+
+    Raises:
+        UsageError: One is not above 0.
+    """
+    if min(steps, control_steps, seeds) < 1 or not lr > 0:
+        raise UsageError(
+            f"steps {steps}, control_steps {control_steps}, seeds {seeds}, lr {lr:g}: above 0"
+        )
 
 
 def _look(step: int, lessons: Lessons, policy: RelaxedPolicy, data: Divided, folder: Path) -> None:
@@ -249,7 +276,6 @@ def written(
     divided: Divided,
     base: Sequence[Any],
     learned: Sequence[Item],
-    policy: RelaxedPolicy,
     how: str,
     report: PolicyReport,
 ) -> str:
@@ -263,7 +289,7 @@ def written(
         *str(report).splitlines(),
     ]
     lines = [f"# {line}".rstrip() for line in head]
-    lines += ["version: 1", "sample:"]
+    lines += ["version: 1", "sample:" if base or learned else "sample: []"]
     lines += [f"  - {_item(item)}" for item in base]
     for item in learned:
         fields = item["one_of"]

@@ -13,7 +13,9 @@ says the score
 
     q(x, T(x)) = [CE(f(T(x)), y) - CE(f(x), y)]+ - w [CE(f'(T(x)), y) - CE(f'(x), y)]+ :
 
-what the classifier has yet to learn in it, less what is no longer there to be seen.
+what the classifier has yet to learn in it, less what is no longer there to be seen. It is noted;
+the augmenter's loss is the same comparison without the hinges, but for terms of x alone, on which
+the augmenter has no say.
 """
 
 from __future__ import annotations
@@ -46,13 +48,11 @@ from augpipe.rng import Draws
 
 _MODEL = "wrn_10_1"
 _MOMENTUM, _DECAY, _WARMUP = 0.9, 5e-4, 0.05
-_SMOOTHING = 0.1
 _AVERAGED = 0.99  # of the teacher's weights, kept at each step
 _ALONE = 0.15  # share of the steps before the augmenter takes its first
 _FAIR, _PULL = 0.9, 0.05
 _WEIGHTS = (0.5, 4.0)  # w, from and to
 _KEPT_EVERY = 100  # steps
-_SURE = 1e-4  # probability: of what is told more surely the gradient ends
 
 Tick = Callable[[int, int, float], None]
 """Is told of each step: its number, how many there are, and the classifier's loss."""
@@ -186,14 +186,10 @@ class Lessons(Resumable):
             noted: dict[str, float] = {}
             if begins and self.step % self.setting.every == 0:
                 noted = self._augment()
-            if not all(map(math.isfinite, (loss, *noted.values()))):
-                raise DivergedError(
-                    f"the loss is {loss} at step {self.step + 1}: lower the lr "
-                    f"({self.setting.lr:g})"
-                )
+            looks = (self.step + 1) % _KEPT_EVERY == 0 or self.step + 1 == last
+            self._check((loss, *noted.values()), weights=looks)
             self.step += 1
             self.seconds = before + time.monotonic() - begun
-            looks = self.step % _KEPT_EVERY == 0 or self.step == last
             if noted:
                 self.history.append({"step": self.step, "loss": loss, **noted})
             if looks:
@@ -204,6 +200,23 @@ class Lessons(Resumable):
                 self.keep()
             if tick is not None:
                 tick(self.step, last, loss)
+
+    def _check(self, values: Sequence[float], weights: bool) -> None:
+        """Stops a fit that has become NaN or infinite, before anything of it is kept.
+
+        Raises:
+            DivergedError: One of the values is, or some of the weights are.
+        """
+        nets = (self.student, self.teacher, self.augmenter) if weights else ()
+        fine = all(bool(each.isfinite().all()) for net in nets for each in net.parameters())
+        odd = [value for value in values if not math.isfinite(value)]
+        if fine and not odd:
+            return
+        what = f"the loss is {odd[0]}" if odd else "weights are NaN or infinite"
+        raise DivergedError(
+            f"{what} at step {self.step + 1}: remove {self.folder} and lower the lr "
+            f"({self.setting.lr:g})"
+        )
 
     def _learn(self) -> float:
         """Does a step of the classifier; returns its loss."""
@@ -279,13 +292,17 @@ class Lessons(Resumable):
         index = np.arange(first, first + count)
         if self._base is not None:
             images = self._base(images, index=index)
-        return images.float(), self._targets[rows], Draws(self.setting.seed, index)
+        # The base drew in epoch 0: ops of one name would else draw the same numbers here.
+        return images.float(), self._targets[rows], Draws(self.setting.seed, index, epoch=1)
 
 
 def difficulty(logits: Tensor, classes: Tensor) -> Tensor:
-    """Returns the mean of -log(1 - p(y)): low where a classifier fails."""
-    right = logits.softmax(dim=1).gather(1, classes[:, None])[:, 0]
-    return -torch.log1p(-right.clamp(max=1 - _SURE)).mean()
+    """Returns the mean of -log(1 - p(y)): low where a classifier fails.
+
+    As log Σ_k exp(l_k) - log Σ_{k ≠ y} exp(l_k), whose gradient holds where p(y) is next to 1.
+    """
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return (logits.logsumexp(dim=1) - others.logsumexp(dim=1)).mean()
 
 
 def _share_of_rate(step: int, steps: int) -> float:

@@ -12,8 +12,8 @@ residual   x3 = clip(x2 + ε (l - mean l)), l = lowpass(tanh(r)), r of a small U
            no room for the fine patterns that mislead classifiers and mean nothing; without its mean
            it is no tint
 
-Before it is fitted it is the identity. A part acts where a uniform number is below σ(gate of the
-class); while it is fitted the gates are relaxed (Gumbel, temperature 0.05), so that they learn.
+Before it is fitted it is the identity. A part acts with a probability of σ(gate of the class);
+while it is fitted the gates are relaxed (Gumbel, temperature 0.05), so that they learn.
 """
 
 from __future__ import annotations

@@ -81,13 +81,13 @@ def taught(meaning: Taught, batch: Batch, key: str) -> Batch:
         matched(shown, wanted, size), network.numbers(names)[own], meaning.key[rows]
     )
     levels = 255.0 * matched(made, have, size)
-    levels = levels.round() if given.dtype == torch.uint8 else levels
+    levels = (levels.round() if given.dtype == torch.uint8 else levels).to(given.dtype)
     if meaning.probe:
         judge = held(Probe, meaning.probe, str(device))
-        (before, _), (after, sure) = (judge(each) for each in (shown, levels / 255.0))
+        (before, _), (after, sure) = (judge(each) for each in (shown, levels.float() / 255.0))
         kept = (before == after) & (sure >= meaning.confidence)
-        levels = torch.where(kept[:, None, None, None], levels, 255.0 * shown)
-    done = torch.cat([levels.to(given.dtype), given[:, 3:]], dim=1)
+        levels = torch.where(kept[:, None, None, None], levels, given[:, :3])
+    done = torch.cat([levels, given[:, 3:]], dim=1)
     return replace(batch, images=images.index_copy(0, at, done))
 
 
@@ -99,4 +99,6 @@ def _classes(network: NamedNetwork, batch: Batch, at: Tensor) -> tuple[Sequence[
     labels = batch.labels.index_select(0, at)
     own = labels if labels.ndim == 1 else labels.argmax(dim=1)
     there = (own >= 0) & (own < len(names))
+    if labels.ndim == 2:
+        there = there & (labels.amax(dim=1) > 0)
     return names, torch.where(there, own, len(names))

@@ -24,6 +24,7 @@ import augpipe
 from augpipe import recipe as recipes
 from augpipe.data.encode import write_atomic
 from augpipe.errors import AugpipeError, Problem, RecipeError, UsageError
+from augpipe.learned.files import digest_of
 from augpipe.recipe import Recipe
 from augpipe.training.comparison import LEVEL, Comparison, Row, row_of
 from augpipe.training.curve import draw_differences
@@ -130,7 +131,10 @@ class _Job:
     @property
     def digest(self) -> str:
         """Names what the result depends on."""
-        own = (augpipe.__version__, self.recipe.dump(), self.identity, self.size, self.on)
+        own = [augpipe.__version__, self.recipe.dump(), self.identity, self.size, self.on]
+        ops = (*self.recipe.sample, *self.recipe.batch)
+        # The recipe has the names of weights alone, and a file may be written anew.
+        own += [digest_of(source, kind) for op in ops for kind, source in op.files]
         said = " ".join(map(str, (*own, "validated") if self.validated else own))
         return hashlib.blake2b(said.encode(), digest_size=6).hexdigest()
 

@@ -33,15 +33,15 @@ SMALL: dict[str, Any] = {"steps": 12, "seeds": 2, "control_steps": 2, "jobs": 1}
 
 
 def table(*gains: float) -> ControlTable:
-    """Returns a table of four seeds: TrivialAugment, and what is learned with these gains on it."""
+    """Returns a table: TrivialAugment, and what is learned with these gains on it, seed by seed."""
 
     def results(*accuracies: float) -> tuple[Result, ...]:
         return tuple(Result(a, 1.0, a, "validation", 1, 1, 1.0, 9, 0.5) for a in accuracies)
 
-    none = results(*[0.5] * 4)
+    none = results(*[0.5] * len(gains))
     rows = {
         "no augmentation": none,
-        "TrivialAugment": results(*[0.6] * 4),
+        "TrivialAugment": results(*[0.6] * len(gains)),
         "learned": results(*(0.6 + gain for gain in gains)),
     }
     made = [row_of(name, each, none if k else None) for k, (name, each) in enumerate(rows.items())]
@@ -141,6 +141,24 @@ def test_a_network_is_written_with_what_it_was_fitted_to(tmp_path: Path) -> None
     assert own.batch(torch.from_numpy(images.copy()), index=[0]).shape == (1, 1, 28, 28)
 
 
+def test_one_seed_has_no_interval_and_no_augmentation_may_be_better() -> None:
+    one = table(0.1)
+    assert one.half == float("inf") and "no evidence" in one.verdict and "± ?" in str(one)
+    json.dumps(one.noted(), allow_nan=False)
+    bad = table(-0.3, -0.31, -0.3, -0.32)
+    assert bad.warnings == ("learned is worse than no augmentation here: -20.75 ± 1.52",)
+    assert str(bad).endswith(bad.warnings[0]) and not table(0.1, 0.1, 0.1, 0.1).warnings
+
+
+def test_other_images_and_slots_are_another_fit(folder: Path, tmp_path: Path, quick: None) -> None:
+    out = tmp_path / "p.yaml"
+    with pytest.raises(KeyboardInterrupt):
+        fit_policy(folder, out, **SMALL, side=12, tick=stop_at(5))
+    for fields in ({"side": 16}, {"side": 12, "slots": 1}, {"side": 12, "seed": 1}):
+        with pytest.raises(UsageError, match="holds another fit"):
+            fit_policy(folder, out, **SMALL, **fields)
+
+
 def test_a_table_of_real_runs(tmp_path: Path, folder: Path) -> None:
     """The identity beside no augmentation: the same accuracy, the same loss; noise is told less."""
     data = open_labelled(folder, None, None, 0)
@@ -152,10 +170,11 @@ def test_a_table_of_real_runs(tmp_path: Path, folder: Path) -> None:
         data, [], rows, tmp_path / "runs", **options, tell=lambda name, *_: told.append(name)
     )
     names = [row.name for row in found.comparison.rows]
-    assert names == ["no augmentation", "base", "TrivialAugment", "still", "noise"]
-    assert sorted(set(told)) == sorted(names) and len(told) == 10
+    assert names == ["no augmentation", "flip and crop", "base", "TrivialAugment", "still", "noise"]
+    assert sorted(set(told)) == sorted(names) and len(told) == 12
     by_name = dict(zip(names, zip(found.affinity, found.diversity, strict=True), strict=True))
     assert by_name["still"] == pytest.approx((1.0, 1.0)) == by_name["base"]
+    assert by_name["flip and crop"][1] > 1.0
     assert by_name["noise"][0] < 0.6  # negatives: dark for light
     assert by_name["TrivialAugment"][1] > 1.0
     assert {each.measured_on for row in found.comparison.rows for each in row.results} == {
@@ -210,17 +229,32 @@ def test_data_that_does_not_do(
 
 def test_settings_that_do_not_do(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.yaml"
-    for fields in ({"steps": 0}, {"seeds": 0}, {"slots": 5}):
+    for fields in ({"steps": 0}, {"seeds": 0}, {"lr": 0.0}):
         with pytest.raises(UsageError, match="above 0"):
             fit_policy(folder, out, **{**SMALL, **fields})
-    with pytest.raises(UsageError, match="steps 0, control_steps 2, seeds 2: above 0"):
+    with pytest.raises(UsageError, match="slots 5: from 1 to 4"):
+        fit_policy(folder, out, **SMALL, slots=5)
+    with pytest.raises(UsageError, match=r"steps 0, control_steps 2, seeds 2, lr 0\.1: above 0"):
         fit_meta(folder, out, **{**SMALL, "steps": 0})
+    with pytest.raises(UsageError, match="controls: lies inside the images"):
+        fit_meta(folder, out, **SMALL, controls=folder / "controls")
+    with pytest.raises(UsageError, match=r"size 6: 3 images of class .* are among them"):
+        fit_policy(folder, out, **SMALL, size=6)
     with pytest.raises(UsageError, match="lies inside the images"):
         fit_policy(folder, folder / "p.yaml", **SMALL)
     base = tmp_path / "base.yaml"
     base.write_text("version: 1\nsample: [horizontal_flip, {normalize: half}]\n")
-    with pytest.raises(UsageError, match="a base has a sample section only, without normalize"):
-        fit_policy(folder, out, base=base, **SMALL)
+    said = "a base has a sample section of the package's own ops and nothing else, without norm"
+    odd = (
+        "sample: [horizontal_flip, {normalize: half}]",
+        "sample: [horizontal_flip]\nregularize: [label_smoothing]",
+        "sample: [albumentations.MotionBlur]",
+        "batch: [mixup]",
+    )
+    for text in odd:
+        base.write_text(f"version: 1\n{text}\n")
+        with pytest.raises(UsageError, match=said):
+            fit_policy(folder, out, base=base, **SMALL)
 
 
 @pytest.mark.usefixtures("quick")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from augpipe.data.claim import claimed
-from augpipe.data.encode import write_atomic
 from augpipe.fitting.choices import choices_for
-from augpipe.fitting.controls import ControlTable, control, flip_and_crop
-from augpipe.fitting.labelled import Divided, check_apart, open_labelled
+from augpipe.fitting.controls import ControlTable, Items
+from augpipe.fitting.labelled import Divided
 from augpipe.fitting.pictures import draw_lines, grid
-from augpipe.fitting.policy import CONTROL_STEPS, FEWEST, LR, SEEDS, check_counts, read_base
 from augpipe.fitting.relaxed import RelaxedPolicy
+from augpipe.fitting.task import CONTROL_STEPS, LR, SEEDS, check_counts, open_task
 from augpipe.fitting.teaching import Augmenter, Lessons, Setting, Tick
 from augpipe.learned.augmentation import LATENTS, PARTS, AugmentationNetwork, Made
 from augpipe.learned.noise import normals
 from augpipe.learned.weights import save_net
 from augpipe.rng import Draws, stream_key
-from augpipe.training.results import Result
 
 STEPS = 1500
 _TINT, _DIRECTIONS, _PIXELS = 10.0, 32, 4096
@@ -224,61 +221,32 @@ def fit_meta(
     check_counts(steps, control_steps, seeds, lr)
     say = say or (lambda line: None)
     out = Path(out)
-    folder = out.with_name(f"{out.stem}-fit")
-    kept = Path(controls or folder / "controls")
-    for each in (folder, kept):
-        check_apart(Path(data), each)
-    own = read_base(base)
-    divided = open_labelled(Path(data), size, side, seed, fewest=FEWEST, tested=False)
-    edge, channels = divided.train.images.shape[-1], divided.train.images.shape[1]
-    before = flip_and_crop(edge) if own is None else own
-    classes = list(divided.train.classes)
+    task = open_task(data, out, base, size, side, seed, controls)
+    divided, classes = task.data, list(task.data.train.classes)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)  # noqa: TID251 - first weights
-        net = AugmentationNetwork(len(classes), channels)
+        net = AugmentationNetwork(len(classes), task.channels)
     augmenter = MetaAugmenter(net, Guards())
     about = {"classes": classes, "images": len(divided.train), "identity": divided.identity}
-    with claimed(folder):
-        lessons = Lessons(
-            divided, augmenter, before, Setting(steps, lr=lr, seed=seed), folder, "meta"
-        )
+    with claimed(task.folder):
+        setting = Setting(steps, lr=lr, seed=seed)
+        lessons = Lessons(divided, augmenter, task.base, setting, task.folder, "meta")
 
         def look(step: int) -> None:
             augmenter.take()
             save_net(out, "meta", net, {**about, "step": step, "seed": seed})
-            _look(step, lessons, net, divided, folder)
+            _look(step, lessons, net, divided, task.folder)
 
         lessons.looks.append(look)
-        lessons.go_on()
-        say(
-            f"{len(divided.train)} images of {edge} × {edge}, {len(classes)} classes; {steps} "
-            f"steps; {len(divided.unseen)} images held out"
-        )
-        if lessons.step:
-            say(f"going on after step {lessons.step} of {steps}")
-        lessons.run(tick)
+        task.teach(lessons, tick, say)
         save_net(out, "meta", net, {**about, "step": steps, "seed": seed})
-        say("controls")
-
-        def tell(name: str, own: int, result: Result) -> None:
-            say(f"{name}, seed {own}: {result}")
-
-        table = control(
-            divided,
-            before,
-            {
-                "uniform policy": (RelaxedPolicy(choices_for(channels)).items(), ()),
-                "meta": ((), [{"meta": {"model": str(out), "p": 0.5}}]),
-            },
-            kept,
-            seeds=seeds,
-            steps=control_steps,
-            jobs=jobs,
-            tell=tell,
-        )
+        rows: dict[str, tuple[Items, Items]] = {
+            "uniform policy": (RelaxedPolicy(choices_for(task.channels)).items(), ()),
+            "meta": ((), [{"meta": {"model": str(out), "p": 0.5}}]),
+        }
+        table = task.judge(rows, seeds, control_steps, jobs, say)
         count = sum(each.numel() for each in net.parameters())
         report = MetaReport(len(divided.train), lessons.seconds, count, table)
-        write_atomic(folder / "report.json", json.dumps(table.noted(), indent=1).encode())
         noted = {"step": steps, "seed": seed, "report": table.noted()}
         save_net(out, "meta", net, {**about, **noted})
     return report

@@ -9,6 +9,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from augpipe.training.curve import pyplot
+
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """Returns uint8 images (n, C, h, w) as one picture, `columns` of them in a row."""
@@ -34,7 +36,7 @@ def draw_policy(
         probabilities: By step, slot and choice.
         strengths: By step, slot and choice but the first, 0 to 1.
     """
-    plt = _pyplot()
+    plt = pyplot()
     slots = len(probabilities[0])
     figure, axes = plt.subplots(
         slots, 2, figsize=(12, 3.5 * slots), layout="constrained", squeeze=False, sharex=True
@@ -88,7 +90,7 @@ def draw_lines(
         history: What was noted, with its "step".
         panels: By title, the names to draw; where one was not noted there is no point.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(
         1, len(panels), figsize=(4 * len(panels), 3.2), layout="constrained", squeeze=False
     )
@@ -104,12 +106,3 @@ def draw_lines(
             axis.legend(fontsize=7)
     figure.savefig(out, dpi=110)
     plt.close(figure)
-
-
-def _pyplot() -> Any:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt

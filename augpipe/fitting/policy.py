@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +18,18 @@ from augpipe.data.claim import claimed
 from augpipe.data.encode import write_atomic
 from augpipe.errors import UsageError
 from augpipe.fitting.choices import Item, choices_for
-from augpipe.fitting.controls import ControlTable, control, flip_and_crop
-from augpipe.fitting.labelled import Divided, check_apart, open_labelled
+from augpipe.fitting.controls import ControlTable
+from augpipe.fitting.labelled import Divided
 from augpipe.fitting.pictures import draw_policy, grid
 from augpipe.fitting.relaxed import RelaxedPolicy
+from augpipe.fitting.task import CONTROL_STEPS, LR, SEEDS, check_counts, open_task
 from augpipe.fitting.teaching import Augmenter, Lessons, Setting, Tick
 from augpipe.rng import Draws
-from augpipe.training.results import Result
 
-STEPS, SLOTS, SEEDS, CONTROL_STEPS = 1000, 2, 3, 1000
-LR = 0.1
+STEPS, SLOTS = 1000, 2
 _TEMPERATURES = (1.0, 0.1)  # of the relaxed choice, from the first step to the last
 _ENTROPIES = (0.1, 0.01)  # weights of the entropy, likewise
 _MIDDLE = 0.1  # weight of what pulls strengths to the middle
-FEWEST = 10
-"""Images that a class needs."""
 _SHOWN = 8
 
 
@@ -158,53 +154,25 @@ def fit_policy(
         raise UsageError(f"slots {slots}: from 1 to 4")
     say = say or (lambda line: None)
     out = Path(out)
-    folder = out.with_name(f"{out.stem}-fit")
-    kept = Path(controls or folder / "controls")
-    for each in (folder, kept):
-        check_apart(Path(data), each)
-    own = read_base(base)
-    divided = open_labelled(Path(data), size, side, seed, fewest=FEWEST, tested=False)
-    edge, channels = divided.train.images.shape[-1], divided.train.images.shape[1]
-    before = flip_and_crop(edge) if own is None else own
-    choices = choices_for(channels)
+    task = open_task(data, out, base, size, side, seed, controls)
+    choices = choices_for(task.channels)
     policy = RelaxedPolicy(choices, slots)
     uniform = RelaxedPolicy(choices, slots).items()
-    with claimed(folder):
-        augmenter = PolicyAugmenter(policy)
+    with claimed(task.folder):
         setting = Setting(steps, lr=lr, seed=seed)
         about = [slots, *(each.name for each in choices)]
-        lessons = Lessons(divided, augmenter, before, setting, folder, about)
-        lessons.looks.append(lambda step: _look(step, lessons, policy, divided, folder))
-        lessons.go_on()
-        say(
-            f"{len(divided.train)} images of {edge} × {edge}, {len(divided.train.classes)} "
-            f"classes; {steps} steps; {len(divided.unseen)} images held out"
-        )
-        if lessons.step:
-            say(f"going on after step {lessons.step} of {steps}")
-        lessons.run(tick)
+        taught = PolicyAugmenter(policy)
+        lessons = Lessons(task.data, taught, task.base, setting, task.folder, about)
+        lessons.looks.append(lambda step: _look(step, lessons, policy, task.data, task.folder))
+        task.teach(lessons, tick, say)
         learned = policy.items()
-        say("controls")
-
-        def told(name: str, own: int, result: Result) -> None:
-            say(f"{name}, seed {own}: {result}")
-
-        table = control(
-            divided,
-            before,
-            {"uniform policy": (uniform, ()), "learned policy": (learned, ())},
-            kept,
-            seeds=seeds,
-            steps=control_steps,
-            jobs=jobs,
-            tell=told,
-        )
-        report = PolicyReport(len(divided.train), lessons.seconds, table)
-        write_atomic(folder / "report.json", json.dumps(table.noted(), indent=1).encode())
+        rows = {"uniform policy": (uniform, ()), "learned policy": (learned, ())}
+        table = task.judge(rows, seeds, control_steps, jobs, say)
+        report = PolicyReport(len(task.data.train), lessons.seconds, table)
         text = written(
             Path(data),
-            divided,
-            before,
+            task.data,
+            task.base,
             learned,
             f"seed {seed}, {steps} steps, lr {lr:g}, {slots} ops, base {base or 'flip and crop'}; "
             f"controls of {control_steps} steps",
@@ -214,38 +182,6 @@ def fit_policy(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, text.encode())
     return report
-
-
-def read_base(base: str | Path | None) -> list[Any] | None:
-    """Returns the ops of a recipe that are to stand before what is learned; None for the default.
-
-    Raises:
-        RecipeError: The recipe does not hold.
-        UsageError: It says more than ops of single images, or ends in what nothing may follow.
-    """
-    if base is None:
-        return None
-    recipe = recipes.load(Path(base))
-    plain = recipes.Recipe(sample=recipe.sample)
-    alike = all("batch" in op.sections for op in recipe.sample)
-    if recipe != plain or not alike or any(op.last for op in recipe.sample):
-        raise UsageError(
-            f"{base}: a base has a sample section of the package's own ops and nothing else, "
-            "without normalize or to_float"
-        )
-    return [op.item() for op in recipe.sample]
-
-
-def check_counts(steps: int, control_steps: int, seeds: int, lr: float) -> None:
-    """Refuses counts that nothing can be done by.
-
-    Raises:
-        UsageError: One is not above 0.
-    """
-    if min(steps, control_steps, seeds) < 1 or not lr > 0:
-        raise UsageError(
-            f"steps {steps}, control_steps {control_steps}, seeds {seeds}, lr {lr:g}: above 0"
-        )
 
 
 def _look(step: int, lessons: Lessons, policy: RelaxedPolicy, data: Divided, folder: Path) -> None:

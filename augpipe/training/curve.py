@@ -17,7 +17,7 @@ def draw_curve(metrics: Path, out: Path, title: str) -> None:
         out: The PNG to write.
         title: What stands above.
     """
-    plt = _pyplot()
+    plt = pyplot()
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
@@ -49,7 +49,7 @@ def draw_differences(
         groups: By recipe, the accuracy of each seed.
         bars: By recipe, the mean difference, half its interval, and the verdict.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(8, 1.5 + 0.35 * len(groups)), layout="constrained")
     first, base = next(iter(groups.items()))
     for k, (name, accuracies) in enumerate(groups.items()):
@@ -69,7 +69,8 @@ def draw_differences(
     plt.close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Returns matplotlib's pyplot, which draws to files alone."""
     import matplotlib as mpl
 
     mpl.use("Agg")

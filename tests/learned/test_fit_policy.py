@@ -15,7 +15,7 @@ from PIL import Image
 
 from augpipe.cli.main import main
 from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.fitting import controls, meta, policy, teaching
+from augpipe.fitting import controls, task, teaching
 from augpipe.fitting.controls import ControlTable, control
 from augpipe.fitting.labelled import Divided, open_labelled
 from augpipe.fitting.meta import fit_meta
@@ -54,8 +54,7 @@ def table(*gains: float) -> ControlTable:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the runs of the table out."""
-    for module in (policy, meta):
-        monkeypatch.setattr(module, "control", lambda *_, **__: table(0.0, 0.01, -0.01, 0.0))
+    monkeypatch.setattr(task, "control", lambda *_, **__: table(0.0, 0.01, -0.01, 0.0))
     monkeypatch.setattr(teaching, "_KEPT_EVERY", 2)
 
 

@@ -276,6 +276,19 @@ def test_the_command(command: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*args[:2], str(tmp_path / "none"), *args[3:]]) == 2
 
 
+def test_images_are_named_by_what_they_are(folder: Path) -> None:
+    """Files alone would name other sizes, and other images held out, alike."""
+    names = {
+        open_labelled(folder, None, side, seed).identity
+        for side, seed in ((12, 0), (16, 0), (12, 1))
+    }
+    assert len(names) == 3 and open_labelled(folder, None, 12, 0).identity in names
+    dark = Image.open(folder / "dark" / "0.png")
+    before = open_labelled(folder, None, None, 0).identity
+    dark.point(lambda level: 255 - level).save(folder / "dark" / "0.png")
+    assert open_labelled(folder, None, None, 0).identity != before
+
+
 def test_images_that_are_measured_on_are_not_learned_from(folder: Path) -> None:
     data: Divided = open_labelled(folder, None, None, 0)
     own = {each.numpy().tobytes() for each in data.train.images}

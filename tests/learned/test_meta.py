@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from augpipe.errors import DataError, RecipeError
 from augpipe.learned.augmentation import LATENTS, AugmentationNetwork, _folded
 from augpipe.learned.weights import load_net, save_net
 from augpipe.pipeline import Pipeline, load
+from augpipe.tensors import read_tensors, write_tensors
+from augpipe.training.comparing import _Job
 from tests.learned.gans import garments
+from tests.learned.test_probe import probe_file
 
 NAMES = [f"class {k}" for k in range(4)]
 ALWAYS, NEVER = 1 - 1e-6, 1e-6
@@ -224,3 +228,31 @@ def test_bad_weights_and_targets_are_named(tmp_path: Path) -> None:
 def test_the_bundled_network_is_small_and_says_what_it_is() -> None:
     net, about = load_net("bundled", "meta", AugmentationNetwork)
     assert net.channels == 3 and len(about["classes"]) == net.classes == 10
+
+
+def test_runs_with_other_weights_are_other_runs(tmp_path: Path) -> None:
+    """A comparison keeps its runs: a file that was written anew must not be taken for the old."""
+    path = saved(tmp_path / "m.safetensors", wild())
+    recipe = pipe(model=path).recipe
+
+    def named() -> str:
+        return _Job("meta", recipe, str(tmp_path), "images", None, "test").digest
+
+    before = named()
+    assert named() == before
+    saved(tmp_path / "m.safetensors", wild(seed=1))
+    assert named() != before
+
+
+def test_an_image_stays_where_the_probe_is_not_sure(tmp_path: Path) -> None:
+    images, labels = garments(12)
+    model = saved(tmp_path / "m.safetensors", wild())
+    tensors, header = read_tensors(Path(probe_file(tmp_path / "p.safetensors", always=3)))
+    odds = torch.where(tensors["fc.bias"] > 1e5, math.log(9.0), 0.0)  # of one half, for one of ten
+    half = {**tensors, "fc.weight": torch.zeros_like(tensors["fc.weight"]), "fc.bias": odds}
+    write_tensors(tmp_path / "half.safetensors", half, header)
+    free, _ = pipe(model=model).batch(images, labels % 4, index=range(12))
+    assert not torch.equal(free, images)
+    for confidence, want in ((0.49, free), (0.51, images)):
+        own = pipe(model=model, probe=str(tmp_path / "half.safetensors"), confidence=confidence)
+        assert torch.equal(own.batch(images, labels % 4, index=range(12))[0], want)

@@ -7,6 +7,7 @@ import inspect
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.ahead import Ahead, Foresee, Group, ascending, generated
 from augpipe.backends import opencv
+from augpipe.constraint import framed, kept, moved, settle
 from augpipe.data.workers import CallCounter, calm_cv2
 from augpipe.errors import DataError, UsageError, did_you_mean
 from augpipe.ir import Meaning
@@ -30,6 +32,7 @@ from augpipe.plan.nodes import (
     located,
     places,
     realise,
+    sees_boxes,
     segments,
 )
 from augpipe.plan.rules import plan
@@ -37,7 +40,7 @@ from augpipe.recipe import Recipe
 from augpipe.rendering import plain_planes, ready, render, render_row
 from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Sample
-from augpipe.types import Array, Frame, Picture
+from augpipe.types import Array, Floats, Frame, Ints, Picture
 
 if TYPE_CHECKING:
     from augpipe.batch import BatchSection
@@ -95,6 +98,8 @@ class Pipeline:
         self._calls = CallCounter()
         self._ahead = Ahead(self.nodes, self._layout)
         self._fits: set[int] = set()  # channel counts that every op can take
+        self._ending = recipe.ending
+        self._sees_boxes = sees_boxes(self.nodes)
 
     def __repr__(self) -> str:
         return f"Pipeline({len(self.recipe.sample)} sample ops, {len(self.recipe.batch)} batch ops)"
@@ -125,7 +130,8 @@ class Pipeline:
     ) -> Any:
         """Augments one item; with those that should follow it, its parameters are drawn ahead."""
         sample = packed.sample
-        if len(self._segments) > 1:
+        bound = self._sees_boxes or self.recipe.constraint is not None
+        if len(self._segments) > 1 or (bound and sample.boxes):
             (sample,) = self.run([sample], np.array([index], np.int64), epoch, seed=seed)
         else:
             calm_cv2()
@@ -135,7 +141,7 @@ class Pipeline:
                 group = Group(own, epoch, sample.image.shape[:2])
                 meanings, row = self._ahead.find(group, index, foresee)
                 sample = render_row(meanings, None, row, sample)
-        return packed.repack(sample, self.recipe.boxes.min_area, self.recipe.boxes.min_visibility)
+        return packed.repack(sample, self._ending)
 
     def apply(
         self,
@@ -161,10 +167,8 @@ class Pipeline:
         if len(packed) == 1:
             return [self._alone(packed[0], int(keys[0]), operator.index(epoch), seed, ascending)]
         samples = self.run([each.sample for each in packed], keys, epoch, seed=seed)
-        rules = self.recipe.boxes
         return [
-            each.repack(sample, rules.min_area, rules.min_visibility)
-            for each, sample in zip(packed, samples, strict=True)
+            each.repack(sample, self._ending) for each, sample in zip(packed, samples, strict=True)
         ]
 
     def run(
@@ -223,7 +227,6 @@ class Pipeline:
         packed = [unpack(item, names) for item in items]
         keys = keys_of(indices, len(packed))
         calm_cv2()
-        rules = self.recipe.boxes
         stacked: Array | None = None
         out: list[Any] = []
         with located(self._places):
@@ -241,8 +244,7 @@ class Pipeline:
                 if stacked.shape[1:] != (channels, height, width) or stacked.dtype != image.dtype:
                     raise DataError("images", "differ in size, channels or dtype")
                 opencv.store(image, stacked[row])
-                end = (rules.min_area, rules.min_visibility)
-                out.append(each.repack(sample, *end, elsewhere=True))
+                out.append(each.repack(sample, self._ending, elsewhere=True))
         assert stacked is not None
         return stacked, out
 
@@ -267,15 +269,45 @@ class Pipeline:
         seed: int | None,
         parts: Segments,
     ) -> tuple[list[Sample], list[Meaning]]:
-        """Does all segments but the last; returns that one's meanings, which no other follows."""
+        """Does all segments but the last; returns that one's meanings, which no other follows.
+
+        What the constraint does not hold for is drawn again until it does.
+        """
         self._check(samples)
         draws = self.draws(indices, epochs, trace, seed)
+        rule = self.recipe.constraint
+        if rule is None or not any(each.boxes for each in samples):
+            return self._drawn(samples, draws, parts)
+        sets = [framed(each.boxes, each.image.shape[:2]) for each in samples]
+        epochs = np.broadcast_to(epochs, len(samples))
+
+        def least(rows: Ints, attempt: int) -> Floats:
+            some = [samples[row] for row in rows.tolist()]
+            own = self.draws(indices[rows], epochs[rows], None, seed, attempt)
+            done, meanings = self._drawn(some, own, parts)
+            ends = (moved(each.boxes, meanings, k) for k, each in enumerate(done))
+            return np.array([kept(sets[row], end) for row, end in zip(rows, ends, strict=True)])
+
+        attempts = settle(rule, len(samples), least, trace)
+        return self._drawn(samples, self.draws(indices, epochs, trace, seed, attempts), parts)
+
+    def _drawn(
+        self, samples: Sequence[Sample], draws: Draws, parts: Segments
+    ) -> tuple[list[Sample], list[Meaning]]:
+        """Does `_prepare` with draws that are settled."""
         done = list(samples)
         for nodes, foreign in parts[:-1]:
-            done = render(realise(nodes, draws, _frame(done), sparse=True), None, done)
+            done = render(realise(nodes, draws, self._frame(done), sparse=True), None, done)
             assert foreign is not None
-            done = render(realise((foreign,), draws, _frame(done)), foreign, done)
-        return done, realise(parts[-1][0], draws, _frame(done), sparse=True)
+            done = render(realise((foreign,), draws, self._frame(done)), foreign, done)
+        return done, realise(parts[-1][0], draws, self._frame(done), sparse=True)
+
+    def _frame(self, samples: Sequence[Sample]) -> Frame:
+        """Returns what ops may know of samples."""
+        frame = _frame(samples)
+        if self._sees_boxes:
+            return replace(frame, outlines=[each.boxes for each in samples])
+        return frame
 
     def _check(self, samples: Sequence[Sample]) -> None:
         """Refuses what an op cannot take, whatever it draws."""
@@ -291,10 +323,11 @@ class Pipeline:
         epochs: int | Array = 0,
         trace: Trace | None = None,
         seed: int | None = None,
+        attempt: int | Array = 0,
     ) -> Draws:
-        """Returns the draws of the sample section for n images; see `run`."""
+        """Returns the draws of the sample section for n images; see `run` and `rng.Draws`."""
         seed = self.recipe.seed if seed is None else seed
-        draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace)
+        draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace, attempt=attempt)
         return draws.together(self._layout)
 
     @functools.cached_property

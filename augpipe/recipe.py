@@ -30,8 +30,16 @@ from augpipe.errors import Place, Problem, RecipeError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.reading import SECTIONS, fail, override, read
 from augpipe.regularizers.base import Regularizer
-from augpipe.settings import BoxRules, CacheRule, GenerateRule, TrainRule
+from augpipe.settings import (
+    BoxRules,
+    CacheRule,
+    ConstraintRule,
+    GenerateRule,
+    KeypointRules,
+    TrainRule,
+)
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
+from augpipe.targets import Ending
 from augpipe.yamltree import Tree, wrap
 
 VERSION = 1
@@ -52,6 +60,10 @@ class Recipe(BaseModel):
     """How many classes labels have; the dataset's own number when left out."""
     boxes: BoxRules = BoxRules()
     """Which boxes are kept."""
+    keypoints: KeypointRules = KeypointRules()
+    """What is known of keypoints."""
+    constraint: ConstraintRule | None = None
+    """What must hold after the geometry; nothing when left out."""
     cache: CacheRule | None = None
     """Where what is always done alike is kept; nowhere when left out."""
     gan_generate: GenerateRule | None = None
@@ -79,6 +91,11 @@ class Recipe(BaseModel):
             out["classes"] = self.classes
         if self.boxes != BoxRules() or defaults:
             out["boxes"] = self.boxes.model_dump()
+        if self.keypoints != KeypointRules():
+            pairs = [list(pair) for pair in self.keypoints.flip_pairs]
+            out["keypoints"] = {"flip_pairs": pairs}
+        if self.constraint is not None:
+            out["constraint"] = self.constraint.model_dump()
         if self.cache is not None:
             out["cache"] = self.cache.model_dump()
         if self.gan_generate is not None:
@@ -89,6 +106,11 @@ class Recipe(BaseModel):
         if train := self.train.model_dump(exclude_defaults=not defaults, exclude_none=True):
             out["train"] = train
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+    @property
+    def ending(self) -> Ending:
+        """How targets end."""
+        return Ending(self.boxes.min_area, self.boxes.min_visibility, self.keypoints.flip_pairs)
 
     def one_by_one(self) -> tuple[Recipe, tuple[str, ...]]:
         """Returns the recipe for images that come one by one, and the ops that it leaves out.
@@ -107,7 +129,17 @@ def _alone(op: Op) -> bool:
     return "sample" in op.sections and all(map(_alone, inside))
 
 
-_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache", "gan_generate", "train")
+_SETTINGS = (
+    "seed",
+    "fuse",
+    "classes",
+    "boxes",
+    "keypoints",
+    "constraint",
+    "cache",
+    "gan_generate",
+    "train",
+)
 _KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
 
 
@@ -344,6 +376,8 @@ def _order(problem: Problem) -> tuple[str, int, int]:
 def _within(cls: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
     inner: dict[str, type[BaseModel]] = {
         "boxes": BoxRules,
+        "keypoints": KeypointRules,
+        "constraint": ConstraintRule,
         "cache": CacheRule,
         "gan_generate": GenerateRule,
         "train": TrainRule,

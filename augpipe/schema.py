@@ -11,7 +11,14 @@ from augpipe.foreign import facts
 from augpipe.ops import catalogue
 from augpipe.ops.foreign import all_names
 from augpipe.recipe import VERSION, Recipe
-from augpipe.settings import BoxRules, CacheRule, GenerateRule, TrainRule
+from augpipe.settings import (
+    BoxRules,
+    CacheRule,
+    ConstraintRule,
+    GenerateRule,
+    KeypointRules,
+    TrainRule,
+)
 from augpipe.spec import Declaration, Json, declaration
 
 
@@ -38,6 +45,8 @@ def schema() -> Json:
     for key in ("seed", "fuse", "classes"):
         top[key] = _field_schema(Recipe, key)
     top["boxes"] = _settings(BoxRules)
+    top["keypoints"] = _settings(KeypointRules)
+    top["constraint"] = {**_settings(ConstraintRule), "required": ["min_visibility"]}
     bare = [_field_schema(CacheRule, "where"), {"type": "null"}]
     top["cache"] = {"anyOf": [*bare, {**_settings(CacheRule), "required": ["where"]}]}
     top["gan_generate"] = _settings(GenerateRule)

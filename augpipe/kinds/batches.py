@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from augpipe.errors import DataError
-from augpipe.kinds.convert import box_layout, from_xyxy, rows_of, table, table_like, to_xyxy
+from augpipe.kinds.convert import rows_of, table, table_like
 from augpipe.kinds.images import image_batch
-from augpipe.targets import Batch, Boxes, Keypoints, Points, finish, outline
+from augpipe.kinds.layouts import box_layout, unmirrored
+from augpipe.targets import Batch, Boxes, Ending, Keypoints, Points, finish
 from augpipe.types import Floats, Ints
 
 _FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
@@ -23,11 +24,27 @@ _ROLES = {
     "labels": "labels",
     "mask": "mask",
     "masks": "masks",
+    "heatmap": "heatmap",
+    "heatmaps": "heatmaps",
     "boxes": "boxes",
     "bboxes": "boxes",
+    "oriented_boxes": "boxes",
     "keypoints": "keypoints",
 }
-_Form = Callable[[Batch, Sequence[tuple[Floats, Ints]]], Any]
+_Form = Callable[[Batch, "Finished"], Any]
+
+
+class Finished(list[tuple[Floats, Ints]]):
+    """Each image's boxes, and the rows that they had; with how targets end.
+
+    Args:
+        sets: The boxes.
+        ending: How targets end.
+    """
+
+    def __init__(self, sets: Iterable[tuple[Floats, Ints]], ending: Ending) -> None:
+        super().__init__(sets)
+        self.ending = ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +59,19 @@ class Opened:
     batch: Batch
     form: _Form
 
-    def targets(self, batch: Batch, min_area: float, min_visibility: float) -> Any:
+    def targets(self, batch: Batch, ending: Ending) -> Any:
         """Returns the targets of a transformed batch, in the form they came in.
 
         Args:
             batch: `self.batch`, transformed.
-            min_area: See `targets.finish`.
-            min_visibility: See `targets.finish`.
+            ending: How targets end.
         """
         height, width = batch.images.shape[2:]
-        finished = [
-            finish(each.outlines, (height, width), min_area, min_visibility)
+        finished = (
+            finish(each.outlines, (height, width), ending.min_area, ending.min_visibility)
             for each in batch.boxes or ()
-        ]
-        return self.form(batch, finished)
+        )
+        return self.form(batch, Finished(finished, ending))
 
 
 def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
@@ -66,10 +82,11 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
       of masks (B, H, W); a dict; or a list of B dicts, as detection models take them. Anything
       else passes through, unless images are mixed.
     - In a dict: `label` or `labels` as above; `mask` (B, H, W); `masks` (B, N, H, W), or a list
-      of (N, H, W), one an object where there are as many boxes; `boxes` or `bboxes`, a list of
-      (N, 4) or a tensor (B, N, 4), x0, y0, x1, y1 in pixels; `keypoints`,
-      a list of (N, 2), (N, 3) or (N, K, 2 or 3) pixel positions. In a list of dicts the same,
-      one image's in each.
+      of (N, H, W), one an object where there are as many boxes; `heatmap` (B, H, W) and
+      `heatmaps` (B, N, H, W), of floats, read between pixels as images are; `boxes` or `bboxes`,
+      a list of (N, 4) or a tensor (B, N, 4), x0, y0, x1, y1 in pixels; or `oriented_boxes`, see
+      `augpipe.kinds.items.unpack`; `keypoints`, a list of (N, 2), (N, 3) or (N, K, 2 or 3) pixel
+      positions. In a list of dicts the same, one image's in each.
     - What has a row a box goes with the boxes: `labels`, `scores`, `area`, `iscrowd`, `ids`,
       `difficult` and every key that begins with `box_`; `area` is not computed anew. Tensors
       (B, N, ...) come back as lists where images keep different boxes.
@@ -89,7 +106,7 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
         columns = {key: [each[key] for each in targets] for key in keys}
         form = reader.columns(columns)
 
-        def rows(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+        def rows(batch: Batch, finished: Finished) -> Any:
             out = form(batch, finished)
             return _as(targets, ({k: v[i] for k, v in out.items()} for i in range(len(targets))))
 
@@ -133,7 +150,7 @@ class _Reader:
         }
         keys, rebuilt = list(targets), copy.copy(dict(targets))
 
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> dict[str, Any]:
+        def form(batch: Batch, finished: Finished) -> dict[str, Any]:
             out = {key: forms[key](batch, finished) for key in keys}
             if self.mixes and owner and batch.boxes is not None:
                 out["box_weights"] = [
@@ -147,8 +164,11 @@ class _Reader:
     def unstacked(self, targets: Mapping[str, Any], owner: str) -> Callable[..., dict[str, Any]]:
         """Reads targets whose boxes are one tensor (B, N, 4), and what has a row a box too."""
         shape = targets[owner].shape
-        if len(shape) != 3 or shape[2] != 4:
-            raise DataError(owner, f"boxes of shape {tuple(shape)}: expected (B, N, 4)")
+        forms = {5: "(B, N, 5)", 8: "(B, N, 8)"} if owner == "oriented_boxes" else {4: "(B, N, 4)"}
+        corners = owner == "oriented_boxes" and len(shape) == 4 and shape[2:] == (4, 2)
+        if not corners and (len(shape) != 3 or shape[2] not in forms):
+            expected = " or ".join(forms.values())
+            raise DataError(owner, f"boxes of shape {tuple(shape)}: expected {expected}")
 
         def tied(key: str, value: Any) -> bool:
             many = isinstance(value, Tensor) and value.shape[:2] == shape[:2]
@@ -160,7 +180,7 @@ class _Reader:
         apart = {k: list(v) if k in keys else v for k, v in targets.items()}
         form = self.columns(apart)
 
-        def stacked(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> dict[str, Any]:
+        def stacked(batch: Batch, finished: Finished) -> dict[str, Any]:
             out = form(batch, finished)
             if len({len(kept) for _, kept in finished}) == 1:
                 out |= {key: torch.stack(out[key]) for key in keys}
@@ -184,6 +204,8 @@ class _Reader:
                 return self.mask(value, where)
             case "masks":
                 return self.masks(value, where, owner)
+            case "heatmap" | "heatmaps":
+                return self.heatmaps(value, where, "mask" if role == "heatmap" else "masks")
             case "boxes":
                 return self.boxes(value, where)
             case "keypoints":
@@ -225,7 +247,7 @@ class _Reader:
         rows, dtype = self.beside(own, where), own.dtype
         self.batch.labels = rows.to(torch.int64) if rows.ndim == 1 else rows.to(torch.float32)
 
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+        def form(batch: Batch, finished: Finished) -> Any:
             if not self.mixes:
                 return value
             labels = batch.labels
@@ -241,7 +263,7 @@ class _Reader:
         flat = isinstance(stacked, Tensor) and stacked.ndim == 3
         self.add_masks(stacked[:, None] if flat else stacked, where)
 
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+        def form(batch: Batch, finished: Finished) -> Any:
             out = batch.masks[where]
             out = out[:, 0] if flat else out
             return list(out) if lists else out
@@ -262,7 +284,7 @@ class _Reader:
         if isinstance(value, Tensor) and value.ndim == 4 and owner and self.as_many(value):
             apart = self.masks(list(value), where, owner)
 
-            def stacked(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+            def stacked(batch: Batch, finished: Finished) -> Any:
                 out = apart(batch, finished)
                 return torch.stack(out) if len({len(each) for each in out}) == 1 else out
 
@@ -293,7 +315,7 @@ class _Reader:
             and all(len(b.outlines) == c for b, c in zip(boxes, counts, strict=True))
         )
 
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+        def form(batch: Batch, finished: Finished) -> Any:
             out, counts = batch.masks[where], batch.instances[where]
             if not tied:
                 return _as(value, (own[:c] for own, c in zip(out, counts.tolist(), strict=True)))
@@ -326,21 +348,40 @@ class _Reader:
             raise DataError(where, f"lies on {value.device}, the images on {device}: move one")
         return value.as_subclass(Tensor)
 
+    def heatmaps(self, value: Any, where: str, role: str) -> _Form:
+        """Reads heat maps as masks of float32 that are read between pixels."""
+        stacked = self.stacked(value, where) if isinstance(value, list | tuple) else value
+        if not isinstance(stacked, Tensor) or not stacked.dtype.is_floating_point:
+            have = stacked.dtype if isinstance(stacked, Tensor) else type(stacked).__name__
+            raise DataError(where, f"{have}: heat maps are tensors of floats")
+        own = self.column(role, stacked.float(), where, None)
+        self.batch.heatmaps |= {where}
+
+        def form(batch: Batch, finished: Finished) -> Any:
+            out = own(batch, finished).to(stacked.dtype)
+            return _as(value, out) if isinstance(value, list | tuple) else out
+
+        return form
+
     def boxes(self, value: Any, where: str) -> _Form:
         self.same_count(where, value)
-        layouts = [box_layout(each, f"{where}[{k}]") for k, each in enumerate(value)]
-        sets = []
-        for k, (each, layout) in enumerate(zip(value, layouts, strict=True)):
-            rows = table(each, f"{where}[{k}]")
-            if rows.size and (rows.ndim != 2 or rows.shape[1] != 4):
-                raise DataError(f"{where}[{k}]", f"boxes of shape {rows.shape}: expected (N, 4)")
-            rows = to_xyxy(rows.reshape(-1, 4), layout)
-            sets.append(Boxes.of(outline(rows, f"{where}[{k}]"), k))
-        self.batch.boxes = sets
+        oriented = where.rpartition(".")[2] == "oriented_boxes"
+        names = [f"{where}[{k}]" for k in range(len(value))]
+        rows = [table(each, name) for each, name in zip(value, names, strict=True)]
+        layouts = [box_layout(*each, oriented) for each in zip(value, rows, names, strict=True)]
+        if len({each.oriented for each in layouts}) > 1:
+            raise DataError(where, "some images have oriented boxes and others upright ones")
+        opened = zip(layouts, rows, names, strict=True)
+        sets = [layout.open(own, name) for layout, own, name in opened]
+        self.batch.boxes = [Boxes.of(each, k) for k, each in enumerate(sets)]
 
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+        def form(batch: Batch, finished: Finished) -> Any:
             height, width = batch.images.shape[2:]
-            own = (from_xyxy(each, k) for (each, _), k in zip(finished, layouts, strict=True))
+            own = []
+            for k, (each, _) in enumerate(finished):
+                # Of boxes that were mixed in there is no row here: four numbers are all they have.
+                blank = np.zeros((len(each), *layouts[k].row))
+                own.append(layouts[k].close(each, blank, np.arange(len(each))))
             pairs = zip(own, value, strict=True)
             return _as(value, (table_like(each, like, (height, width)) for each, like in pairs))
 
@@ -360,7 +401,7 @@ class _Reader:
         flat = [each.reshape(-1, like.shape[-1]) for each in tables]
         self.batch.points = []
         for k, each in enumerate(flat):
-            points = Points(each[:, :2] + 0.5, np.ones(len(each), np.bool_))
+            points = Points.of(each[:, :2] + 0.5)
             rows = np.arange(len(each))
             origin = np.stack([np.full_like(rows, k), rows], axis=1)
             self.batch.points.append(Keypoints(points, origin))
@@ -368,7 +409,7 @@ class _Reader:
         tied = bool(owner) and like.ndim > 2 and [len(each) for each in tables] == counts
         most = like.shape[1] if like.ndim > 2 else 1  # points of one object
 
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+        def form(batch: Batch, finished: Finished) -> Any:
             assert batch.points is not None
             height, width = batch.images.shape[2:]
             out = []
@@ -378,6 +419,10 @@ class _Reader:
                 whole[:, :2] = marks.points.at - 0.5
                 if whole.shape[1] > 2:
                     whole[~marks.points.seen, 2] = 0.0
+                shape = (-1, *like.shape[1:])
+                whole = unmirrored(
+                    whole.reshape(shape), marks.points.mirrored, finished.ending.flip_pairs, where
+                ).reshape(-1, like.shape[-1])
                 if tied and batch.boxes is not None:
                     kept = batch.boxes[k].origin[finished[k][1]].tolist()
                     at = {(i, r): n for n, (i, r) in enumerate(marks.origin.tolist())}
@@ -398,7 +443,7 @@ def _is_labels(value: Tensor) -> bool:
     )
 
 
-def _gathered(value: Sequence[Any], batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+def _gathered(value: Sequence[Any], batch: Batch, finished: Finished) -> Any:
     """Returns what hangs on boxes, for the boxes that are left, wherever they came from."""
     assert batch.boxes is not None
     out = []

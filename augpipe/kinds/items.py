@@ -21,9 +21,7 @@ from augpipe.kinds.convert import (
     TV_KINDS,
     apart,
     array_of,
-    box_layout,
     channels_last,
-    from_xyxy,
     is_tensor,
     kind,
     levels,
@@ -35,24 +33,29 @@ from augpipe.kinds.convert import (
     rows_of,
     table,
     table_like,
-    to_xyxy,
     unlevelled,
 )
-from augpipe.targets import Points, Sample, finish, outline
+from augpipe.kinds.layouts import box_layout, unmirrored
+from augpipe.targets import Ending, Points, Sample, finish
 from augpipe.types import Array, Floats, Ints, Picture
 
 _KEYS = {
     "image": "image",
     "mask": "mask",
     "masks": "masks",
+    "heatmap": "heatmap",
+    "heatmaps": "heatmaps",
     "boxes": "boxes",
     "bboxes": "boxes",
+    "oriented_boxes": "boxes",
     "keypoints": "keypoints",
 }
 _ALLOWED = {  # which plain kinds a role may be held in
     "image": ("array", "tensor", "pil", "picture"),
     "mask": ("array", "tensor", "pil"),
     "masks": ("array", "tensor", "pil", "list"),
+    "heatmap": ("array", "tensor"),
+    "heatmaps": ("array", "tensor", "list"),
     "boxes": ("array", "tensor", "list"),
     "keypoints": ("array", "tensor", "list"),
 }
@@ -64,12 +67,14 @@ _FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
 class _Result:
     """A transformed sample and, for each set of boxes, its boxes and the rows that were kept.
 
-    The image may be `elsewhere`: then None stands in its place.
+    The image may be `elsewhere`: then None stands in its place. Keypoints of `flip_pairs` change
+    places in a mirror.
     """
 
     sample: Sample
     boxes: list[tuple[Floats, Ints]]
     elsewhere: bool = False
+    flip_pairs: tuple[tuple[int, int], ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,8 +118,7 @@ class Packed:
     def repack(
         self,
         sample: Sample,
-        min_area: float = 0.0,
-        min_visibility: float = 0.0,
+        ending: Ending = Ending(),  # noqa: B008 - a frozen value
         *,
         elsewhere: bool = False,
     ) -> Any:
@@ -124,13 +128,13 @@ class Packed:
 
         Args:
             sample: `self.sample`, transformed. May be called for many.
-            min_area: See `targets.finish`.
-            min_visibility: See `targets.finish`.
+            ending: How targets end.
             elsewhere: Whether None takes the image's place.
         """
-        result = _Result(sample, [], elsewhere)
+        result = _Result(sample, [], elsewhere, ending.flip_pairs)
         for each in sample.boxes:
-            result.boxes.append(finish(each, result.size, min_area, min_visibility))
+            end = finish(each, result.size, ending.min_area, ending.min_visibility)
+            result.boxes.append(end)
         return self.form(result)
 
 
@@ -139,9 +143,12 @@ def unpack(item: Any, names: Sequence[str | None] | None = None) -> Packed:
 
     - Images: uint8, or float in 0..1; arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W),
       PIL (L, RGB, RGBA; other modes become one of these by the rules of data/decode.py).
-    - In a dict (nested ones too): `image`; `mask`; `masks`, (N, H, W) or a list; `boxes` or
-      `bboxes`, (N, 4) x0, y0, x1, y1 in pixels; `keypoints`, (N, 2), (N, 3) with COCO's
-      visibility, or (N, K, 2 or 3) pixel positions.
+    - In a dict (nested ones too): `image`; `mask`; `masks`, (N, H, W) or a list; `heatmap`;
+      `heatmaps`, (N, H, W) or a list: of floats, read between pixels as images are; `boxes` or
+      `bboxes`, (N, 4) x0, y0, x1, y1 in pixels; or `oriented_boxes`, (N, 4, 2) or (N, 8) corners
+      clockwise from the first, or (N, 5) centre x and y, width, height and degrees
+      (counter-clockwise as seen); `keypoints`, (N, 2), (N, 3) with COCO's visibility, or
+      (N, K, 2 or 3) pixel positions.
     - With the boxes of the same dict are dropped, where there are as many: `masks`,
       (N, K, ...) keypoints, `labels`, `scores`, `area`, `iscrowd`, `ids`, `difficult` and
       every key that begins with `box_`. Area is dropped with its box, not computed anew.
@@ -232,7 +239,8 @@ class _Reader:
             raise DataError(entries[held[1]].where, "a second set of boxes beside the first")
         owner, boxes = None, None
         for k in held:
-            boxes, owner = self.boxes(entries[k].value, entries[k].where)
+            oriented = entries[k].key == "oriented_boxes"
+            boxes, owner = self.boxes(entries[k].value, entries[k].where, oriented)
         return [boxes if k in held else self.entry(each, owner) for k, each in enumerate(entries)]
 
     def entry(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
@@ -245,6 +253,8 @@ class _Reader:
                 return self.mask(value, where)
             case "masks":
                 return self.masks(value, where, owner)
+            case "heatmap" | "heatmaps" as role:
+                return self.heatmaps(value, where, stacked=role == "heatmaps")
             case "keypoints":
                 return self.keypoints(value, where, owner)
             case "field":
@@ -346,22 +356,33 @@ class _Reader:
 
         return form
 
-    def boxes(self, value: Any, where: str) -> tuple[_Form, _Owner]:
-        data, layout = table(value, where), box_layout(value, where)
+    def heatmaps(self, value: Any, where: str, stacked: bool) -> _Form:
+        """Reads a heat map, or with `stacked` (N, H, W) of them."""
+        if kind(value) == "list":
+            for k, each in enumerate(value):
+                if kind(each) not in _ALLOWED["heatmap"]:
+                    raise DataError(f"{where}[{k}]", f"{type(each).__name__} is not a heat map")
+            forms = [self.heatmaps(each, f"{where}[{k}]", False) for k, each in enumerate(value)]
+            return lambda result: _rebuilt(value, forms, result)
+        data = array_of(value)
+        if data.dtype.kind != "f":
+            raise DataError(where, f"has dtype {data.dtype}: a heat map holds floats")
+        form = self.mask(data.astype(np.float32), where, stacked=stacked or is_tensor(value))
+        self.found.heatmaps |= {len(self.found.masks) - 1}
+        return lambda result: like(form(result), value)
+
+    def boxes(self, value: Any, where: str, oriented: bool) -> tuple[_Form, _Owner]:
+        data = table(value, where)
+        layout = box_layout(value, data, where, oriented)
         if kind(value) == "boxes":
             self.sizes.append((where, tuple(value.canvas_size)))
-        if not data.size:
-            data = data.reshape(0, 4)
-        if data.ndim != 2 or data.shape[1] < 4:
-            raise DataError(where, f"boxes of shape {data.shape}: expected (N, 4), xyxy in pixels")
-        owner = _Owner(len(self.found.boxes), len(data))
-        self.found.boxes.append(outline(to_xyxy(data[:, :4], layout), where))
+        opened = layout.open(data, where)
+        owner = _Owner(len(self.found.boxes), len(opened))
+        self.found.boxes.append(opened)
 
         def form(result: _Result) -> Any:
             boxes, kept = result.boxes[owner.index]
-            out = data[kept]
-            out[:, :4] = from_xyxy(boxes, layout)
-            return table_like(out, value, result.size)
+            return table_like(layout.close(boxes, data, kept), value, result.size)
 
         return form, owner
 
@@ -376,7 +397,7 @@ class _Reader:
         flat = data.reshape(-1, data.shape[-1])
         if np.isinf(flat[:, :2]).any():
             raise DataError(where, "infinite coordinates")
-        self.found.points.append(Points(flat[:, :2] + 0.5, np.ones(len(flat), np.bool_)))
+        self.found.points.append(Points.of(flat[:, :2] + 0.5))
         index = len(self.found.points) - 1
         tied = owner if data.ndim > 2 and owner and len(data) == owner.count else None
 
@@ -386,7 +407,7 @@ class _Reader:
             out[:, :2] = points.at - 0.5
             if out.shape[1] > 2:
                 out[~points.seen, 2] = 0.0
-            whole = out.reshape(data.shape)
+            whole = unmirrored(out.reshape(data.shape), points.mirrored, result.flip_pairs, where)
             kept = whole[result.boxes[tied.index][1]] if tied else whole
             return table_like(kept, value, result.size)
 

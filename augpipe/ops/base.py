@@ -41,6 +41,8 @@ class Op(Declared):
     company: ClassVar[bool] = False
     """Whether it takes other images of the batch, and the classes of all."""
 
+    sees_boxes: ClassVar[bool] = False
+    """Whether what it draws depends on the boxes."""
     sections: ClassVar[tuple[str, ...]] = ("sample", "batch")
     """Where it may stand: what needs several images stands in `batch` only."""
 

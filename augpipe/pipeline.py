@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from augpipe.ahead import Ahead, Foresee, Group, ascending, generated
 from augpipe.backends import opencv
 from augpipe.constraint import framed, kept, moved, settle
 from augpipe.data.workers import CallCounter, calm_cv2
-from augpipe.errors import DataError, UsageError, did_you_mean
+from augpipe.errors import DataError, UsageError, check_options
 from augpipe.ir import Meaning
 from augpipe.kinds import Packed, unpack
 from augpipe.kinds.convert import unlevelled
@@ -381,7 +380,7 @@ class Pipeline:
         from augpipe.data.dataset import AugmentedDataset, Collatable
 
         self._learn(base)
-        _check_options(AugmentedDataset, options, ("names", "with_index"))
+        check_options(AugmentedDataset, options, ("names", "with_index"))
         with_index = options.pop("with_index", False)
         apply = self._applier(options)
         if self.recipe.batch or with_index:
@@ -395,7 +394,7 @@ class Pipeline:
         """
         from augpipe.data.loader import Loader
 
-        _check_options(Loader, options, ("names",))
+        check_options(Loader, options, ("names",))
         names = options.pop("names", None)
         stack = functools.partial(self.stack, names=names) if names else self.stack
         rule = self.recipe.cache
@@ -413,20 +412,6 @@ class Pipeline:
     def _applier(self, options: dict[str, Any]) -> Any:
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
-
-
-def _check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> None:
-    """Refuses, with a hint, options that a class does not have."""
-    own = [
-        name
-        for name, each in inspect.signature(cls).parameters.items()
-        if each.kind is each.KEYWORD_ONLY and name not in ("seed", "keep")
-    ]
-    known = [*own, *more]
-    for name in options:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-            raise UsageError(f"{cls.__name__} has no option '{name}' ({hint})")
 
 
 def _frame(samples: Sequence[Sample]) -> Frame:

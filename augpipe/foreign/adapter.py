@@ -195,7 +195,8 @@ class Adapter(ABC):
             points = [probed(each, size) for each in sample.points]
             out = self.one(replace(sample, points=points), int(seed))
             pairs = zip(out.points, sample.points, strict=True)
-            return replace(out, points=[unprobed(*pair) for pair in pairs])
+            kept = [_kept(*pair) for pair in zip(out.boxes, sample.boxes, strict=True)]
+            return replace(out, points=[unprobed(*pair) for pair in pairs], boxes=kept)
         except Unfit as error:
             raise DataError(key or self.name, str(error)) from error.__cause__
 
@@ -228,6 +229,8 @@ class Adapter(ABC):
             probes = [probed(each, size) for each in points]
             out = self.many(images, _filled(masks), boxes, probes, seeds)
             out.points = [unprobed(*pair) for pair in zip(out.points, points, strict=True)]
+            if self.upright:
+                out.boxes = [_kept(*pair) for pair in zip(out.boxes, boxes, strict=True)]
             if some and out.images.shape != images.shape:
                 sizes = (" × ".join(map(str, each.shape[2:])) for each in (images, out.images))
                 raise Unfit(f"gives some images of a batch another size: {', '.join(sizes)}")
@@ -333,6 +336,11 @@ class Adapter(ABC):
         Raises:
             Unfit: The transform cannot.
         """
+
+
+def _kept(after: Outlines, before: Outlines) -> Outlines:
+    """Returns boxes that came back from what knows upright ones: oriented ones did not move."""
+    return before if before.oriented else after
 
 
 def failed(error: Exception) -> Unfit:

@@ -54,7 +54,8 @@ def unprobed(points: Points, before: Points) -> Points:
     if not len(before):
         return points
     origin, right, down = points.at[-3:]
-    turn = np.cross(right - origin, down - origin)
+    (ax, ay), (bx, by) = right - origin, down - origin
+    turn = ax * by - ay * bx
     return Points(points.at[:-3], points.seen[:-3], before.mirrored ^ bool(turn < 0))
 
 

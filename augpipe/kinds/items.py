@@ -18,7 +18,6 @@ import numpy as np
 
 from augpipe.errors import DataError, UsageError
 from augpipe.kinds.convert import (
-    TV_KINDS,
     apart,
     array_of,
     channels_last,
@@ -36,31 +35,11 @@ from augpipe.kinds.convert import (
     unlevelled,
 )
 from augpipe.kinds.layouts import box_layout, unmirrored
+from augpipe.kinds.roles import ALLOWED, Entry, role_of
 from augpipe.targets import Ending, Points, Sample, finish
 from augpipe.types import Array, Floats, Ints, Picture
 
-_KEYS = {
-    "image": "image",
-    "mask": "mask",
-    "masks": "masks",
-    "heatmap": "heatmap",
-    "heatmaps": "heatmaps",
-    "boxes": "boxes",
-    "bboxes": "boxes",
-    "oriented_boxes": "boxes",
-    "keypoints": "keypoints",
-}
-_ALLOWED = {  # which plain kinds a role may be held in
-    "image": ("array", "tensor", "pil", "picture"),
-    "mask": ("array", "tensor", "pil"),
-    "masks": ("array", "tensor", "pil", "list"),
-    "heatmap": ("array", "tensor"),
-    "heatmaps": ("array", "tensor", "list"),
-    "boxes": ("array", "tensor", "list"),
-    "keypoints": ("array", "tensor", "list"),
-}
 _LEVELS = np.dtype(np.uint8)
-_FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +69,6 @@ class _Owner:
 
     index: int
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A value with the key and the place it was found at."""
-
-    key: Any
-    value: Any
-    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +163,19 @@ class _Reader:
             if kind(item) != "list" or len(names) != len(item):
                 raise UsageError(f"names={tuple(names)} needs a tuple of {len(names)}")
             pairs = zip(names, item, strict=True)
-            forms = self.group([_Entry(name, each, name or "item") for name, each in pairs])
+            forms = self.group([Entry(name, each, name or "item") for name, each in pairs])
             return lambda result: _rebuilt(item, forms, result)
         if kind(item) == "dict":
             return self.mapping(item, "")
         if type(item) is tuple and len(item) == 2 and isinstance(item[1], int | np.integer):
-            image = self.entry(
-                _Entry("image", item[0], "item[0]"), None
-            )  # as most datasets have it
+            image = self.entry(Entry("image", item[0], "item[0]"), None)  # as most datasets have it
             return lambda result: (image(result) if image else item[0], item[1])
         if kind(item) == "list":
             keys = ["image", *[None] * len(item)]
-            entries = [_Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]
+            entries = [Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]
             forms = self.group(entries)
             return lambda result: _rebuilt(item, forms, result)
-        if kind(item) in ("image", *_ALLOWED["image"]):
+        if kind(item) in ("image", *ALLOWED["image"]):
             return self.image(item, "image")
         raise DataError(
             "item", f"{type(item).__name__} is not an image, a dict of targets or a tuple"
@@ -223,7 +191,7 @@ class _Reader:
             )
         start = f"{where}." if where else ""
         keys = list(value)
-        forms = self.group([_Entry(key, value[key], f"{start}{key}") for key in keys])
+        forms = self.group([Entry(key, value[key], f"{start}{key}") for key in keys])
 
         def form(result: _Result) -> Any:
             out = copy.copy(value)  # keeps the kind of dict
@@ -232,9 +200,9 @@ class _Reader:
 
         return form
 
-    def group(self, entries: Sequence[_Entry]) -> list[_Form | None]:
+    def group(self, entries: Sequence[Entry]) -> list[_Form | None]:
         """Reads values that stand side by side: boxes first, for the others may hang on them."""
-        held = [k for k, each in enumerate(entries) if _role(each) == "boxes"]
+        held = [k for k, each in enumerate(entries) if role_of(each) == "boxes"]
         if len(held) > 1:
             raise DataError(entries[held[1]].where, "a second set of boxes beside the first")
         owner, boxes = None, None
@@ -243,10 +211,10 @@ class _Reader:
             boxes, owner = self.boxes(entries[k].value, entries[k].where, oriented)
         return [boxes if k in held else self.entry(each, owner) for k, each in enumerate(entries)]
 
-    def entry(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
+    def entry(self, entry: Entry, owner: _Owner | None) -> _Form | None:
         """Reads one value by its role; None where it passes through."""
         value, where = entry.value, entry.where
-        match _role(entry):
+        match role_of(entry):
             case "image":
                 return self.image(value, where)
             case "mask":
@@ -262,14 +230,14 @@ class _Reader:
             case "dict":
                 return self.mapping(value, where)
             case "list":
-                inner = [_Entry(None, each, f"{where}[{k}]") for k, each in enumerate(value)]
+                inner = [Entry(None, each, f"{where}[{k}]") for k, each in enumerate(value)]
                 forms = self.group(inner)
                 return (lambda result: _rebuilt(value, forms, result)) if any(forms) else None
             case "video":
                 raise DataError(where, "videos are not supported: give its frames one by one")
         return None
 
-    def field(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
+    def field(self, entry: Entry, owner: _Owner | None) -> _Form | None:
         """Reads what may hold a value a box: it is filtered with them, where there are as many."""
         value = entry.value
         if owner is None or not getattr(value, "shape", True):
@@ -345,7 +313,7 @@ class _Reader:
         if kind(value) != "list":
             return self.mask(value, where, stacked=True, owner=owner)
         for k, each in enumerate(value):
-            if kind(each) not in ("mask", *_ALLOWED["mask"]):
+            if kind(each) not in ("mask", *ALLOWED["mask"]):
                 raise DataError(f"{where}[{k}]", f"{type(each).__name__} is not a mask")
         forms = [self.mask(each, f"{where}[{k}]") for k, each in enumerate(value)]
         tied = owner if owner and len(value) == owner.count else None
@@ -360,7 +328,7 @@ class _Reader:
         """Reads a heat map, or with `stacked` (N, H, W) of them."""
         if kind(value) == "list":
             for k, each in enumerate(value):
-                if kind(each) not in _ALLOWED["heatmap"]:
+                if kind(each) not in ALLOWED["heatmap"]:
                     raise DataError(f"{where}[{k}]", f"{type(each).__name__} is not a heat map")
             forms = [self.heatmaps(each, f"{where}[{k}]", False) for k, each in enumerate(value)]
             return lambda result: _rebuilt(value, forms, result)
@@ -376,7 +344,7 @@ class _Reader:
         layout = box_layout(value, data, where, oriented)
         if kind(value) == "boxes":
             self.sizes.append((where, tuple(value.canvas_size)))
-        opened = layout.open(data, where)
+        opened = layout.open(data, where, more=True)
         owner = _Owner(len(self.found.boxes), len(opened))
         self.found.boxes.append(opened)
 
@@ -412,20 +380,6 @@ class _Reader:
             return table_like(kept, value, result.size)
 
         return form
-
-
-def _role(entry: _Entry) -> str:
-    """Returns what a value is for: by its class, then by its key, then by what it holds."""
-    held, key = kind(entry.value), entry.key
-    if held in TV_KINDS.values():
-        return "masks" if held == "mask" and key == "masks" else held
-    if held == "dict" or not isinstance(key, str):
-        return held
-    role = _KEYS.get(key, "")
-    if held in _ALLOWED.get(role, ()):
-        return role
-    plain = held in ("array", "tensor", "list")
-    return "field" if plain and (key in _FIELDS or key.startswith("box_")) else held
 
 
 def _rebuilt(value: Any, forms: Sequence[_Form | None], result: _Result) -> Any:

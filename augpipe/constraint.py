@@ -49,7 +49,8 @@ def settle(
     if trace is not None:
         held = most >= rule.min_visibility - 1e-9
         tries = np.where(held, attempts, rule.retries)
-        trace[_NAME] = {"on": tries > 0, "retries": tries, "visibility": most}
+        again = {"retries": tries, "attempt": attempts, "visibility": most}
+        trace[_NAME] = {"on": tries > 0, **again}
     return attempts
 
 

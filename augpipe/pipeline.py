@@ -6,7 +6,6 @@ import functools
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -177,6 +176,7 @@ class Pipeline:
         epochs: int | Array = 0,
         trace: Trace | None = None,
         seed: int | None = None,
+        attempts: Ints | None = None,
     ) -> list[Sample]:
         """Does the sample section to n samples; their arrays are not changed.
 
@@ -186,10 +186,13 @@ class Pipeline:
             epochs: One for all, or (n,).
             trace: Filled with the drawn parameters, by op key and name, each (n, ...).
             seed: Instead of the recipe's.
+            attempts: (n,), instead of those that the constraint settles.
         """
         calm_cv2()
         with located(self._places):
-            done, meanings = self._prepare(samples, indices, epochs, trace, seed, self._segments)
+            done, meanings = self._prepare(
+                samples, indices, epochs, trace, seed, self._segments, attempts
+            )
             return render(meanings, None, done)
 
     def stack(
@@ -257,7 +260,9 @@ class Pipeline:
         check_channels(self._kept, image.shape[2])
         draws = Draws(self.recipe.seed, np.zeros(1, np.int64))
         with located(self._places):
-            return render(realise(self._kept, draws, _frame([sample])), None, [sample])[0].image
+            return render(realise(self._kept, draws, self._frame([sample])), None, [sample])[
+                0
+            ].image
 
     def _prepare(
         self,
@@ -267,16 +272,17 @@ class Pipeline:
         trace: Trace | None,
         seed: int | None,
         parts: Segments,
+        attempts: Ints | None = None,
     ) -> tuple[list[Sample], list[Meaning]]:
         """Does all segments but the last; returns that one's meanings, which no other follows.
 
         What the constraint does not hold for is drawn again until it does.
         """
         self._check(samples)
-        draws = self.draws(indices, epochs, trace, seed)
         rule = self.recipe.constraint
-        if rule is None or not any(each.boxes for each in samples):
-            return self._drawn(samples, draws, parts)
+        if attempts is not None or rule is None or not any(each.boxes for each in samples):
+            own = self.draws(indices, epochs, trace, seed, 0 if attempts is None else attempts)
+            return self._drawn(samples, own, parts)
         sets = [framed(each.boxes, each.image.shape[:2]) for each in samples]
         epochs = np.broadcast_to(epochs, len(samples))
 
@@ -303,10 +309,8 @@ class Pipeline:
 
     def _frame(self, samples: Sequence[Sample]) -> Frame:
         """Returns what ops may know of samples."""
-        frame = _frame(samples)
-        if self._sees_boxes:
-            return replace(frame, outlines=[each.boxes for each in samples])
-        return frame
+        sizes = np.array([each.image.shape[:2] for each in samples], np.int64).reshape(-1, 2)
+        return Frame(sizes, [each.boxes for each in samples] if self._sees_boxes else None)
 
     def _check(self, samples: Sequence[Sample]) -> None:
         """Refuses what an op cannot take, whatever it draws."""
@@ -363,7 +367,7 @@ class Pipeline:
         """
         from augpipe.plan.explain import explain
 
-        return explain(self.nodes, self.batch_nodes, size)
+        return explain(self.nodes, self.batch_nodes, size, self.recipe.constraint)
 
     def dataset(self, base: Any, **options: Any) -> AugmentedDataset:
         """Wraps any map-style dataset for a plain DataLoader; see `AugmentedDataset`.
@@ -412,7 +416,3 @@ class Pipeline:
     def _applier(self, options: dict[str, Any]) -> Any:
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
-
-
-def _frame(samples: Sequence[Sample]) -> Frame:
-    return Frame(np.array([each.image.shape[:2] for each in samples], np.int64).reshape(-1, 2))

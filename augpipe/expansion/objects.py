@@ -30,14 +30,20 @@ _STALE = ("area", "part", "polygon", "robndbox", "point")
 """Fields that tell where an object was: what they say is not true of an augmented one."""
 
 
-def flips(meta: Meta) -> dict[int, tuple[int, ...]]:
+def flips(meta: Meta, pairs: Sequence[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
     """Returns, for categories whose keypoints have sides, what each becomes in a mirror.
 
-    That is what the category says, else what follows from names with "left" and "right".
+    That is what the category says; else what follows from names with "left" and "right"; else
+    the recipe's pairs, where it has so many keypoints.
     """
     out = {}
+    highest = max((k for pair in pairs for k in pair), default=0)
+    swap = {k: other for a, b in pairs for k, other in ((a, b), (b, a))}
     for each in meta.categories:
+        count = len(each.keypoints)
         flip = each.flip or _by_name(each)
+        if list(flip) == list(range(count)) and highest < count:
+            flip = tuple(swap.get(k, k) for k in range(count))
         if any(k != other for k, other in enumerate(flip)):
             out[each.id] = flip
     return out

@@ -64,13 +64,11 @@ def test_where_it_cannot_hold_the_best_is_taken() -> None:
     bound = pipeline(CROP, {"min_visibility": 0.9, "retries": 3})
     share = 64 * 64 / (H * W)
     assert shares(bound(item(wide), index=0), wide) == pytest.approx([share])
-    far = np.array([[0.0, 0, 10, 10], [118, 86, 128, 96]])  # never both
-    tries = [pipeline(CROP, {"min_visibility": 0.9, "retries": n}) for n in (1, 40)]
-    few, many = (
-        np.mean([min(shares(pipe(item(far), index=k), far), default=0) for k in range(20)])
-        for pipe in tries
-    )
-    assert many >= few
+    far = np.array([[0.0, 0, 60, 60], [68, 36, 128, 96]])  # never both
+    tries = [pipeline(CROP, {"min_visibility": 0.9, "retries": n}) for n in (1, 2, 3, 4, 5)]
+    for k in range(10):  # one more attempt never makes it worse
+        least = [min(shares(pipe(item(far), index=k), far)) for pipe in tries]
+        assert least == sorted(least)
 
 
 def test_how_often_it_had_to_is_told() -> None:

@@ -14,7 +14,10 @@ from augpipe.cli.options import Overrides, RecipePath, check_order
 
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Threads, or cores of the cluster; by default all. The result is the same for any."),
+    typer.Option(
+        min=0,
+        help="Threads, or cores of the cluster; by default all. The result is the same for any.",
+    ),
 ]
 
 

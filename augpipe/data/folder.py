@@ -225,7 +225,7 @@ def _walk(top: Path, around: frozenset[_Identity]) -> Iterator[tuple[str, list[s
     waiting = [("", around)]
     while waiting:
         inner, above = waiting.pop()
-        here = Path(f"{top}{inner}")
+        here = top / inner[1:]
         identity = _identity(here)
         if identity in above:
             continue

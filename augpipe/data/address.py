@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,11 @@ def place_of(place: str | Path) -> Path:
     Raises:
         UsageError: If it is an address that nothing installed can open.
     """
-    found = None if isinstance(place, Path) else _FORM.fullmatch(place)
+    if isinstance(place, Path):
+        return place.expanduser()
+    found = _FORM.fullmatch(place)
     if found is None:
-        return place if isinstance(place, Address) else Path(place).expanduser()
+        return Path(place).expanduser()
     protocol, rest = found[1].lower(), found[2].strip("/")
     if "::" in place:
         raise UsageError(f"{place}: addresses within addresses (::) cannot be used: copy it first")
@@ -202,13 +204,13 @@ class Address(_Path):
             for name, info in sorted(found.items())
         }
 
-    def iterdir(self) -> Iterator[Address]:
+    def iterdir(self) -> Generator[Address, None, None]:
         """Yields what lies in it; nothing if it is not there, for folders need not be."""
         try:
             folders, files = self.listing()
         except FileNotFoundError:
-            return iter(())
-        return iter([self / name for name in (*folders, *files)])
+            return
+        yield from (self / name for name in (*folders, *files))
 
     def mkdir(self, *args: Any, **options: Any) -> None:
         """Makes a real folder; elsewhere there is nothing to make."""

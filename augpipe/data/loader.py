@@ -62,8 +62,9 @@ class Loader:
     Args:
         base: A map-style dataset of (image, target), whose items may be read from several
             threads at once (if not: `backend="processes"`); or a folder of class folders, of
-            WebDataset shards or of Parquet files, or its address, whose images all become RGB (grey is repeated, alpha is dropped, as in
-            `torchvision.datasets.ImageFolder`) and whose targets are class indices, -1 where
+            WebDataset shards or of Parquet files, or its address. All images of a folder
+            become RGB (grey is repeated, alpha is dropped, as in
+            `torchvision.datasets.ImageFolder`), and its targets are class indices, -1 where
             there are no classes.
         stack: What to do to the items.
         seed: Of the shuffling.

@@ -1,9 +1,9 @@
 """The engine on a Ray cluster: shards of tasks, each done by whichever node has a core free.
 
 A shard writes its outputs itself, by the same code as a thread of the local engine, and only rows
-come back: so a shard that is done twice, since its node died on the way, writes the same bytes under
-the same names. Plain Ray tasks, not Ray Data: its blocks are to carry the images through the object
-store to writers of its own, and what fails fails by blocks, where here one file is told from others.
+come back: so a shard that is done twice, since its node died on the way, writes the same bytes
+under the same names. Plain Ray tasks, not Ray Data: that is made to carry images through the object
+store to writers of its own, and fails or drops whole blocks where one file ends a process.
 """
 
 from __future__ import annotations

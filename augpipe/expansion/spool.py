@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -34,9 +34,11 @@ def manifest_of(out: Path) -> Iterator[Manifest]:
         with Manifest(out / MANIFEST) as manifest:
             yield manifest
         return
-    with tempfile.TemporaryDirectory(prefix="augpipe-") as home:
-        with SpooledManifest(Path(home) / MANIFEST, out) as manifest:
-            yield manifest
+    with (
+        tempfile.TemporaryDirectory(prefix="augpipe-") as home,
+        SpooledManifest(Path(home) / MANIFEST, out) as manifest,
+    ):
+        yield manifest
 
 
 class SpooledManifest(Manifest):
@@ -63,9 +65,12 @@ class SpooledManifest(Manifest):
         trace: TracebackType | None,
     ) -> None:
         super().__exit__(kind, error, trace)
-        with suppress(AugpipeError) if error is not None else suppress():
+        try:
             self._send()
             self._put_errors()
+        except AugpipeError:
+            if error is None:  # else that is told, and this may well be of the same cause
+                raise
 
     def load(self, trusted: Callable[[Row], bool]) -> None:
         """Takes over the rows of an earlier run.

@@ -21,7 +21,8 @@ _MARK = "AUGPIPE_TEST_CLUSTER"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "300",  # a node that is gone is known to be within seconds
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 

@@ -104,9 +104,10 @@ def test_a_lost_connection_is_a_line_and_the_work_goes_on_from_there(
                 raise OSError("the line is dead")
         put(self, data)
 
-    with monkeypatch.context() as patch, pytest.raises(AugpipeError) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(Address, "put", failing)
-        expand(recipe, source, "memory://out", copies=2)
+        with pytest.raises(AugpipeError) as caught:
+            expand(recipe, source, "memory://out", copies=2)
     assert "cannot be written (the line is dead): 10 of 24 written and kept" in str(caught.value)
     assert any(name.startswith(".augpipe-rows/") for name in held("memory://out"))
     done = expand(recipe, source, "memory://out", copies=2)
@@ -204,9 +205,10 @@ def test_no_permission_is_a_line(
 
     there = upload(source, "memory://in")
     system = type(fsspec.filesystem("memory"))
-    with monkeypatch.context() as patch, pytest.raises(DataError, match="access denied"):
+    with monkeypatch.context() as patch:
         patch.setattr(system, "info", denied)
-        expand(recipe, there, tmp_path / "out")
+        with pytest.raises(DataError, match="access denied"):
+            expand(recipe, there, tmp_path / "out")
 
     class CredentialsError(Exception):
         pass
@@ -214,9 +216,10 @@ def test_no_permission_is_a_line(
     def unknown(*args: Any, **options: Any) -> Any:
         raise CredentialsError("no credentials")
 
-    with monkeypatch.context() as patch, pytest.raises(AugpipeError, match="no credentials"):
+    with monkeypatch.context() as patch:
         patch.setattr(system, "pipe_file", unknown)
-        expand(recipe, source, "memory://out")
+        with pytest.raises(AugpipeError, match="no credentials"):
+            expand(recipe, source, "memory://out")
 
 
 @pytest.mark.parametrize("form", ["folder", "webdataset", "parquet"])

@@ -42,7 +42,7 @@ demo: $(installed)
 	@echo '           $(augpipe) --help'
 
 test: $(installed_dev)
-	$(python) -m pytest -n 2 $(ARGS)
+	$(python) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(installed_dev)
 	$(python) -m ruff check .

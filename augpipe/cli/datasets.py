@@ -14,7 +14,10 @@ from augpipe.cli.options import Overrides, RecipePath, check_order
 
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Threads; by default one a core. The result is the same for any."),
+    typer.Option(
+        min=0,
+        help="Threads, or cores of the cluster; by default all. The result is the same for any.",
+    ),
 ]
 
 
@@ -24,6 +27,13 @@ class Format(StrEnum):
     png = "png"
     jpeg = "jpeg"
     webp = "webp"
+
+
+class Engine(StrEnum):
+    """Who does the work of an expansion."""
+
+    local = "local"
+    ray = "ray"
 
 
 class DatasetFormat(StrEnum):
@@ -51,8 +61,8 @@ Images = Annotated[
 
 def expand(
     recipe: RecipePath,
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A dataset, or one image.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder, or one to go on in.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="A dataset, or one image.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder, or one to go on in.")],
     to: Annotated[
         DatasetFormat | None, typer.Option("--to", help="The new dataset's format; else IN's.")
     ] = None,
@@ -77,6 +87,9 @@ def expand(
     ] = False,
     source_format: From = None,
     images: Images = None,
+    engine: Annotated[
+        Engine, typer.Option(help="This machine, or a Ray cluster: RAY_ADDRESS, or the one here.")
+    ] = Engine.local,
     overrides: Overrides = None,
 ) -> None:
     """Write augmented copies of a dataset; it can be resumed.
@@ -84,9 +97,10 @@ def expand(
     IN is a folder of classes, or a dataset in COCO, YOLO, VOC, masks, WebDataset, Parquet or CSV,
     told by its content: boxes, outlines, masks and keypoints move with the pixels. The same command
     again goes on where the last one stopped. A manifest.jsonl beside the images has a row for
-    each: its source, its draws and its hash.
+    each: its source, its draws and its hash. Folders of classes, WebDataset and Parquet may be at
+    addresses such as s3://bucket/folder.
     """
-    check_order(recipe, source, "RECIPE IN OUT")
+    check_order(recipe, Path(source), "RECIPE IN OUT")
     from augpipe.expansion import expand
 
     with progress("expanding") as report:
@@ -95,7 +109,7 @@ def expand(
             source,
             out,
             copies=copies,
-            workers=_threads(workers),
+            workers=workers or 0 if engine is Engine.ray else _threads(workers),
             keep_originals=keep_originals,
             format=format.value,
             quality=quality,
@@ -107,6 +121,7 @@ def expand(
             source_format=source_format and source_format.value,
             images=images,
             overrides=overrides or (),
+            engine=engine.value,
             progress=report,
         )
     print(summary)
@@ -116,8 +131,8 @@ def expand(
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A dataset.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    source: Annotated[str, typer.Argument(metavar="IN", help="A dataset.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.")],
     to: Annotated[DatasetFormat, typer.Option("--to", help="The format to write.")],
     source_format: From = None,
     images: Images = None,
@@ -149,9 +164,9 @@ def convert(
 
 
 def verify(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that expand made.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A folder that expand made.")],
     source: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the images are now, if moved.")
+        str | None, typer.Option(metavar="DIR", help="Where the images are now, if moved.")
     ] = None,
     workers: Workers = None,
 ) -> None:
@@ -168,7 +183,7 @@ def _threads(workers: int | None) -> int:
     return (os.cpu_count() or 1) if workers is None else workers
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: str) -> str:
     import shlex
 
-    return shlex.quote(str(path))
+    return shlex.quote(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from augpipe.data.address import Address
 from augpipe.data.encode import unwritable
 from augpipe.errors import UsageError
 
@@ -20,7 +21,7 @@ def claimed(out: Path) -> Iterator[None]:
     """Makes the output folder, and keeps other processes out of it for the block.
 
     The lock is on the folder itself and ends with the process, however that ends. Where a
-    file system cannot lock a folder, there is none.
+    file system cannot lock a folder, and at an address, there is none.
 
     Raises:
         UsageError: If it is a file, or another process is at work in it.
@@ -28,7 +29,8 @@ def claimed(out: Path) -> Iterator[None]:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY) if sys.platform != "win32" else None
+        lockable = sys.platform != "win32" and not isinstance(out, Address)
+        handle = os.open(out, os.O_RDONLY) if lockable else None
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"{out}: the output folder is a file: choose another") from None
     except OSError as error:

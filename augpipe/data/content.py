@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from augpipe.data.address import Address
 from augpipe.data.decode import read
 from augpipe.errors import DataError, reason
 
@@ -56,9 +57,12 @@ class SliceContent:
         """Returns its bytes."""
         where = f"{self.path}: {self.name}"
         try:
-            with self.path.open("rb") as file:
-                file.seek(self.start)
-                data = file.read(self.size)
+            if isinstance(self.path, Address):
+                data = self.path.part(self.start, self.start + self.size)
+            else:
+                with self.path.open("rb") as file:
+                    file.seek(self.start)
+                    data = file.read(self.size)
         except OSError as error:
             raise DataError(where, f"cannot be read ({reason(error)})") from error
         if len(data) != self.size:

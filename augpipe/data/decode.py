@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile
 
+from augpipe.data.address import Address
 from augpipe.data.header import Refused, check_data, orientation, parse
 from augpipe.errors import DataError, reason
 
@@ -136,6 +137,8 @@ def _named(where: str) -> Iterator[None]:
 def _stream(source: Path | str | bytes) -> IO[bytes]:
     if isinstance(source, bytes):
         return io.BytesIO(source)
+    if isinstance(source, Address):
+        return io.BytesIO(source.read_bytes())
     path = Path(source)
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):

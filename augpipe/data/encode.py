@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from augpipe.data.address import Address
 from augpipe.errors import AugpipeError, DataError, UsageError, reason
 
 Format = Literal["png", "jpeg", "webp"]
@@ -108,6 +109,12 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         AugpipeError: If it cannot be written: what, where, and the remedy. Nothing is left.
     """
+    if isinstance(path, Address):
+        try:
+            path.put(data)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        return
     with replacing(path) as file:
         file.write(data)
 

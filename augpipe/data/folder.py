@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from augpipe.data.address import Address, place_of
 from augpipe.errors import DataError, UsageError, did_you_mean, reason
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -93,7 +94,7 @@ def scan(root: Path, split: str | None = None) -> Listing:
             that are kept for validation or test.
         DataError: If a folder cannot be read, a name is not UTF-8, or there is no image.
     """
-    root = Path(root).expanduser()
+    root = place_of(root)
     try:
         mode = root.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -224,7 +225,7 @@ def _walk(top: Path, around: frozenset[_Identity]) -> Iterator[tuple[str, list[s
     waiting = [("", around)]
     while waiting:
         inner, above = waiting.pop()
-        here = Path(f"{top}{inner}")
+        here = top / inner[1:]
         identity = _identity(here)
         if identity in above:
             continue
@@ -235,6 +236,8 @@ def _walk(top: Path, around: frozenset[_Identity]) -> Iterator[tuple[str, list[s
 
 def _around(folder: Path) -> frozenset[_Identity]:
     """Returns the identities of a folder and of all folders around it."""
+    if isinstance(folder, Address):  # no links, so none that lead around it
+        return frozenset()
     real = folder.resolve()
     return frozenset(_identity(each) for each in (real, *real.parents))
 
@@ -252,6 +255,8 @@ def _visible(folder: Path) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     files: list[str] = []
     try:
+        if isinstance(folder, Address):
+            return folder.listing()
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not entry.name.startswith("."):

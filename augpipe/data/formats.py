@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+from augpipe.data.address import Address, place_of
 from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
-from augpipe.data.places import visible
+from augpipe.data.places import kind_of, visible
 from augpipe.data.shapes import Notes
 from augpipe.data.sidecar import format_said
 from augpipe.errors import UsageError, did_you_mean
@@ -33,6 +34,9 @@ Folders of images are looked for last."""
 
 BY_STEM = frozenset(("yolo", "voc", "masks"))
 """Formats in which what belongs to an image has its name without the ending."""
+
+AT_ADDRESSES = ("webdataset", "parquet", "folder")
+"""Formats that are read and written at addresses too."""
 
 FORMATS = tuple(_MODULES)
 """The names of the formats."""
@@ -94,6 +98,19 @@ def layout_for(name: str, entries: Sequence[Entry]) -> Format:
     return voc.fitted(entries)
 
 
+def check_reach(path: Path, name: str) -> None:
+    """Refuses a format that is of many small files, at an address.
+
+    Raises:
+        UsageError: With the formats that are read and written there.
+    """
+    if isinstance(path, Address) and name not in AT_ADDRESSES:
+        raise UsageError(
+            f"{path}: {name} is read and written on disks only; at an address: "
+            f"{', '.join(AT_ADDRESSES)}"
+        )
+
+
 def detect(path: Path) -> str:
     """Returns the name of the format that a path is, by its content.
 
@@ -125,6 +142,7 @@ def detect_annotated(path: Path) -> str | None:
     for names in _RANKS:
         found = [name for name in names if format_of(name).sniff(path)]
         if len(found) == 1:
+            check_reach(path, found[0])
             return found[0]
         if found:
             listed = " and ".join((", ".join(found[:-1]), found[-1]))
@@ -148,13 +166,41 @@ def open_dataset(path: Path, format: str | None = None, images: Path | None = No
         DataError: If the dataset cannot be used as a whole; errors of one image come when that
             is read.
     """
-    path = path.expanduser()
-    chosen = format_of(format or detect(path))
+    path = place_of(path)
+    name = format or detect(path)
+    chosen = format_of(name)
+    check_reach(path, name)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if images is not None and not images.expanduser().is_dir():
         raise UsageError(f"{images}: no such folder of images")
     return chosen.read(path, images and images.expanduser())
+
+
+def chosen(dataset: Dataset, split: str | None) -> Dataset:
+    """Returns the part of a dataset that is worked on.
+
+    Args:
+        dataset: All of it.
+        split: Which split; "none" is all of it. Without it the train split, if there are splits.
+
+    Raises:
+        UsageError: If there is no such split, or but splits that are kept for measuring.
+    """
+    if split == "none" or (split is None and not dataset.splits):
+        return dataset
+    if split is not None:
+        return dataset.only(split)
+    train = [name for name in dataset.splits if kind_of(name) == "train"]
+    if train:
+        return dataset.only(train[0])
+    kept = [name for name in dataset.splits if kind_of(name)]
+    if not kept:
+        return dataset
+    raise UsageError(
+        f"{dataset.root}: no train split, and a validation or test split is left alone unless "
+        f"named: --split {kept[0]} (available: {', '.join(dataset.splits)})"
+    )
 
 
 def _seen(path: Path) -> str:

@@ -19,13 +19,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from augpipe.data.address import Address, place_of
 from augpipe.data.cache import Cache
 from augpipe.data.cached import CachedPictures, Keep
 from augpipe.data.dataset import (
-    FolderImages,
     FolderPictures,
     check_epoch,
     check_map_style,
@@ -35,6 +36,7 @@ from augpipe.data.dataset import (
 from augpipe.data.memory import Pool, pinned
 from augpipe.data.parts import Finish, Made, Maker, Part, Stack
 from augpipe.data.processes import AHEAD, Processes, forks
+from augpipe.data.shards import open_images
 from augpipe.data.threads import ordered
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.rng import Draws
@@ -59,9 +61,10 @@ class Loader:
 
     Args:
         base: A map-style dataset of (image, target), whose items may be read from several
-            threads at once (if not: `backend="processes"`); or a folder, whose images all
+            threads at once (if not: `backend="processes"`); or a folder of class folders, of
+            WebDataset shards or of Parquet files, or its address. All images of a folder
             become RGB (grey is repeated, alpha is dropped, as in
-            `torchvision.datasets.ImageFolder`) and whose targets are class indices, -1 where
+            `torchvision.datasets.ImageFolder`), and its targets are class indices, -1 where
             there are no classes.
         stack: What to do to the items.
         seed: Of the shuffling.
@@ -84,7 +87,9 @@ class Loader:
         rank: Which of the `world_size` processes this is.
         world_size: Among how many processes an epoch is divided, as by torch's
             DistributedSampler: every rank gets as many samples, for which the epoch's first
-            are given again, or its last left out where `drop_last` is set.
+            are given again, or its last left out where `drop_last` is set. Where neither is
+            given, and there is no sampler, they are those of `torch.distributed` if it is
+            initialized; 0 and 1 have each process see everything.
         split: Of a folder in splits, the one to load; see `augpipe.data.folder.scan`.
         scaled_decoding: Of a folder, whether a JPEG of which 2, 4 or 8 pixels make one is
             decoded at 1/2, 1/4 or 1/8 of its size: faster for large photos, and about a grey
@@ -118,8 +123,8 @@ class Loader:
         on_error: Literal["raise", "skip"] = "raise",
         sampler: Iterable[int] | None = None,
         indices: Sequence[int] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         split: str | None = None,
         scaled_decoding: bool = True,
         keep: Keep | None = None,
@@ -134,8 +139,7 @@ class Loader:
             raise UsageError("the order comes from the sampler or from shuffle, not from both")
         if sampler is not None and indices is not None:
             raise UsageError("the samples come from the sampler or from indices, not from both")
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank {rank} of world_size {world_size}: from 0 to one less")
+        rank, world_size = _share(rank, world_size, sampler is None)
         if sampler is not None and world_size > 1:
             raise UsageError("the ranks' shares come from the sampler or from rank, not from both")
         automatic = "processes" if forks() else "threads"
@@ -143,9 +147,14 @@ class Loader:
         items: Any = base
         self.cache: Cache | None = None
         if isinstance(base, str | os.PathLike):
-            base = FolderImages(Path(base), split)
-            items = FolderPictures(base, scaled_decoding)
+            place = place_of(base if isinstance(base, str) else Path(base))
+            base, items = open_images(place, split, scaled_decoding)
             if keep is not None:
+                if isinstance(place, Address) or not isinstance(items, FolderPictures):
+                    raise UsageError(
+                        f"{place}: the recipe says cache: that is for image files on disk, which "
+                        "tell when they change; load it with the override cache=null"
+                    )
                 self.cache = keep.open(
                     scaled_decoding, self._backend == "processes" and workers > 0 and forks()
                 )
@@ -331,6 +340,28 @@ class Loader:
             order = np.resize(order, self._samples * world_size)  # from its start again
         keys = distinct_keys(order, self._length)
         return order[rank::world_size], keys[rank::world_size]
+
+
+def _share(rank: int | None, world_size: int | None, ask: bool) -> tuple[int, int]:
+    """Returns which of how many processes this is.
+
+    Args:
+        rank: As the caller said.
+        world_size: As the caller said.
+        ask: Whether to ask torch if the caller said neither.
+
+    Raises:
+        UsageError: If one is said without the other, or there is no such rank.
+    """
+    if (rank is None) != (world_size is None):
+        raise UsageError(f"rank {rank} of world_size {world_size}: give both or neither")
+    if rank is None or world_size is None:
+        if ask and dist.is_available() and dist.is_initialized():
+            return dist.get_rank(), dist.get_world_size()
+        return 0, 1
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank {rank} of world_size {world_size}: from 0 to one less")
+    return rank, world_size
 
 
 def _usable(device: str | torch.device) -> torch.device:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
+from augpipe.data.address import Address
 from augpipe.data.annotated import AnnotatedImage, Meta, to_json
 from augpipe.data.claim import make_folder
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable
@@ -52,7 +55,8 @@ def opened(path: Path) -> Iterator[Any]:
     """
     arrow, parquet = load_arrow()
     try:
-        with parquet.ParquetFile(path) as file:
+        there = path.open("rb") if isinstance(path, Address) else path
+        with parquet.ParquetFile(there) as file:
             yield file
     except (arrow.ArrowException, OSError) as error:
         words = (str(error).splitlines() or [type(error).__name__])[0][:120]
@@ -63,10 +67,16 @@ def opened(path: Path) -> Iterator[Any]:
 
 @dataclass(slots=True)
 class Groups:
-    """Row groups that were read last, for rows are asked for one after another."""
+    """Row groups that were read last, for rows are asked for one after another.
+
+    Another process begins with none.
+    """
 
     _held: OrderedDict[tuple[Path, int, tuple[str, ...]], Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __reduce__(self) -> tuple[type[Groups], tuple[()]]:
+        return Groups, ()
 
     def row(self, path: Path, group: int, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Returns some columns of one row.
@@ -165,7 +175,10 @@ class SplitFiles:
         try:
             if self._writer is None:
                 name = f"{TEMPORARY_PREFIX}{self._name}-{len(self._parts):05d}.parquet"
-                self._parts.append(self._folder / name)
+                if isinstance(self._folder, Address):
+                    self._parts.append(Path(tempfile.gettempdir()) / f"{name}-{token_hex(8)}")
+                else:
+                    self._parts.append(self._folder / name)
                 self._writer = parquet.ParquetWriter(self._parts[-1], self._schema)
             table = arrow.Table.from_pylist(self._rows, schema=self._schema)
             self._writer.write_table(table, row_group_size=_ROWS)
@@ -186,7 +199,11 @@ class SplitFiles:
         for position, path in enumerate(self._parts):
             target = self._folder / f"{self._name}-{position:05d}-of-{count:05d}.parquet"
             try:
-                path.replace(target)
+                if isinstance(target, Address):
+                    target.put_file(path)
+                    path.unlink()
+                else:
+                    path.replace(target)
             except OSError as error:
                 raise unwritable(target, error) from error
         self._parts = []

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from augpipe.data.address import Address
 from augpipe.data.annotated import AnnotatedImage, stem_of
 from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import MAX_PIXELS
@@ -53,6 +54,8 @@ def visible(folder: Path) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     files: list[str] = []
     try:
+        if isinstance(folder, Address):
+            return folder.listing()
         with os.scandir(folder) as entries:
             for each in entries:
                 if not each.name.startswith("."):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from augpipe.data.address import Address
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable
 from augpipe.errors import AugpipeError
 
@@ -21,6 +23,8 @@ def dumped(value: Any) -> str:
 
 class Growing:
     """A file that takes its name at the end of a `with` block, if the block did not fail.
+
+    What goes to an address grows among this machine's temporary files.
 
     Args:
         path: The file. Its folder is made.
@@ -47,8 +51,11 @@ class Growing:
                 self.finish()
                 for _, file in self._parts:
                     file.close()
-                self._parts[0][0].replace(self.path)
-                self._parts = self._parts[1:]
+                if isinstance(self.path, Address):
+                    self.path.put_file(self._parts[0][0])
+                else:
+                    self._parts[0][0].replace(self.path)
+                    self._parts = self._parts[1:]
         except OSError as failure:
             raise unwritable(self.path, failure) from failure
         finally:
@@ -60,7 +67,9 @@ class Growing:
         """Returns a new file to write in; the first is the one that takes the name."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            path = self.path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            there = isinstance(self.path, Address)
+            folder = Path(tempfile.gettempdir()) if there else self.path.parent
+            path = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
             file = path.open("x+b")
         except OSError as error:
             raise unwritable(self.path, error) from error

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from augpipe.data.address import Address
 from augpipe.data.annotated import AnnotatedImage, Category, Dataset, Entry, Meta, safe_name
 from augpipe.data.content import Content, SliceContent
 from augpipe.data.places import is_image, mask_ending, split_in, visible
@@ -162,15 +163,20 @@ def _members(shard: Path, start: int, end: int | None) -> Iterator[tarfile.TarIn
     """Yields the files of a shard; between two places in it, or all."""
     try:
         length = shard.stat().st_size
-        with shard.open("rb") as file:
+        # At an address, where each request takes its time, all that is asked for comes in one.
+        part = shard.part(start, end) if isinstance(shard, Address) and end else None
+        shift = start if part is not None else 0
+        with shard.open("rb") if part is None else io.BytesIO(part) as file:
             if end is None:
                 _check_whole(shard, file, length)
-            file.seek(start)
+            file.seek(start - shift)
             tar = tarfile.open(  # noqa: SIM115 - holds nothing but the file
                 fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
             )
-            while tar.offset < (end or length) and (member := tar.next()) is not None:
+            while shift + tar.offset < (end or length) and (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                member.offset += shift
+                member.offset_data += shift
                 if member.isdir():
                     continue
                 where = f"{shard}: {printable(member.name)}"

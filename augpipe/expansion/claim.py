@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from augpipe.data.address import Address
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable, write_atomic
 from augpipe.errors import AugpipeError, UsageError
 from augpipe.expansion.jobs import Job, read_record
@@ -29,7 +30,7 @@ def check_apart(source: Path, job: Job, out: Path) -> None:
         inputs = {source.resolve() if source.is_dir() else source.resolve().parent}
         inputs |= {job.plan.images.resolve()} if job.plan.images else set()
     elif source.is_dir():
-        inputs.update(Path(p).resolve() for p in {each.path.parent for each in job.listing.sources})
+        inputs.update(p.resolve() for p in {each.path.parent for each in job.listing.sources})
     for each in inputs:
         if target == each:
             raise UsageError(f"{out}: the output folder is the input: choose another")
@@ -50,7 +51,7 @@ def take_over(out: Path, job: Job) -> Record:
         AugpipeError: If it cannot be read or written.
     """
     try:
-        _sweep(out, deep=(out / JOB).exists())
+        sweep(out, deep=(out / JOB).exists())
         if not (out / JOB).exists():
             if any(out.iterdir()):
                 raise UsageError(
@@ -73,8 +74,13 @@ def take_over(out: Path, job: Job) -> Record:
     return begun
 
 
-def _sweep(out: Path, deep: bool) -> None:
-    """Removes the temporary files of a killed run."""
+def sweep(out: Path, deep: bool = True) -> None:
+    """Removes the temporary files of a killed run, or of workers that died."""
+    if isinstance(out, Address):
+        for name in out.files() if out.renames and deep else ():
+            if _LEFTOVER.fullmatch(name.rpartition("/")[2]):
+                (out / name).unlink(missing_ok=True)
+        return
     for folder, inner, files in os.walk(out):
         for name in files:
             if _LEFTOVER.fullmatch(name):

@@ -7,10 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from augpipe.data.address import place_of
 from augpipe.data.annotated import AnnotatedImage, Dataset, safe_name, stem_of
 from augpipe.data.claim import claimed
 from augpipe.data.content import FileContent
-from augpipe.data.formats import BY_STEM, Format, format_of, layout_for, open_dataset
+from augpipe.data.formats import (
+    BY_STEM,
+    Format,
+    check_reach,
+    format_of,
+    layout_for,
+    open_dataset,
+)
 from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer
@@ -92,8 +100,10 @@ def convert(
         AugpipeError: If the work cannot go on.
     """
     format_of(to)
-    out = Path(out).expanduser()
-    dataset = open_dataset(Path(source), source_format, None if images is None else Path(images))
+    out = place_of(out)
+    check_reach(out, to)
+    own = None if images is None else Path(images)
+    dataset = open_dataset(place_of(source), source_format, own)
     if split is not None:
         dataset = dataset.only(split)
     check_outside(dataset, out)

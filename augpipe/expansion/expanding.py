@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
+from typing import Literal
 
 from pydantic import TypeAdapter
 
+from augpipe.data.address import Address, place_of
 from augpipe.data.claim import claimed
-from augpipe.data.encode import Format, unwritable
-from augpipe.data.threads import Stopped, ordered
+from augpipe.data.encode import Format, unwritable, write_atomic
+from augpipe.data.formats import check_reach
+from augpipe.data.threads import Stopped
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.expansion.annotated import AnnotatedRenderer, Made
-from augpipe.expansion.claim import Writer, check_apart, take_over
+from augpipe.expansion.claim import Writer, check_apart, sweep, take_over
+from augpipe.expansion.engines import Run, engine_of
 from augpipe.expansion.finishing import drawn_again, finish, packed_contents
 from augpipe.expansion.jobs import Job, Task, key_of, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.names import Output, stays_inside
 from augpipe.expansion.progress import Meter, Progress
-from augpipe.expansion.record import ERRORS, MANIFEST, Settings
+from augpipe.expansion.record import ERRORS, JOB, Settings
 from augpipe.expansion.render import Origin, Renderer, renderer_of
 from augpipe.expansion.sources import plan_for
+from augpipe.expansion.spool import manifest_of
 from augpipe.expansion.summary import Summary
 from augpipe.recipe import Recipe, as_recipe
 
@@ -49,6 +54,7 @@ def expand(
     source_format: str | None = None,
     images: str | Path | None = None,
     overrides: Iterable[str] = (),
+    engine: Literal["local", "ray"] = "local",
     progress: Progress | None = None,
 ) -> Summary:
     """Writes augmented copies of every image of a dataset into a new folder.
@@ -64,10 +70,13 @@ def expand(
     Args:
         recipe: A recipe, or its file. Both sections are run, and `gan_generate` adds images.
         source: A folder of class folders, a flat folder, or one image; or an annotated dataset
-            in one of the formats of `augpipe.data.formats`.
-        out: A new or empty folder, or that of the same expansion, which is then finished.
+            in one of the formats of `augpipe.data.formats`. Class folders, WebDataset and Parquet
+            may be at an address of fsspec, such as "s3://bucket/folder".
+        out: A new or empty folder, or that of the same expansion, which is then finished; or an
+            address, for the same formats.
         copies: How many copies of each image.
-        workers: Threads; 0 works in the caller's.
+        workers: Threads; 0 works in the caller's. On a cluster, images at a time; 0 for as many as
+            it has cores.
         keep_originals: Whether the images themselves are copied too, byte for byte.
         format: "png", "jpeg" or "webp".
         quality: 1 to 100, for JPEG and WebP.
@@ -83,6 +92,8 @@ def expand(
         source_format: The format of the source; by default it is found out.
         images: Where an annotated dataset's images are; by default they are looked for.
         overrides: Settings such as `sample.0.rotate.degrees=[-5, 5]`.
+        engine: "local" works here; "ray" on a Ray cluster (extra `scale`), whose nodes all see
+            source and out under the same name. The result is the same.
         progress: Called at most ten times a second, and at the end.
 
     Raises:
@@ -94,15 +105,28 @@ def expand(
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
     settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
-    source, out = Path(source).expanduser(), Path(out).expanduser()
+    ready = engine_of(engine, workers)
+    source, out = place_of(source), place_of(out)
+    _check_places(source, out, engine)
     own = None if images is None else Path(images).expanduser()
     plan = plan_for(source, source_format, to, own, split)
+    check_reach(out, "folder" if plan is None else plan.to)
     job = prepare(as_recipe(recipe, overrides), source, settings, plan)
     check_apart(source, job, out)
-    with claimed(out):
+    with ready as run, claimed(out):
         begun = take_over(out, job)
-        with Manifest(out / MANIFEST) as manifest:
-            return _Run(job, out, begun.versions, manifest, progress).run(workers, strict)
+        with manifest_of(out) as manifest:
+            done = _Run(job, out, begun.versions, manifest, progress).run(run, strict)
+        if engine == "ray":
+            sweep(out)  # what nodes left that died
+        return done
+
+
+def _check_places(source: Path, out: Path, engine: str) -> None:
+    """Refuses what other processes cannot reach."""
+    for each in (source, out):
+        if engine == "ray" and isinstance(each, Address) and each.protocol == "memory":
+            raise UsageError(f"{each}: is in the memory of this process, which no cluster sees")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,31 +147,29 @@ class _Run:
     versions: dict[str, str]
     manifest: Manifest
     progress: Progress | None
-    stop: threading.Event = field(default_factory=threading.Event)
     seen: dict[int, str] = field(default_factory=dict)
     """The content hash of sources that an earlier run had read, but not finished."""
+    sizes: Mapping[str, int] | None = None
+    """Of the files at an address."""
 
-    def run(self, workers: int, strict: bool) -> Summary:
+    def run(self, engine: Run, strict: bool) -> Summary:
         """Does what is left to do."""
         pending = self._resume()
         kept, total = len(self.manifest), self.job.record.outputs
-        errors = _Errors(self.out / ERRORS)
-        renderer = renderer_of(self.job.record, self.job.recipe)
-        if pending and (changed := changes(self.versions, renderer.versions)):
+        errors = _Errors(self.manifest.path.with_name(ERRORS))
+        if pending and (changed := changes(self.versions, self.job.record.versions)):
             raise UsageError(
                 f"{self.out}: was begun with other versions: {changed}. "
                 "Install those again, or choose a new folder"
             )
         failed: set[int] = set()
         done = kept
-        plan = self.job.plan
-        own = None if plan is None else AnnotatedRenderer(renderer, plan)
-        maker = _Maker(self.job, renderer, own, Writer(self.out), self.stop, self.seen)
+        work = engine(_Work(self.job, self.out, self.seen), pending)
         meter = Meter(self.progress, total)
         meter(kept, 0)
         with self._kept(total):
             errors.clear()
-            with closing(errors), closing(ordered(maker, pending, workers, self.stop)) as results:
+            with closing(errors), closing(work) as results:
                 for made in results:
                     for index, reason in made.failed.items():
                         relative = self.job.sources[index].relative
@@ -155,7 +177,7 @@ class _Run:
                             why = f"{reason} (without --strict it would be skipped)"
                             raise DataError(relative, why)
                         if index not in failed:
-                            errors.add(relative, reason)
+                            errors.add(index, relative, reason)
                             failed.add(index)
                     if made.rows:
                         self.manifest.append(made.rows)
@@ -190,6 +212,8 @@ class _Run:
         outputs = self.job.names.outputs
         images = range(self.job.record.images)
         packed = {} if self.job.plan is None else packed_contents(self.job.plan, self.out)
+        if isinstance(self.out, Address):
+            self.sizes = self.out.files()
 
         def trusted(row: Row) -> bool:
             if row.index not in images or not self._is_of_this_job(row):
@@ -231,6 +255,8 @@ class _Run:
         files = [(row.output, row.bytes)]
         if row.mask is not None:
             files.append((row.mask.path, row.mask.bytes))
+        if self.sizes is not None:
+            return all(self.sizes.get(path) == size for path, size in files)
         try:
             return all((self.out / path).stat().st_size == size for path, size in files)
         except OSError:
@@ -255,6 +281,34 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done to tasks, as an engine is given it."""
+
+    job: Job
+    out: Path
+    seen: dict[int, str]
+
+    def begin(self, stop: Event) -> _Maker:
+        """Returns what does a task in this process."""
+        renderer = renderer_of(self.job.record, self.job.recipe)
+        if changed := changes(self.job.record.versions, renderer.versions):
+            raise UsageError(f"has other versions: {changed}: install the same everywhere")
+        home = self.job.listing.root
+        if not (self.out / JOB).exists() or not home.exists():
+            hidden = home if (self.out / JOB).exists() else self.out
+            raise UsageError(f"{hidden}: is not seen there: use a shared folder or an address")
+        plan = self.job.plan
+        own = None if plan is None else AnnotatedRenderer(renderer, plan)
+        return _Maker(self.job, renderer, own, Writer(self.out), stop, self.seen)
+
+    def lost(self, task: Task, reason: str) -> _Made:
+        """Returns what came of a task that no process survives."""
+        for _, each in self.job.outputs(task):
+            Writer(self.out).remove(each.path)
+        return _Made(task, (), dict.fromkeys(task.indices, reason))
+
+
+@dataclass(frozen=True, slots=True)
 class _Maker:
     """Writes the outputs of a task. Runs in the workers."""
 
@@ -262,7 +316,7 @@ class _Maker:
     renderer: Renderer
     annotated: AnnotatedRenderer | None
     writer: Writer
-    stop: threading.Event
+    stop: Event
     seen: dict[int, str]
 
     def __call__(self, task: Task) -> _Made:
@@ -324,8 +378,13 @@ class _Errors:
     """errors.jsonl, made anew by each run: what could not be used is tried again."""
 
     def __init__(self, path: Path) -> None:
-        self.count = 0
         self._lines = LineFile(path)
+        self._known: dict[int, bytes] = {}
+
+    @property
+    def count(self) -> int:
+        """Returns how many rows there are."""
+        return len(self._known)
 
     def clear(self) -> None:
         """Removes the rows of an earlier run."""
@@ -334,11 +393,15 @@ class _Errors:
         except OSError as error:
             raise unwritable(self._lines.path, error) from error
 
-    def add(self, source: str, reason: str) -> None:
-        """Adds a row."""
-        self.count += 1
-        self._lines.append(TypeAdapter(_ErrorRow).dump_json(_ErrorRow(source, reason)) + b"\n")
+    def add(self, index: int, source: str, reason: str) -> None:
+        """Adds the row of a source."""
+        line = TypeAdapter(_ErrorRow).dump_json(_ErrorRow(source, reason)) + b"\n"
+        self._known[index] = line
+        self._lines.append(line)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file, its rows in the order of the sources."""
         self._lines.close()
+        if list(self._known) != sorted(self._known):
+            lines = [line for _, line in sorted(self._known.items())]
+            write_atomic(self._lines.path, b"".join(lines))

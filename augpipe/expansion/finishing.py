@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from augpipe.data.address import Address
 from augpipe.data.content import Content
 from augpipe.data.encode import unwritable
 from augpipe.data.shapes import Notes
@@ -71,7 +72,7 @@ def _check_no_links(out: Path) -> None:
     Raises:
         AugpipeError: If there is one.
     """
-    for folder, inner, _ in os.walk(out):
+    for folder, inner, _ in () if isinstance(out, Address) else os.walk(out):
         for name in inner:
             path = Path(folder) / name
             if path.is_symlink():

@@ -166,7 +166,7 @@ def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None 
 
 
 def _absolute(path: Path) -> str:
-    out = str(path.expanduser().resolve())
+    out = str(path.expanduser().resolve())  # an address is what it is
     try:
         out.encode()
     except UnicodeEncodeError:

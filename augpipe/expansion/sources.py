@@ -13,15 +13,16 @@ from augpipe.data.folder import Listing, Source
 from augpipe.data.formats import (
     BY_STEM,
     Format,
+    check_reach,
+    chosen,
     detect_annotated,
     format_of,
     layout_for,
     open_dataset,
 )
-from augpipe.data.places import kind_of
 from augpipe.data.sidecar import SIDECAR
 from augpipe.data.splitfiles import dumped
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import DataError, UsageError, reason
 from augpipe.expansion.manifest import Row
 
 
@@ -107,9 +108,14 @@ def plan_for(
         UsageError: If it may be read as more than one format, or has no train split.
         DataError: If it cannot be used as a whole.
     """
-    if format is None and source.exists():
+    try:
+        there = source.exists()
+    except OSError as error:
+        raise DataError(source, f"cannot be read ({reason(error)})") from error
+    if format is None and there:
         format = detect_annotated(source)
     to = to or format or "folder"
+    check_reach(source, format or "folder")
     plain = format in (None, "folder") and not (source / SIDECAR).is_file()
     if plain and to == "folder":
         if images is not None:
@@ -117,24 +123,7 @@ def plan_for(
         return None
     format_of(to)
     dataset = open_dataset(source, format or "folder", images)
-    return Plan(_chosen(dataset, split), to, images)
-
-
-def _chosen(dataset: Dataset, split: str | None) -> Dataset:
-    if split == "none" or (split is None and not dataset.splits):
-        return dataset
-    if split is not None:
-        return dataset.only(split)
-    train = [name for name in dataset.splits if kind_of(name) == "train"]
-    if train:
-        return dataset.only(train[0])
-    kept = [name for name in dataset.splits if kind_of(name)]
-    if not kept:
-        return dataset
-    raise UsageError(
-        f"{dataset.root}: no train split, and a validation or test split is left alone unless "
-        f"named: --split {kept[0]} (available: {', '.join(dataset.splits)})"
-    )
+    return Plan(chosen(dataset, split), to, images)
 
 
 def rows_as_images(

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from augpipe.data.address import Address, place_of
 from augpipe.data.content import Content
 from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
@@ -55,13 +56,13 @@ def verify(
         UsageError: If `out` is not an expansion.
         DataError: If the manifest cannot be read.
     """
-    out = Path(out).expanduser()
+    out = place_of(out)
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
     if not out.is_dir():
         raise UsageError(f"{out}: no such folder")
     record = read_record(out)
-    root = Path(source).expanduser() if source is not None else Path(record.source)
+    root = place_of(record.source if source is None else source)
     if not _exists(root):
         raise UsageError(
             f"{root}: the images are not there: say where they are now with --source DIR"
@@ -341,12 +342,19 @@ def _exists(path: Path) -> bool:
 
 def _unlisted(out: Path, named: set[str]) -> Iterator[Finding]:
     """Yields the files that no row names."""
+    for relative in _files(out):
+        if relative not in named and relative not in OWN_FILES:
+            yield Finding("extra", relative, "no row of the manifest names it")
+
+
+def _files(out: Path) -> Iterator[str]:
+    if isinstance(out, Address):
+        yield from out.files()
+        return
     for folder, inner, files in os.walk(out):
         inner.sort()
         for name in sorted(files):
-            relative = (Path(folder) / name).relative_to(out).as_posix()
-            if relative not in named and relative not in OWN_FILES:
-                yield Finding("extra", relative, "no row of the manifest names it")
+            yield (Path(folder) / name).relative_to(out).as_posix()
 
 
 def _skipped(path: Path) -> tuple[int, frozenset[str]]:

@@ -76,9 +76,7 @@ def read(path: Path, images: Path | None = None) -> Dataset:
             found.append(Found(entry.relative, entry))
             labels[entry.relative] = label
             files[entry.relative] = root / entry.relative
-    meta = Meta(classes=tuple(sorted(classes)))
-    if sidecar.meta and classes <= set(sidecar.meta.classes):
-        meta = sidecar.meta
+    meta = sidecar.by_name(Meta(classes=tuple(sorted(classes))))
     order = sidecar.arranged(found)
 
     def load(index: int) -> AnnotatedImage:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta, safe_name
+from augpipe.data.encode import TEMPORARY_PREFIX
 from augpipe.data.places import visible
 from augpipe.data.shapes import Notes
 from augpipe.data.sidecar import format_said
-from augpipe.errors import UsageError, did_you_mean
+from augpipe.errors import DataError, UsageError, did_you_mean, printable
 
 _MODULES = {
     "coco": "coco",
@@ -33,6 +34,9 @@ Folders of images are looked for last."""
 
 BY_STEM = frozenset(("yolo", "voc", "masks"))
 """Formats in which what belongs to an image has its name without the ending."""
+
+_PACKS = (".tar", ".parquet")
+_LONGEST = 255  # bytes in a name, on every common file system
 
 FORMATS = tuple(_MODULES)
 """The names of the formats."""
@@ -92,6 +96,30 @@ def layout_for(name: str, entries: Sequence[Entry]) -> Format:
     from augpipe.data import voc
 
     return voc.fitted(entries)
+
+
+def placed(target: Format, image: AnnotatedImage) -> str:
+    """Returns where an image lies in a dataset, once it is sure that it may lie there.
+
+    Raises:
+        DataError: If it would lie outside, in a name that the dataset's own files have, or in one
+            that is too long for a disk.
+    """
+    return _fit(target.place(image), image)
+
+
+def placed_mask(target: Format, image: AnnotatedImage) -> str:
+    """Returns where an image's mask lies in a dataset; see `placed`."""
+    return _fit(target.place_mask(image), image, own=True)
+
+
+def _fit(place: str, image: AnnotatedImage, own: bool = False) -> str:
+    where = safe_name(place, image.name)
+    if not own and (where.startswith(TEMPORARY_PREFIX) or where.endswith(_PACKS)):
+        raise DataError(image.name, f"{printable(where)} is a name of the dataset's own files")
+    if any(len(part.encode()) > _LONGEST for part in where.split("/")):
+        raise DataError(image.name, f"its name would be longer than {_LONGEST} bytes: shorten it")
+    return where
 
 
 def detect(path: Path) -> str:

@@ -47,6 +47,8 @@ def is_image(name: str) -> bool:
 def visible(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the sorted names of a folder's folders and files, hidden ones left out.
 
+    Pipes and devices are left out too: to open one might never end.
+
     Raises:
         DataError: If it cannot be read.
     """
@@ -56,7 +58,10 @@ def visible(folder: Path) -> tuple[list[str], list[str]]:
         with os.scandir(folder) as entries:
             for each in entries:
                 if not each.name.startswith("."):
-                    (folders if each.is_dir() else files).append(each.name)
+                    if each.is_dir():
+                        folders.append(each.name)
+                    elif each.is_file() or not Path(each.path).exists():
+                        files.append(each.name)  # a link to nothing is said when its turn comes
     except OSError as error:
         raise DataError(folder, f"cannot be read ({reason(error)})") from error
     return sorted(folders), sorted(files)

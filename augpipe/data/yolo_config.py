@@ -94,7 +94,8 @@ def keypoints_of(
     ):
         raise DataError(path, "kpt_shape must be [number of keypoints, 2 or 3]")
     if not isinstance(flip, list) or (
-        flip and sorted(map(str, flip)) != sorted(map(str, range(shape[0])))
+        flip
+        and not (all(isinstance(each, int) for each in flip) and sorted(flip) == [*range(shape[0])])
     ):
         raise DataError(path, "flip_idx must name each keypoint once")
     return (shape[0], shape[1]), tuple(flip), task

@@ -16,7 +16,7 @@ from augpipe.data.encode import TEMPORARY_PREFIX
 from augpipe.data.places import visible
 from augpipe.data.shapes import Notes
 from augpipe.data.sidecar import format_said
-from augpipe.errors import DataError, UsageError, did_you_mean, printable
+from augpipe.errors import DataError, UsageError, did_you_mean, printable, reason
 
 _MODULES = {
     "coco": "coco",
@@ -182,7 +182,11 @@ def open_dataset(path: Path, format: str | None = None, images: Path | None = No
         raise UsageError(f"{path}: no such file or folder")
     if images is not None and not images.expanduser().is_dir():
         raise UsageError(f"{images}: no such folder of images")
-    return chosen.read(path, images and images.expanduser())
+    try:
+        return chosen.read(path, images and images.expanduser())
+    except OSError as error:  # a name in it that no disk can have, or a disk that fails
+        where = path if error.filename is None else printable(str(error.filename)[:300])
+        raise DataError(where, f"cannot be read ({reason(error)})") from error
 
 
 def _seen(path: Path) -> str:

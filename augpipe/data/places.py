@@ -13,7 +13,7 @@ from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import MAX_PIXELS
 from augpipe.data.folder import EXTENSIONS
 from augpipe.data.header import Refused, orientation, parse
-from augpipe.errors import DataError, reason
+from augpipe.errors import DataError, printable, reason
 
 _KINDS = {
     "train": "train",
@@ -81,6 +81,14 @@ def walk(folder: Path, inner: str = "", depth: int = 8) -> Iterator[str]:
         yield from walk(folder, f"{inner}{name}/", depth - 1)
 
 
+def is_there(path: Path) -> bool:
+    """Tells whether there is such a file; of a name that no disk can have there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def home_of(
     bases: Sequence[Path], names: Sequence[str], splits: Sequence[str | None], where: object
 ) -> Path:
@@ -103,12 +111,12 @@ def home_of(
         others = [base / name for name in visible(base)[0]] if base.is_dir() else []
         nested = [each / split for each in others] if split else []
         for home in dict.fromkeys([*likely, *nested, *others]):
-            if any((home / name).is_file() for name in names):
+            if any(is_there(home / name) for name in names):
                 return home
             tried.append(home)
     looked = ", ".join(str(each) for each in tried[:4]) + (", ..." if len(tried) > 4 else "")
     raise DataError(
-        where, f"its images were not found: no {names[0]!r} in {looked} (--images says where)"
+        where, f"its images were not found: no {names[0]!r:.300} in {looked} (--images says where)"
     )
 
 
@@ -119,8 +127,9 @@ def image_at(home: Path, name: str, where: object) -> FileContent:
         DataError: If it is not there.
     """
     path = home / name
-    if not path.is_file():
-        raise DataError(where, f"the image {name!r} is missing: there is no {path}")
+    if not is_there(path):
+        shown = printable(f"the image {name!r:.300} is missing: there is no {path!s:.300}")
+        raise DataError(where, shown)
     return FileContent(path)
 
 

@@ -29,7 +29,7 @@ from augpipe.data.claim import make_folder
 from augpipe.data.content import FileContent
 from augpipe.data.encode import write_atomic
 from augpipe.data.folder import EXTENSIONS
-from augpipe.data.places import home_of, image_at, mask_ending, visible, walk
+from augpipe.data.places import home_of, image_at, is_there, mask_ending, visible, walk
 from augpipe.data.shapes import Notes, hull
 from augpipe.data.sidecar import Found, Sidecar, SidecarWriter, read_sidecar
 from augpipe.data.splitfiles import Lines
@@ -120,10 +120,10 @@ def read(path: Path, images: Path | None = None) -> Dataset:
 
 def _file_of(home: Path, name: str | None, stem: str) -> str:
     """Returns an image's path: as it is said, else by the annotation file's name."""
-    if name is not None and (home / name).is_file():
+    if name is not None and is_there(home / name):
         return name
     guesses = (stem + end for end in (*EXTENSIONS, *(end.upper() for end in EXTENSIONS)))
-    return next((each for each in guesses if (home / each).is_file()), name or f"{stem}.jpg")
+    return next((each for each in guesses if is_there(home / each)), name or f"{stem}.jpg")
 
 
 def _head(path: Path, name: str) -> tuple[str | None, list[str]]:

@@ -30,16 +30,19 @@ class Disk:
 
     def __init__(self, moment: int = 0, what: str = "before") -> None:
         self.moment, self.what, self.count = moment, what, 0
+        self.grown = 0  # the last change that needs room
 
     def change(
         self, kind: str, do: Callable[[], Any], half: Callable[[], Any] | None = None
     ) -> Any:
         """Does one change, or what is to happen in its place."""
         self.count += 1
+        grows = kind in ("write", "mkdir", "open")
+        self.grown = self.count if grows else self.grown
         if self.moment and self.count >= self.moment:
             if self.what == "read-only":
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-            if self.what == "full" and kind in ("write", "mkdir", "open"):
+            if self.what == "full" and grows:
                 if half is not None and self.count == self.moment:
                     return half()
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -8,6 +8,7 @@ import secrets
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from datetime import timedelta
@@ -40,6 +41,7 @@ def run(target: Target, examples: int, number: int, seconds: float) -> Counter[s
             database=None,
             deadline=timedelta(seconds=seconds),
             print_blob=True,
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         )
         @given(target.mutants)
@@ -72,9 +74,8 @@ def main() -> int:
             if isinstance(error, KeyboardInterrupt):
                 raise
             failed.append(target.name)
-            print(f"{target.name}: FAILED: {type(error).__name__}: {error}", flush=True)
-            for note in getattr(error, "__notes__", ()):
-                print(f"    {note}", flush=True)
+            print(f"{target.name}: FAILED:", flush=True)
+            traceback.print_exception(error, file=sys.stdout)
             continue
         spent = time.perf_counter() - start
         told = ", ".join(f"{count} {what}" for what, count in sorted(came.items()))

@@ -33,12 +33,12 @@ from augpipe.data.places import size_of
 from augpipe.data.shapes import area_of, hull
 from augpipe.errors import AugpipeError, DataError, RecipeError, UsageError
 from augpipe.expansion import convert, expand
-from augpipe.ops import catalogue
 from augpipe.recipe import load
-from augpipe.regularizers import catalogue as techniques
+from tests.cases import CASES
 from tests.formats.conftest import write
 from tests.formats.scenes import scene
 from tests.harness import ROOT
+from tests.regularizers.cases import ROWS
 from tests.safety.mutants import mutated, regrown, reworded
 
 Check = Callable[[Path, Any], str]
@@ -77,19 +77,15 @@ def in_lines(error: RecipeError) -> None:
 
 @cache
 def _recipes() -> list[bytes]:
-    """Returns recipes that hold: those of the repository, and all ops and techniques."""
+    """Returns recipes that hold: the repository's, and all ops and techniques with parameters."""
     out = [path.read_bytes() for path in sorted((ROOT / "configs").rglob("*.yaml"))]
-    for section, known in (
-        ("sample", catalogue()),
-        ("batch", catalogue()),
-        ("regularize", techniques()),
-    ):
-        for name in sorted(known):
-            text = f"version: 1\n{section}:\n  - {name}\n"
-            with contextlib.suppress(RecipeError):
-                text = load(yaml.safe_load(text)).dump(defaults=True)
-            out.append(text.encode())
-    return out
+    items = [("sample", case.item) for case in CASES if case.section == "sample"]
+    items += [("batch", case.item) for case in CASES]
+    items += [("regularize", row.item) for row in ROWS]
+    for section, item in items:
+        recipe = load(json.loads(json.dumps({"version": 1, section: [item]})))
+        out.append(recipe.dump(defaults=True).encode())
+    return list(dict.fromkeys(out))
 
 
 def check_recipe(folder: Path, data: bytes) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -43,7 +44,8 @@ class Forge:
             call: Which of them.
             moment: The number of the change on the disk at which something happens; with "timer"
                 the microsecond.
-            what: See `Disk`; or "timer": killed by the clock.
+            what: See `Disk`; or "timer": killed by the clock; or "file size": no file may grow
+                above so many bytes.
             arguments: The call's.
         """
         assert self._process.stdin is not None
@@ -58,9 +60,15 @@ def _child(call: str, moment: int, what: str, arguments: dict[str, Any], answer:
     import augpipe.expansion
     from tests.safety.disk import Disk
 
-    disk, error, start = Disk(0 if what == "timer" else moment, what), "", time.perf_counter()
+    disk, error, start = (
+        Disk(0 if what in ("timer", "file size") else moment, what),
+        "",
+        time.perf_counter(),
+    )
     try:
         with disk.watched():
+            if what == "file size":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (moment, moment))
             if what == "timer":
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process as a kill does
                 signal.setitimer(signal.ITIMER_REAL, moment / 1e6)

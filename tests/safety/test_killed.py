@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.safety.cases import Job, jobs, tree
+from tests.safety.cases import Job, tree
 from tests.safety.disk import KILLS
 from tests.safety.killing import Forge
 
 MOMENTS = 50
 SEED = 20261130
-
-
-@pytest.fixture(scope="module")
-def forge() -> Iterator[Forge]:
-    with Forge() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
-    return jobs(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ Each is a module of this folder with `sniff`, `read`, `place`, `place_mask` and 
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,8 +36,16 @@ Folders of images are looked for last."""
 BY_STEM = frozenset(("yolo", "voc", "masks"))
 """Formats in which what belongs to an image has its name without the ending."""
 
+SIZED = frozenset(("yolo", "masks"))
+"""Formats that need to know how large an image is."""
+
+_LISTED = frozenset((*BY_STEM, "folder"))
+"""Formats whose images are those that lie in their folders."""
+
+_OWN = TEMPORARY_PREFIX.rstrip("-")
 _PACKS = (".tar", ".parquet")
 _LONGEST = 255  # bytes in a name, on every common file system
+_SPLIT = 200  # which files' names are made of
 
 FORMATS = tuple(_MODULES)
 """The names of the formats."""
@@ -105,17 +114,26 @@ def placed(target: Format, image: AnnotatedImage) -> str:
         DataError: If it would lie outside, in a name that the dataset's own files have, or in one
             that is too long for a disk.
     """
-    return _fit(target.place(image), image)
+    if image.split is not None and len(safe_name(image.split, image.name).encode()) > _SPLIT:
+        raise DataError(image.name, f"its split's name is longer than {_SPLIT} bytes")
+    safe_name(image.name, image.name)
+    if image.label is not None and image.label != image.label.encode(errors="replace").decode():
+        raise DataError(image.name, f"its class {image.label!r:.60} is not UTF-8")
+    return _fit(target, target.place(image), image)
 
 
 def placed_mask(target: Format, image: AnnotatedImage) -> str:
     """Returns where an image's mask lies in a dataset; see `placed`."""
-    return _fit(target.place_mask(image), image, own=True)
+    return _fit(target, target.place_mask(image), image, own=True)
 
 
-def _fit(place: str, image: AnnotatedImage, own: bool = False) -> str:
+def _fit(target: Format, place: str, image: AnnotatedImage, own: bool = False) -> str:
     where = safe_name(place, image.name)
-    if not own and (where.startswith(TEMPORARY_PREFIX) or where.endswith(_PACKS)):
+    if not own and target.NAME in _LISTED and re.search(r"(^|/)\.", where):
+        raise DataError(
+            image.name, f"{target.NAME} passes over what is hidden, as {printable(where)} is"
+        )
+    if not own and (where.startswith(_OWN) or where.endswith(_PACKS)):
         raise DataError(image.name, f"{printable(where)} is a name of the dataset's own files")
     if any(len(part.encode()) > _LONGEST for part in where.split("/")):
         raise DataError(image.name, f"its name would be longer than {_LONGEST} bytes: shorten it")

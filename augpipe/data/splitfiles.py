@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable
-from augpipe.errors import AugpipeError, DataError
+from augpipe.errors import AugpipeError, DataError, printable
 
 
 def dumped(value: Any) -> str:
@@ -121,8 +121,16 @@ class Lines(Growing):
         self._file = self.part()
 
     def add(self, line: str) -> None:
-        """Adds a line."""
-        self.put(self._file, line.encode() + b"\n")
+        """Adds a line.
+
+        Raises:
+            DataError: If UTF-8 cannot hold it.
+        """
+        try:
+            data = line.encode()
+        except UnicodeEncodeError:
+            raise DataError(printable(line[:100]), "half a letter, which UTF-8 has not") from None
+        self.put(self._file, data + b"\n")
 
 
 class JsonLists(Growing):

@@ -302,7 +302,10 @@ class _Layout:
         if image.mask is not None:
             where = self.place_mask(image)
             mask = FileContent(out / where) if mask_ending(image) in _MASKS else None
-        restored = image_of(tree, image.name, image.content, found, ids, mask)
+        try:
+            restored = image_of(tree, image.name, image.content, found, ids, mask)
+        except DataError:  # the name of a class that XML cannot hold
+            restored = AnnotatedImage("", image.content)
         sidecar.add(stem, said_by(tree), image, restored, where)
 
 

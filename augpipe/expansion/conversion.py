@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from augpipe.data.annotated import AnnotatedImage, Dataset, stem_of
 from augpipe.data.claim import claimed
-from augpipe.data.content import FileContent
+from augpipe.data.content import BytesContent, FileContent
 from augpipe.data.formats import (
     BY_STEM,
+    SIZED,
     Format,
     format_of,
     layout_for,
@@ -22,7 +23,8 @@ from augpipe.data.formats import (
     placed,
     placed_mask,
 )
-from augpipe.data.shapes import Notes
+from augpipe.data.places import size_of
+from augpipe.data.shapes import Notes, check_shapes
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer
 from augpipe.expansion.progress import Meter, Progress
@@ -192,7 +194,10 @@ def _placed(
         try:
             image = dataset[index]
             _check_places(image, target, taken)
-            kept = image if target.PACKED else _copied(image, out, target, writer)
+            check_shapes(image)
+            kept = _packed(image) if target.PACKED else _copied(image, out, target, writer)
+            if image.size is None and target.NAME in SIZED:
+                size_of(kept.content, image.name)
         except DataError as error:
             if strict:
                 raise
@@ -231,6 +236,13 @@ def _check_places(image: AnnotatedImage, target: Format, taken: set[bytes]) -> N
         if short in taken:
             raise DataError(image.name, f"a second {what} would be {names[what]}")
     taken.update(own.values())
+
+
+def _packed(image: AnnotatedImage) -> AnnotatedImage:
+    """Returns an image with its bytes, read here: where they cannot be, it alone is left out."""
+    if image.mask is not None:
+        image.mask.read()
+    return replace(image, content=BytesContent(image.content.read()))
 
 
 def _copied(image: AnnotatedImage, out: Path, target: Format, writer: Writer) -> AnnotatedImage:

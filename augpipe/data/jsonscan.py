@@ -133,6 +133,8 @@ class _Scanner:
                         self._path, f"truncated JSON: it ends at byte {place}"
                     ) from None
                 raise DataError(self._path, f"not JSON at byte {place}: {short}") from None
+            except ValueError:  # Python refuses to read what takes the square of its length
+                raise self._wrong("a number of thousands of digits") from None
             cut = isinstance(value, int | float) and not self._text[end:].strip(_NUMBER)
             if cut and self._more():
                 continue  # the number may go on

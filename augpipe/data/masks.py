@@ -41,7 +41,7 @@ from augpipe.data.places import (
 )
 from augpipe.data.rle import decode_rle
 from augpipe.data.shapes import Notes
-from augpipe.data.sidecar import Found, SidecarWriter, by_name, read_sidecar
+from augpipe.data.sidecar import Found, SidecarWriter, read_sidecar
 from augpipe.data.yolo_config import text_of
 from augpipe.errors import DataError, UsageError
 
@@ -131,8 +131,10 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         names = [name for name in names if name]
     sidecar = read_sidecar(path)
     meta = Meta(tuple(Category(k, name) for k, name in enumerate(names)))
-    if sidecar.meta and (not names or by_name(sidecar.meta, names)):
-        meta = sidecar.meta
+    if names:
+        sidecar, meta = sidecar.by_number(meta)
+    else:
+        meta = sidecar.meta or meta
     order = sidecar.arranged(found)
 
     def load(index: int) -> AnnotatedImage:

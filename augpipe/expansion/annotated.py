@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from augpipe.data.annotated import AnnotatedImage, Entry, safe_name, to_json
+from augpipe.data.annotated import AnnotatedImage, Entry, to_json
 from augpipe.data.content import FileContent
 from augpipe.data.encode import encode
-from augpipe.data.formats import Format
+from augpipe.data.formats import Format, placed, placed_mask
 from augpipe.data.masks import open_mask
 from augpipe.data.splitfiles import dumped
 from augpipe.errors import DataError
@@ -72,7 +72,7 @@ class AnnotatedRenderer:
         origin = Origin(self.plan.dataset.root, entry.relative, None, index)
         with named(origin):
             image = self.plan.dataset[index]
-            safe_name(self.target.place(image), origin.relative)
+            placed(self.target, image)
             data = image.content.read()
             origin = replace(origin, label=image.label)
             digest = hashlib.sha256(data)
@@ -141,7 +141,7 @@ class AnnotatedRenderer:
     def _made(self, row: Row, image: AnnotatedImage, data: bytes, mask: bytes | None) -> Made:
         extra = None
         if mask is not None:
-            where = self.target.place_mask(image)
+            where = placed_mask(self.target, image)
             extra = Extra(where, hashlib.sha256(mask).hexdigest(), len(mask))
         return Made(replace(row, record=to_json(image), mask=extra), data, mask)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, image_from, safe_name, stem_of, to_json
+from augpipe.data.annotated import AnnotatedImage, Dataset, image_from, stem_of, to_json
 from augpipe.data.content import Content, FileContent
 from augpipe.data.folder import Listing, Source
 from augpipe.data.formats import (
@@ -19,6 +19,7 @@ from augpipe.data.formats import (
     format_of,
     layout_for,
     open_dataset,
+    placed,
 )
 from augpipe.data.sidecar import SIDECAR
 from augpipe.data.splitfiles import dumped
@@ -62,9 +63,9 @@ class Plan:
             if self.to == "folder":
                 image = replace(image, label=self._label(index))
             try:
-                out.append(safe_name(target.place(image), entry.relative))
-            except DataError:  # said when the image's turn comes
-                out.append(entry.relative)
+                out.append(placed(target, image))
+            except DataError:  # said when the image's turn comes; nothing is called so
+                out.append(f"unusable-{index}")
         return out
 
     def _label(self, index: int) -> str | None:

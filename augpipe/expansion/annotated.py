@@ -115,7 +115,7 @@ class AnnotatedRenderer:
         for start in range(0, len(copies), count):
             some = copies[start : start + count]
             trace: Trace = {}
-            done = self.renderer.pipeline.run(
+            done = self.renderer.pipeline_of(origin.label).run(
                 [sample] * len(some),
                 np.full(len(some), origin.index),
                 np.array([copy for _, copy in some]),
@@ -153,7 +153,7 @@ class AnnotatedRenderer:
         match image.id:
             case int():
                 first = self.plan.dataset.last[0] + 1
-                return first + index * self.renderer.settings.copies + copy
+                return first + index * self.renderer.most + copy
             case str():
                 return f"{image.id}__{copy}"
         return None

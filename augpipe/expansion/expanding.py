@@ -23,7 +23,7 @@ from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.names import Output, stays_inside
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.record import ERRORS, MANIFEST, Settings
-from augpipe.expansion.render import Origin, Renderer, renderer_of
+from augpipe.expansion.render import Renderer, renderer_of
 from augpipe.expansion.sources import plan_for
 from augpipe.expansion.summary import Summary
 from augpipe.recipe import Recipe, as_recipe
@@ -66,7 +66,8 @@ def expand(
         source: A folder of class folders, a flat folder, or one image; or an annotated dataset
             in one of the formats of `augpipe.data.formats`.
         out: A new or empty folder, or that of the same expansion, which is then finished.
-        copies: How many copies of each image.
+        copies: How many copies of each image, where the recipe's `per_class` and `balance` say
+            nothing else; 0 for those that they say, or for originals alone.
         workers: Threads; 0 works in the caller's.
         keep_originals: Whether the images themselves are copied too, byte for byte.
         format: "png", "jpeg" or "webp".
@@ -93,16 +94,57 @@ def expand(
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
-    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
+    job = job_of(
+        recipe,
+        source,
+        copies=copies,
+        keep_originals=keep_originals,
+        format=format,
+        quality=quality,
+        split=split,
+        scaled_decoding=scaled_decoding,
+        batch_size=batch_size,
+        to=to,
+        source_format=source_format,
+        images=images,
+        overrides=overrides,
+    )
     source, out = Path(source).expanduser(), Path(out).expanduser()
-    own = None if images is None else Path(images).expanduser()
-    plan = plan_for(source, source_format, to, own, split)
-    job = prepare(as_recipe(recipe, overrides), source, settings, plan)
     check_apart(source, job, out)
     with claimed(out):
         begun = take_over(out, job)
         with Manifest(out / MANIFEST) as manifest:
             return _Run(job, out, begun.versions, manifest, progress).run(workers, strict)
+
+
+def job_of(
+    recipe: Recipe | str | Path,
+    source: str | Path,
+    *,
+    copies: int = 1,
+    keep_originals: bool = False,
+    format: Format = "png",
+    quality: int = 95,
+    split: str | None = None,
+    scaled_decoding: bool = False,
+    batch_size: int = 64,
+    to: str | None = None,
+    source_format: str | None = None,
+    images: str | Path | None = None,
+    overrides: Iterable[str] = (),
+) -> Job:
+    """Returns what `expand` would do with these arguments, of which it says what they are.
+
+    Raises:
+        UsageError: If nothing can be done with these arguments.
+        RecipeError: If the recipe does not hold.
+        DataError: If the source holds no image or cannot be listed.
+    """
+    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
+    source = Path(source).expanduser()
+    own = None if images is None else Path(images).expanduser()
+    plan = plan_for(source, source_format, to, own, split)
+    return prepare(as_recipe(recipe, overrides), source, settings, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +197,7 @@ class _Run:
                             why = f"{reason} (without --strict it would be skipped)"
                             raise DataError(relative, why)
                         if index not in failed:
-                            errors.add(relative, reason)
+                            errors.add(relative, reason, self._due(index))
                             failed.add(index)
                     if made.rows:
                         self.manifest.append(made.rows)
@@ -174,8 +216,12 @@ class _Run:
             self.job.listing.ignored,
             self.job.listing.ignored_names,
             self.job.left_out,
-            notes,
+            "\n".join(filter(None, (*self.job.notes, notes))),
         )
+
+    def _due(self, index: int) -> int | None:
+        """Returns how many outputs an image was to have, where that is not the same for all."""
+        return None if self.job.record.counts is None else len(self.job.names.outputs(index))
 
     def _finish(self) -> str:
         """Writes the annotation files of an annotated dataset; returns what there is to say."""
@@ -265,7 +311,7 @@ class _Maker:
 
     def __call__(self, task: Task) -> _Made:
         if task.copy is not None:
-            members = [(self._origin(index), out) for index, out in self.job.outputs(task)]
+            members = [(self.job.origin(index), out) for index, out in self.job.outputs(task)]
             made, failed = self.renderer.together(task.copy, members)
             for origin, out in members:
                 if origin.index in failed:
@@ -290,13 +336,8 @@ class _Maker:
         if self.annotated is not None:
             yield from self.annotated.render(index, outputs)
         else:
-            for row, data in self.renderer.render(self._origin(index), outputs):
+            for row, data in self.renderer.render(self.job.origin(index), outputs):
                 yield Made(row, data)
-
-    def _origin(self, index: int) -> Origin:
-        source = self.job.sources[index]
-        made = self.job.is_generated(index)
-        return Origin(source.path, source.relative, source.label, index, made)
 
     def _write(self, row: Row, data: bytes, mask: bytes | None = None) -> Row:
         if self.stop.is_set():
@@ -316,6 +357,7 @@ class _Maker:
 class _ErrorRow:
     source: str
     reason: str
+    outputs: int | None
 
 
 class _Errors:
@@ -332,10 +374,11 @@ class _Errors:
         except OSError as error:
             raise unwritable(self._lines.path, error) from error
 
-    def add(self, source: str, reason: str) -> None:
-        """Adds a row."""
+    def add(self, source: str, reason: str, outputs: int | None) -> None:
+        """Adds a row: what could not be used, why, and how many outputs it was to have."""
         self.count += 1
-        self._lines.append(TypeAdapter(_ErrorRow).dump_json(_ErrorRow(source, reason)) + b"\n")
+        row = _ErrorRow(source, reason, outputs)
+        self._lines.append(TypeAdapter(_ErrorRow).dump_json(row, exclude_none=True) + b"\n")
 
     def close(self) -> None:
         """Closes the file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,13 +61,20 @@ class Renderer:
         settings: The expansion's settings.
         classes: The names of the classes.
         to: The format of an annotated dataset, or None.
+        most: The most copies that an image gets.
+
+    Attributes:
+        pipeline: The sample section.
+        own: By class, the sample section of those that have one of another strength.
     """
 
     recipe: Recipe
     settings: Settings
     classes: Sequence[str] = ()
     to: str | None = None
+    most: int = 1
     pipeline: Pipeline = field(init=False)
+    own: Mapping[str | None, Pipeline] = field(init=False)
     versions: dict[str, str] = field(init=False)
     generator: Generator | None = field(init=False)
     section: BatchSection | None = field(init=False)
@@ -82,9 +89,24 @@ class Renderer:
 
             section = BatchSection(self.recipe, pipeline.batch_nodes, self.classes or None)
         used = versions_for(self.recipe, self.to)
-        parts = {"pipeline": pipeline, "versions": used, "generator": made, "section": section}
-        for name, each in parts.items():
-            object.__setattr__(self, name, each)
+        own = {
+            name: Pipeline(self.recipe.at_strength(each.strength))
+            for name, each in self.recipe.per_class.items()
+            if each.strength != 1.0
+        }
+        parts = {
+            "pipeline": pipeline,
+            "own": own,
+            "versions": used,
+            "generator": made,
+            "section": section,
+        }
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
+
+    def pipeline_of(self, label: str | None) -> Pipeline:
+        """Returns the sample section for images of a class."""
+        return self.own.get(label, self.pipeline)
 
     def render(self, origin: Origin, outputs: Sequence[Output]) -> Iterator[tuple[Row, bytes]]:
         """Yields the row and the content of each output of one source, in the order given.
@@ -159,7 +181,7 @@ class Renderer:
                     channels = image.shape[2]
                     given = Sample(as_rgb(image) if rgb else image)
                     index = np.array([origin.index], np.int64)
-                    (sample,) = self.pipeline.run([given], index, copy, trace)
+                    (sample,) = self.pipeline_of(origin.label).run([given], index, copy, trace)
             except DataError as error:
                 failed[origin.index] = error.reason
                 continue
@@ -263,7 +285,7 @@ class Renderer:
             some, copies = copies[:count], copies[count:]
             epochs = [copy for _, copy in some]
             trace: Trace = {}
-            samples = self.pipeline.run(
+            samples = self.pipeline_of(origin.label).run(
                 [Sample(image) for image in images(epochs)],
                 np.full(len(some), origin.index),
                 np.array(epochs),
@@ -306,7 +328,7 @@ class Renderer:
 def renderer_of(record: Record, recipe: Recipe) -> Renderer:
     """Returns what makes the outputs of a job."""
     to = None if record.dataset is None else record.dataset.to
-    return Renderer(recipe, record.settings, record.classes, to)
+    return Renderer(recipe, record.settings, record.classes, to, record.most)
 
 
 @dataclass(frozen=True, slots=True)

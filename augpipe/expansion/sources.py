@@ -72,6 +72,10 @@ class Plan:
         except DataError:  # said when the image's turn comes
             return None
 
+    def labels(self) -> tuple[str | None, ...]:
+        """Returns the class of each image; None where it has none, or its record is no good."""
+        return tuple(self._label(index) for index in range(len(self.dataset.entries)))
+
     def check_originals(self, bases: Sequence[str]) -> None:
         """Refuses originals that would share what belongs to them: labels, masks.
 

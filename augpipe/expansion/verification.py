@@ -70,7 +70,8 @@ def verify(
     findings: list[Finding] = []
     for words in record.other_weights(digests(recipe)):
         findings.append(Finding("weights", str(out / JOB), f"was made with others: {words}"))
-    skipped, names = _skipped(out / ERRORS)
+    each = record.outputs // max(record.images, 1)
+    skipped, names, due = _skipped(out / ERRORS, each)
     reader = _Reader(out / MANIFEST, record, bool(recipe.batch), names)
     stop = threading.Event()
     plan = _plan(record, root)
@@ -89,9 +90,8 @@ def verify(
     if plan is not None and reader.keys:
         findings += _annotations(plan, out, contents, reader.named)
     findings += _unlisted(out, reader.named)
-    each = record.outputs // max(record.images, 1)
     # Of an image that could be used in some of its batches, those copies are there.
-    missing = record.outputs - len(reader.keys) - (skipped * each - reader.of_skipped)
+    missing = record.outputs - len(reader.keys) - (due - reader.of_skipped)
     if missing > 0:
         detail = f"{plural(missing, 'image')} not made: run expand again"
         findings.append(Finding("unfinished", str(out), detail))
@@ -178,7 +178,7 @@ class _Reader:
     def _problem(self, row: Row | None) -> str:
         if row is None:
             return "not a row of a manifest"
-        if row.index >= self.record.images or (row.copy or 0) >= self.record.settings.copies:
+        if row.index >= self.record.images or (row.copy or 0) >= self.record.most:
             return "names an image or a copy that the job does not have"
         paths = [row.output, row.source, row.mask.path if row.mask else row.output]
         if not all(map(stays_inside, paths)) or (row.record is None) != (not self.record.dataset):
@@ -349,20 +349,26 @@ def _unlisted(out: Path, named: set[str]) -> Iterator[Finding]:
                 yield Finding("extra", relative, "no row of the manifest names it")
 
 
-def _skipped(path: Path) -> tuple[int, frozenset[str]]:
-    """Returns how many images errors.jsonl lists, and which."""
+def _skipped(path: Path, each: int) -> tuple[int, frozenset[str], int]:
+    """Returns how many images errors.jsonl lists, which, and how many outputs they have not.
+
+    Args:
+        path: The file.
+        each: How many outputs an image has of which the file does not say it.
+    """
     if is_pipe(path):
-        return 0, frozenset()
+        return 0, frozenset(), 0
     try:
         with path.open("rb") as file:
-            lines = list(file)
+            found = [_error_in(line, each) for line in file]
     except OSError:
-        return 0, frozenset()
-    return len(lines), frozenset(name for name in map(_source_in, lines) if name)
+        return 0, frozenset(), 0
+    return len(found), frozenset(name for name, _ in found if name), sum(due for _, due in found)
 
 
-def _source_in(line: bytes) -> str:
+def _error_in(line: bytes, each: int) -> tuple[str, int]:
     try:
-        return str(json.loads(line)["source"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
+        row = json.loads(line)
+        return str(row["source"]), int(row.get("outputs", each))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", each

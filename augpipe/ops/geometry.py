@@ -318,9 +318,9 @@ class RandomResizedCrop(_Geometry):
 
     size: Annotated[IntPair, Size()]
     """Size of the result: [height, width], or one number for a square."""
-    scale: Annotated[Pair, Range(0, 1, "of the image's area", above=True)] = (0.08, 1.0)
+    scale: Annotated[Pair, Range(0, 1, "of the image's area", above=True, neutral=1)] = (0.08, 1.0)
     """Area of the rectangle, as a fraction of the image's."""
-    ratio: Annotated[Pair, Range(0, 100, "width / height", above=True)] = (3 / 4, 4 / 3)
+    ratio: Annotated[Pair, Range(0, 100, "width / height", above=True, neutral=1)] = (3 / 4, 4 / 3)
     """Aspect ratio of the rectangle, drawn log-uniformly."""
     interpolation: Annotated[Interpolation, Choice(("nearest", "bilinear", "bicubic"))] = "bilinear"
     """How images are read between pixel centres."""

@@ -26,8 +26,9 @@ from augpipe.expansion.render import Renderer, renderer_of
 from augpipe.plan.explain import plural
 from augpipe.rng import Draws
 
-_IMAGES, _BATCHES = 32, 2  # that are made to measure: images, or batches where they share them
-_COPIES = 4  # of one image
+_IMAGES, _BATCHES = 64, 2  # that are made to measure: images, or batches where they share them
+_COPIES = 2  # of one image
+_FEW = 10  # objects of a category, of which no share is taken
 _LINES = 30  # of a table
 
 
@@ -199,22 +200,24 @@ def _objects(job: Job, made: Sequence[Made]) -> tuple[Count, ...]:
         for category, number in of[index].items():
             before[category] += number
             copied[category] += number * int(copies)
-    given = stayed = 0
+    given, stayed = Counter[int](), Counter[int]()
     for each in made:
         if each.row.copy is not None and each.row.record is not None:
             image = image_from(each.row.record, FileContent(Path()), None)
-            stayed += len(image.annotations)
-            given += of[each.row.index].total()
-    share = stayed / given if given else 1.0
-    originals = int(job.settings.keep_originals)
+            stayed.update(each.category for each in image.annotations)
+            given.update(of[each.row.index])
+    whole = stayed.total() / max(given.total(), 1)
+
+    def after(category: int) -> int:
+        rare = given[category] < _FEW
+        share = whole if rare else stayed[category] / given[category]
+        originals = job.settings.keep_originals * before[category]
+        return round(share * copied[category]) + originals
+
     return tuple(
-        Count(
-            category.name,
-            before[category.id],
-            round(share * copied[category.id]) + originals * before[category.id],
-        )
-        for category in dataset.meta.categories
-        if before[category.id]
+        Count(each.name, before[each.id], after(each.id))
+        for each in dataset.meta.categories
+        if before[each.id]
     )
 
 

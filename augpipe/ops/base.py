@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from augpipe.declared import Declared
-from augpipe.ir import Meaning, Mix, Warp
+from augpipe.ir import Meaning, Mix
 from augpipe.rng import Draws
 from augpipe.spec import Declaration, Json, Number, Numbers, Refused, Text
 from augpipe.types import Array, Bools, Frame, Sampling
@@ -37,6 +37,9 @@ class Op(Declared):
     """Of a warp: whether it never looks beyond the edge of what it is given."""
     lattice: ClassVar[bool] = False
     """Of a warp: whether it maps pixels onto pixels, so that nothing is interpolated."""
+
+    resizes: ClassVar[bool] = False
+    """Whether images may leave it with another size."""
 
     company: ClassVar[bool] = False
     """Whether it takes other images of the batch, and the classes of all."""
@@ -95,8 +98,8 @@ class Op(Declared):
 
     @property
     def sizes(self) -> bool:
-        """Whether it may be what gives all images their size: geometry that always acts."""
-        return self.p >= 1.0 and self.kind is Warp
+        """Whether it may be what gives all images their size."""
+        return self.resizes and self.p >= 1.0
 
     def at_strength(self, strength: float) -> Op:
         """Returns the op, acting more or less.
@@ -118,7 +121,8 @@ class Op(Declared):
         }
         if ranges:
             own = {name: getattr(self, name) for name in type(self).model_fields}
-            return self.model_validate({**own, **ranges}) if strength != 1.0 else self
+            given = {name: value for name, value in own.items() if value is not None}
+            return self.model_validate({**given, **ranges}) if strength != 1.0 else self
         if self.sizes or self.last:
             return self
         return self.model_copy(update={"p": min(1.0, strength * self.p)})

@@ -166,6 +166,7 @@ class Transpose(_Geometry):
     Matches albumentations' Transpose.
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
 
@@ -184,6 +185,7 @@ class Rotate90(_Geometry):
     albumentations' RandomRotate90.
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "times"
@@ -205,6 +207,7 @@ class CenterCrop(_Filled):
     larger part is below; columns likewise. Matches torchvision's CenterCrop.
     """
 
+    resizes: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 
@@ -225,6 +228,7 @@ class RandomCrop(_Filled):
     `pad_if_needed`, a side that is too short is padded at both ends by all that it lacks.
     """
 
+    resizes: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 
@@ -263,6 +267,7 @@ class RandomCrop(_Filled):
 class Pad(_Filled):
     """Adds a border around the image. Matches torchvision's Pad."""
 
+    resizes: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "padding"
 
@@ -282,6 +287,7 @@ class Resize(_Geometry):
     torchvision's Resize.
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 
@@ -313,6 +319,7 @@ class RandomResizedCrop(_Geometry):
     RandomResizedCrop (Szegedy et al., 2014, arXiv 1409.4842).
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 

@@ -117,7 +117,7 @@ class GridMask(_Occlusion):
 
     unit: Annotated[Pair, Range(0.02, 1, "of the longer side")] = (0.4, 1.0)
     """Period of the grid."""
-    ratio: Annotated[float, Number(0, 1, "of the unit's side", neutral=1)] = 0.6
+    ratio: Annotated[float, Number(0, 1, "of the unit's side")] = 0.6
     """Share of a unit's side that stays visible: 1 - (1 - ratio)^2 of the image does."""
     fill: Filling = 0.0
     """Grey level, one number or one a channel; or "mean" or "noise"."""

@@ -249,10 +249,12 @@ def _facts(record: Record, recipe: Recipe, tally: _Tally, sources: Sources) -> t
         f"{settings.format}, seed {recipe.seed}",
     ]
     if recipe.balance is not None:
-        facts.append(f"Balanced: each class comes to {recipe.balance.target} images, or more.")
+        words = {"max": "as many images as the largest", "median": "as many as half of them have"}
+        target = recipe.balance.target
+        facts.append(f"Balanced: each class comes to {words.get(str(target), target)}, at least.")
     for name, rule in recipe.per_class.items():
-        copies = "" if rule.copies is None else f", {plural(rule.copies, 'copy')} of each image"
-        facts.append(f"{name}: strength {rule.strength:g}{copies.replace('copys', 'copies')}.")
+        copies = "" if rule.copies is None else f", copies of each image: {rule.copies}"
+        facts.append(f"{name}: strength {rule.strength:g}{copies}.")
     if tally.generated:
         facts.append(f"{tally.generated} are of images that a generator made.")
     if tally.mixed:

@@ -144,7 +144,7 @@ def _members(group: Group) -> Iterator[Picture]:
 def _idle(looks: Looks) -> str:
     rule = f"Pixels that are {IDLE:g} grey levels apart on average, at most."
     if not looks.idle:
-        return f"<p>None of {plural(looks.copies, 'copy').replace('copys', 'copies')}. {rule}</p>"
+        return f"<p>None of {looks.copies}. {rule}</p>"
     share = len(looks.idle) / looks.copies
     said = f"{len(looks.idle)} of {looks.copies} ({share:.1%}). {rule} similar.jsonl has all."
     rows = [

@@ -21,9 +21,9 @@ from scipy.sparse.csgraph import connected_components
 
 from augpipe.types import Array, Ints
 
-BITS = 4
+BITS = 6
 """How many bits of their hashes near duplicates differ in, at most."""
-LEVELS = 6.0
+LEVELS = 10.0
 """How far apart the small pictures of near duplicates are, at most: grey levels, on average."""
 
 _HASHED, _KEPT, _SMALL = 32, 8, 16

@@ -157,18 +157,20 @@ def p_zero_is_identity(op: Op) -> None:
 def strength_leads_to_nothing(op: Op) -> None:
     """At strength 1 it is itself; towards 0 the same draws leave the pixels, nearly, as they were.
 
-    What gives images their size stays what it is, or ends at the whole image.
+    What gives images their size stays what it is, or leads to all of the image at that size.
     """
     assert op.at_strength(1.0) == op
     weak = op.at_strength(1e-6)
-    if op.last or (op.sizes and weak == op):
+    inner = op.inner() if isinstance(op, Combinator) and not op.private else ()
+    if op.last or (op.sizes and weak == op) or any(each.sizes for each in inner):
         return
     image = photo(height=40, width=40)
     for index in range(4):
         (out,) = through(weak, [image], [index])
         want = image
         if out.shape != image.shape:
-            (want,) = through(Resize(size=out.shape[:2]), [image], [index])
+            how = getattr(op, "interpolation", "bilinear")
+            (want,) = through(Resize(size=out.shape[:2], interpolation=how), [image], [index])
         far = np.abs(out.astype(float) - want).mean()
         assert far < 1.0, f"{far:.2f} grey levels away at no strength"
 

@@ -33,7 +33,7 @@ from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import plural
 from augpipe.recipe import Recipe
 from augpipe.report.annotations import Marks
-from augpipe.report.looks import Looks, Source, Sources, compare_looks
+from augpipe.report.looks import Looks, Sources, compare_looks
 from augpipe.report.story import Picture, Story
 from augpipe.report.timing import Timed, one_thread
 from augpipe.targets import Sample
@@ -346,10 +346,17 @@ def _skipped(path: Path) -> tuple[Skipped, ...]:
 
 
 class _Items:
-    """Images as the clock takes them: pixels, and a class."""
+    """Images as the clock takes them: pixels, and a class; without those that are none."""
 
-    def __init__(self, images: Sequence[Source]) -> None:
-        self.data = [each.content.read() for each in images]
+    def __init__(self, sources: Sources) -> None:
+        self.data: list[bytes] = []
+        for index in dict.fromkeys(k * sources.own // _TIMED for k in range(_TIMED)):
+            try:
+                data = sources[index].content.read()
+                decode(data)
+            except DataError:  # listed in errors.jsonl
+                continue
+            self.data.append(data)
 
     def __getitem__(self, index: int) -> tuple[Array, int]:
         return decode(self.data[index]), 0
@@ -359,13 +366,11 @@ def _times(
     recipe: Recipe, record: Record, sources: Sources
 ) -> tuple[tuple[tuple[str, float], ...], str]:
     """Times what is done to a copy, pass by pass, on a few images in memory, in one thread."""
-    own = sources.own
-    some = dict.fromkeys(k * own // _TIMED for k in range(_TIMED))
+    items = _Items(sources)
+    count = len(items.data)
+    if not count:
+        return (), "Not timed: no image can be used."
     try:
-        items = _Items([sources[index] for index in some])
-        count = len(items.data)
-        for index in range(count):
-            items[index]
         pipe = Pipeline(recipe.model_copy(update={"cache": None}))
         timed = Timed(pipe, items)
         with one_thread():

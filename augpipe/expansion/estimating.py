@@ -232,6 +232,8 @@ class _Probe:
     def __call__(self, task: Task) -> tuple[list[Made], str]:
         outputs = self.job.outputs(task)
         try:
+            if task.copy is not None and self.annotated is not None:
+                return self.annotated.together(task.copy, outputs)[0], ""
             if task.copy is not None:
                 members = [(self.job.origin(index), each) for index, each in outputs]
                 made, _ = self.renderer.together(task.copy, members)

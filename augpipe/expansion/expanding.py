@@ -311,12 +311,12 @@ class _Maker:
 
     def __call__(self, task: Task) -> _Made:
         if task.copy is not None:
-            members = [(self.job.origin(index), out) for index, out in self.job.outputs(task)]
-            made, failed = self.renderer.together(task.copy, members)
-            for origin, out in members:
-                if origin.index in failed:
+            outs = self.job.outputs(task)
+            made, failed = self._together(task.copy, outs)
+            for index, out in outs:
+                if index in failed:
                     self.writer.remove(out.path)
-            return _Made(task, tuple(self._write(row, data) for row, data in made), failed)
+            return _Made(task, tuple(self._write(*each) for each in made), failed)
         (index,) = task.indices
         outputs = [each for _, each in self.job.outputs(task)]
         rows: list[Row] = []
@@ -331,6 +331,15 @@ class _Maker:
                     self.writer.remove(row.mask.path)
             return _Made(task, (), {index: error.reason})
         return _Made(task, tuple(rows), {})
+
+    def _together(
+        self, copy: int, outputs: Sequence[tuple[int, Output]]
+    ) -> tuple[list[Made], Mapping[int, str]]:
+        if self.annotated is not None:
+            return self.annotated.together(copy, outputs)
+        members = [(self.job.origin(index), out) for index, out in outputs]
+        made, failed = self.renderer.together(copy, members)
+        return [Made(row, data) for row, data in made], failed
 
     def _rendered(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
         if self.annotated is not None:

@@ -140,8 +140,8 @@ def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None 
         DataError: If the source cannot be read or holds no image.
     """
     runnable, left_out = for_files(recipe)
-    if plan is not None:
-        _check_alone(runnable)
+    if plan is not None and runnable.gan_generate is not None:
+        raise UsageError("gan_generate adds images to class folders only: leave it out")
     _check_strengths(runnable)
     listing = scan(source, settings.split) if plan is None else plan.listing()
     said = recipe.classes
@@ -196,22 +196,6 @@ def _absolute(path: Path) -> str:
     except UnicodeEncodeError:
         raise UsageError(f"{out!r}: the path is not UTF-8: rename the folder") from None
     return out
-
-
-def _check_alone(recipe: Recipe) -> None:
-    """Refuses what is done to batches, where each image has objects of its own.
-
-    Raises:
-        UsageError: If there is such an op.
-    """
-    if recipe.batch:
-        names = ", ".join(op.name() for op in recipe.batch)
-        raise UsageError(
-            f"{names}: needs a batch, and annotated images are expanded one by one: leave it out, "
-            "or use it in training (pipe.batch moves boxes and masks too)"
-        )
-    if recipe.gan_generate is not None:
-        raise UsageError("gan_generate adds images to class folders only: leave it out")
 
 
 def _check_strengths(recipe: Recipe) -> None:

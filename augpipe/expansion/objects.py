@@ -163,7 +163,7 @@ class Objects:
                 continue
             made = replace(
                 each,
-                box=_rounded(found[k]) if k in found and each.box is not None else None,
+                box=rounded(found[k]) if k in found and each.box is not None else None,
                 polygons=tuple(polygons.get(k, ())),
                 rle=encode_rle(layers[k]) if k in layers and layers[k].any() else None,
                 oriented=rotated.get(k),
@@ -182,7 +182,7 @@ class Objects:
         if not sample.points:
             return [() for _ in self.image.annotations]
         at, seen = sample.points[0].at - 0.5, sample.points[0].seen
-        mirrored = len(sample.points) > 1 and _is_mirrored(sample.points[1].at)
+        mirrored = len(sample.points) > 1 and is_mirrored(sample.points[1].at)
         out: list[tuple[float, ...]] = []
         first = 0
         for each in self.image.annotations:
@@ -190,7 +190,7 @@ class Objects:
             triples: list[tuple[float, float, float]] = []
             for k in range(count):
                 shown = each.keypoints[3 * k + 2] if seen[first + k] else 0.0
-                x, y = _rounded(at[first + k])
+                x, y = rounded(at[first + k])
                 triples.append((x, y, shown) if shown else (0.0, 0.0, 0.0))
             first += count
             flip = self.flips.get(each.category, ())
@@ -217,14 +217,16 @@ def _shape(polygon: Floats) -> tuple[float, ...] | None:
 
 
 def _flat(points: Floats) -> tuple[float, ...]:
-    return _rounded(points.reshape(-1))
+    return rounded(points.reshape(-1))
 
 
-def _rounded(values: Floats) -> Any:
+def rounded(values: Floats) -> Any:
+    """Returns numbers as a record has them."""
     return tuple((np.round(values, _FINE) + 0.0).tolist())
 
 
-def _is_mirrored(probe: Floats) -> bool:
+def is_mirrored(probe: Floats) -> bool:
+    """Tells by what became of three points, (0, 0), (1, 0) and (0, 1), whether all is mirrored."""
     (ax, ay), (bx, by) = probe[1] - probe[0], probe[2] - probe[0]
     return bool(ax * by - ay * bx < 0)
 

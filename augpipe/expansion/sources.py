@@ -161,12 +161,14 @@ def rows_as_images(
         content = contents.get(row.output) or FileContent(out / row.output)
         image = image_from(row.record, content, mask)
         objects = []
-        for each in image.annotations:
+        for k, each in enumerate(image.annotations):
+            # Where images are mixed, one object may be in several, and twice in one.
+            mark = f"__i{row.index}__{k}" if row.batch else ""
             if isinstance(each.source, int):
                 last += 1
                 objects.append(replace(each, id=last))
             elif isinstance(each.source, str):
-                objects.append(replace(each, id=f"{each.source}__{row.copy}"))
+                objects.append(replace(each, id=f"{each.source}__{row.copy}{mark}"))
             else:
                 objects.append(each)
         yield replace(image, annotations=tuple(objects))

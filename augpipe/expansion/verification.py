@@ -234,11 +234,13 @@ class _Checker:
         outputs = [Output(row.copy, row.output) for row in rows]
         if self.annotated is not None:
             entries = self.annotated.plan.dataset.entries
-            if first.index >= len(entries) or entries[first.index].relative != first.source:
-                raise DataError(first.source, "is not the image of this number any more")
-            return self.annotated.render(first.index, outputs)
+            for row in rows:
+                if row.index >= len(entries) or entries[row.index].relative != row.source:
+                    raise DataError(row.source, "is not the image of this number any more")
         if first.batch:
-            return (Made(*pair) for pair in self._together(rows))
+            return self._together(rows)
+        if self.annotated is not None:
+            return self.annotated.render(first.index, outputs)
         pairs = self.renderer.render(self._origin(first), outputs)
         return (Made(*pair) for pair in pairs)
 
@@ -249,7 +251,7 @@ class _Checker:
             path = path_of("bundled" if rule is None else rule.model, "gan")
         return Origin(path, row.source, row.label, row.index, row.generated)
 
-    def _together(self, rows: Sequence[Row]) -> list[tuple[Row, bytes]]:
+    def _together(self, rows: Sequence[Row]) -> list[Made]:
         first = rows[0]
         missing = sorted(set(first.batch) - {row.index for row in rows})
         if missing:
@@ -257,12 +259,17 @@ class _Checker:
                 first.output, f"shared a batch with image {missing[0]}, which the manifest lacks"
             )
         assert first.copy is not None
-        members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
-        made, failed = self.renderer.together(first.copy, members)
+        if self.annotated is not None:
+            outs = [(row.index, Output(row.copy, row.output)) for row in rows]
+            made, failed = self.annotated.together(first.copy, outs)
+        else:
+            members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
+            pairs, failed = self.renderer.together(first.copy, members)
+            made = [Made(*pair) for pair in pairs]
         for index, why in failed.items():
             raise DataError(next(row.source for row in rows if row.index == index), why)
         # All of the batch would differ with one.
-        for row, (again, _) in zip(rows, made, strict=True):
+        for row, (again, _, _) in zip(rows, made, strict=True):
             if again.source_sha256 != row.source_sha256:
                 raise DataError(row.source, _CHANGED)
         return made

@@ -115,10 +115,7 @@ def test_who_gets_one_more_is_drawn_by_the_seed_for_each_image_alone() -> None:
     assert renamed.notes == ("no image to make copies of: z",)
 
 
-@pytest.mark.parametrize(("moment", "count"), [("before", 6), ("after", 15)])
-def test_killed_and_resumed_to_the_same_bytes(
-    uneven: Path, tmp_path: Path, moment: str, count: int
-) -> None:
+def test_killed_and_resumed_to_the_same_bytes(uneven: Path, tmp_path: Path) -> None:
     (uneven / "bag" / "broken.png").write_bytes(b"nothing")
     recipe = tmp_path / "recipe.yaml"
     content = {**PLAIN, "balance": "max", "per_class": {"bag": {"strength": 0.5}}}
@@ -126,7 +123,7 @@ def test_killed_and_resumed_to_the_same_bytes(
     arguments: dict[str, Any] = {"recipe": recipe, "source": uneven, "keep_originals": True}
     whole = expand(**arguments, out=tmp_path / "whole")
     assert whole.skipped == 1
-    process = start(moment, count, **arguments, out=tmp_path / "out", workers=2)
+    process = start("after", 9, **arguments, out=tmp_path / "out", workers=2)
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     assert tree(tmp_path / "out") != tree(tmp_path / "whole")

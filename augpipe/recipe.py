@@ -8,6 +8,8 @@ classes: 10               # optional: how many classes there are, for ops that m
 boxes: {min_area: 1, min_visibility: 0}
 cache: memory             # optional: or a folder, or {where: runs/cache, max_gb: 20}
 gan_generate: {balance: true}  # optional: images that `augpipe expand` adds
+balance: max              # optional: `augpipe expand` brings each class to as many images
+per_class: {cat: {copies: 6, strength: 0.5}}  # optional: what it does otherwise for a class
 sample: [...]             # ops, one image at a time
 batch: [...]              # ops, on the batch
 regularize: [...]         # techniques of training, on the model
@@ -26,13 +28,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augpipe import ops
 from augpipe.declared import Declared
-from augpipe.errors import Place, Problem, RecipeError, did_you_mean
+from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.reading import SECTIONS, fail, override, read
 from augpipe.regularizers.base import Regularizer
 from augpipe.settings import (
+    BalanceRule,
     BoxRules,
     CacheRule,
+    ClassRule,
     ConstraintRule,
     GenerateRule,
     KeypointRules,
@@ -68,6 +72,10 @@ class Recipe(BaseModel):
     """Where what is always done alike is kept; nowhere when left out."""
     gan_generate: GenerateRule | None = None
     """Images that `augpipe expand` adds; none when left out."""
+    balance: BalanceRule | None = None
+    """To how many images `augpipe expand` brings each class; left as they are when left out."""
+    per_class: dict[str, ClassRule] = {}
+    """What `augpipe expand` does otherwise, by the class's name."""
     sample: tuple[Op, ...] = ()
     """Ops on each image."""
     batch: tuple[Op, ...] = ()
@@ -100,6 +108,13 @@ class Recipe(BaseModel):
             out["cache"] = self.cache.model_dump()
         if self.gan_generate is not None:
             out["gan_generate"] = self.gan_generate.model_dump(exclude_defaults=not defaults)
+        if self.balance is not None:
+            out["balance"] = self.balance.model_dump()
+        if self.per_class:
+            out["per_class"] = {
+                name: rule.model_dump(exclude_defaults=not defaults, exclude_none=True)
+                for name, rule in self.per_class.items()
+            }
         for name in SECTIONS:
             if items := getattr(self, name):
                 out[name] = [each.item(defaults) for each in items]
@@ -122,6 +137,27 @@ class Recipe(BaseModel):
         names = tuple(op.name() for op in self.batch if op not in kept)
         return self.model_copy(update={"sample": (*self.sample, *kept), "batch": ()}), names
 
+    def at_strength(self, strength: float) -> Recipe:
+        """Returns the recipe with the ops of its sample section acting more or less.
+
+        See `Op.at_strength`; draws stay those of this recipe.
+
+        Raises:
+            UsageError: An op does not allow as much.
+        """
+        made: list[Op] = []
+        for i, op in enumerate(self.sample):
+            try:
+                made.append(op.at_strength(strength))
+            except ValidationError as error:
+                detail = error.errors(include_url=False)[0]
+                where = ".".join(map(str, (f"sample[{i}]", op.name(), *detail["loc"])))
+                words = detail["msg"].removeprefix("Value error, ")
+                raise UsageError(
+                    f"strength {strength:g} is too much for {where}: {words}"
+                ) from None
+        return self.model_copy(update={"sample": tuple(made)})
+
 
 def _alone(op: Op) -> bool:
     """Tells whether an op, and every op inside it, works on one image."""
@@ -129,17 +165,9 @@ def _alone(op: Op) -> bool:
     return "sample" in op.sections and all(map(_alone, inside))
 
 
-_SETTINGS = (
-    "seed",
-    "fuse",
-    "classes",
-    "boxes",
-    "keypoints",
-    "constraint",
-    "cache",
-    "gan_generate",
-    "train",
-)
+_EXPANSION = ("gan_generate", "balance", "per_class")
+_TARGETS = ("boxes", "keypoints", "constraint")
+_SETTINGS = ("seed", "fuse", "classes", *_TARGETS, "cache", *_EXPANSION, "train")
 _KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
 
 
@@ -350,6 +378,8 @@ class _Builder:
                 self.add(place, inside, str(detail["ctx"]["error"]))
             case "model_type":
                 self.add(place, inside, f"must be a mapping of {', '.join(within.model_fields)}")
+            case "dict_type":
+                self.add(place, inside, "must be a mapping of classes, name: copies")
             case _:
                 self.add(place, inside, detail["msg"])
 
@@ -380,8 +410,11 @@ def _within(cls: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
         "constraint": ConstraintRule,
         "cache": CacheRule,
         "gan_generate": GenerateRule,
+        "balance": BalanceRule,
         "train": TrainRule,
     }
+    if cls is Recipe and location[0] == "per_class" and len(location) > 1:
+        return ClassRule
     return inner.get(location[0], cls) if cls is Recipe else cls
 
 

@@ -12,8 +12,10 @@ from augpipe.ops import catalogue
 from augpipe.ops.foreign import all_names
 from augpipe.recipe import VERSION, Recipe
 from augpipe.settings import (
+    BalanceRule,
     BoxRules,
     CacheRule,
+    ClassRule,
     ConstraintRule,
     GenerateRule,
     KeypointRules,
@@ -50,6 +52,10 @@ def schema() -> Json:
     bare = [_field_schema(CacheRule, "where"), {"type": "null"}]
     top["cache"] = {"anyOf": [*bare, {**_settings(CacheRule), "required": ["where"]}]}
     top["gan_generate"] = _settings(GenerateRule)
+    whole = {**_settings(BalanceRule), "required": ["target"]}
+    top["balance"] = {"anyOf": [_field_schema(BalanceRule, "target"), whole]}
+    own = {"anyOf": [_field_schema(ClassRule, "copies"), _settings(ClassRule)]}
+    top["per_class"] = {"type": "object", "additionalProperties": own}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "augpipe recipe",

@@ -159,6 +159,68 @@ class GenerateRule(BaseModel):
         return self
 
 
+class Target(Declaration):
+    """How many images a class is to come to: those of another class, or a number."""
+
+    words = ("max", "median")
+    number = Number(1, 2**32, "images", integer=True)
+
+    def allowed(self) -> str:
+        """Says what is allowed."""
+        return f"{' or '.join(self.words)} of the classes, or {self.number.allowed()}"
+
+    def parse(self, value: Any) -> str | int:
+        """Returns the word, or the number."""
+        if not isinstance(value, str):
+            return int(self.number.parse(value))
+        if value in self.words:
+            return value
+        raise Refused(did_you_mean(value, self.words))
+
+    def schema(self) -> Json:
+        """Returns the JSON Schema of what `parse` takes."""
+        return {"anyOf": [{"enum": list(self.words)}, self.number.schema()]}
+
+    def bad_values(self) -> Iterable[Any]:
+        """Yields what is refused."""
+        yield from (each for each in self.number.bad_values() if not isinstance(each, str))
+        yield from ("min", "maximum", "")
+
+
+class BalanceRule(BaseModel):
+    """To how many images `augpipe expand` brings each class, by giving small ones more copies.
+
+    What is counted is what the new dataset holds: copies, and the originals where they are kept.
+    Nothing is taken away: a class that comes to more than the target stays as it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    target: Annotated[str | int, Target()]
+    """`max` or `median` of what the classes come to without this, or a number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | BalanceRule) else {"target": value}
+
+
+class ClassRule(BaseModel):
+    """What `augpipe expand` does otherwise for one class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    copies: Annotated[int | None, Number(0, 2**32, "copies of each image", integer=True)] = None
+    """How many copies of each image; as many as of other classes when left out."""
+    strength: Annotated[float, Number(0, 10, "times", above=True)] = 1.0
+    """How far from unchanged its images go: a factor on the ranges of the sample section's ops."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"copies": value} if isinstance(value, int | float | str) else value
+
+
 class TrainRule(BaseModel):
     """How `augpipe train` trains."""
 

@@ -27,7 +27,7 @@ from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.names import Output, stays_inside
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.record import ERRORS, JOB, Settings
-from augpipe.expansion.render import Origin, Renderer, renderer_of
+from augpipe.expansion.render import Renderer, renderer_of
 from augpipe.expansion.sources import plan_for
 from augpipe.expansion.spool import manifest_of
 from augpipe.expansion.summary import Summary
@@ -74,7 +74,8 @@ def expand(
             may be at an address of fsspec, such as "s3://bucket/folder".
         out: A new or empty folder, or that of the same expansion, which is then finished; or an
             address, for the same formats.
-        copies: How many copies of each image.
+        copies: How many copies of each image, where the recipe's `per_class` and `balance` say
+            nothing else; 0 for those that they say, or for originals alone.
         workers: Threads; 0 works in the caller's. On a cluster, images at a time; 0 for as many as
             it has cores.
         keep_originals: Whether the images themselves are copied too, byte for byte.
@@ -104,14 +105,25 @@ def expand(
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
-    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
     ready = engine_of(engine, workers)
     source, out = place_of(source), place_of(out)
     _check_places(source, out, engine)
-    own = None if images is None else Path(images).expanduser()
-    plan = plan_for(source, source_format, to, own, split)
-    check_reach(out, "folder" if plan is None else plan.to)
-    job = prepare(as_recipe(recipe, overrides), source, settings, plan)
+    job = job_of(
+        recipe,
+        source,
+        copies=copies,
+        keep_originals=keep_originals,
+        format=format,
+        quality=quality,
+        split=split,
+        scaled_decoding=scaled_decoding,
+        batch_size=batch_size,
+        to=to,
+        source_format=source_format,
+        images=images,
+        overrides=overrides,
+    )
+    check_reach(out, "folder" if job.plan is None else job.plan.to)
     check_apart(source, job, out)
     with ready as run, claimed(out):
         begun = take_over(out, job)
@@ -127,6 +139,36 @@ def _check_places(source: Path, out: Path, engine: str) -> None:
     for each in (source, out):
         if engine == "ray" and isinstance(each, Address) and each.protocol == "memory":
             raise UsageError(f"{each}: is in the memory of this process, which no cluster sees")
+
+
+def job_of(
+    recipe: Recipe | str | Path,
+    source: str | Path,
+    *,
+    copies: int = 1,
+    keep_originals: bool = False,
+    format: Format = "png",
+    quality: int = 95,
+    split: str | None = None,
+    scaled_decoding: bool = False,
+    batch_size: int = 64,
+    to: str | None = None,
+    source_format: str | None = None,
+    images: str | Path | None = None,
+    overrides: Iterable[str] = (),
+) -> Job:
+    """Returns what `expand` would do with these arguments, of which it says what they are.
+
+    Raises:
+        UsageError: If nothing can be done with these arguments.
+        RecipeError: If the recipe does not hold.
+        DataError: If the source holds no image or cannot be listed.
+    """
+    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
+    source = place_of(source)
+    own = None if images is None else Path(images).expanduser()
+    plan = plan_for(source, source_format, to, own, split)
+    return prepare(as_recipe(recipe, overrides), source, settings, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +219,7 @@ class _Run:
                             why = f"{reason} (without --strict it would be skipped)"
                             raise DataError(relative, why)
                         if index not in failed:
-                            errors.add(index, relative, reason)
+                            errors.add(index, relative, reason, self._due(index))
                             failed.add(index)
                     if made.rows:
                         self.manifest.append(made.rows)
@@ -196,8 +238,12 @@ class _Run:
             self.job.listing.ignored,
             self.job.listing.ignored_names,
             self.job.left_out,
-            notes,
+            "\n".join(filter(None, (*self.job.notes, notes))),
         )
+
+    def _due(self, index: int) -> int | None:
+        """Returns how many outputs an image was to have, where that is not the same for all."""
+        return None if self.job.record.counts is None else len(self.job.names.outputs(index))
 
     def _finish(self) -> str:
         """Writes the annotation files of an annotated dataset; returns what there is to say."""
@@ -321,12 +367,12 @@ class _Maker:
 
     def __call__(self, task: Task) -> _Made:
         if task.copy is not None:
-            members = [(self._origin(index), out) for index, out in self.job.outputs(task)]
-            made, failed = self.renderer.together(task.copy, members)
-            for origin, out in members:
-                if origin.index in failed:
+            outs = self.job.outputs(task)
+            made, failed = self._together(task.copy, outs)
+            for index, out in outs:
+                if index in failed:
                     self.writer.remove(out.path)
-            return _Made(task, tuple(self._write(row, data) for row, data in made), failed)
+            return _Made(task, tuple(self._write(*each) for each in made), failed)
         (index,) = task.indices
         outputs = [each for _, each in self.job.outputs(task)]
         rows: list[Row] = []
@@ -342,17 +388,21 @@ class _Maker:
             return _Made(task, (), {index: error.reason})
         return _Made(task, tuple(rows), {})
 
+    def _together(
+        self, copy: int, outputs: Sequence[tuple[int, Output]]
+    ) -> tuple[list[Made], Mapping[int, str]]:
+        if self.annotated is not None:
+            return self.annotated.together(copy, outputs)
+        members = [(self.job.origin(index), out) for index, out in outputs]
+        made, failed = self.renderer.together(copy, members)
+        return [Made(row, data) for row, data in made], failed
+
     def _rendered(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
         if self.annotated is not None:
             yield from self.annotated.render(index, outputs)
         else:
-            for row, data in self.renderer.render(self._origin(index), outputs):
+            for row, data in self.renderer.render(self.job.origin(index), outputs):
                 yield Made(row, data)
-
-    def _origin(self, index: int) -> Origin:
-        source = self.job.sources[index]
-        made = self.job.is_generated(index)
-        return Origin(source.path, source.relative, source.label, index, made)
 
     def _write(self, row: Row, data: bytes, mask: bytes | None = None) -> Row:
         if self.stop.is_set():
@@ -372,6 +422,7 @@ class _Maker:
 class _ErrorRow:
     source: str
     reason: str
+    outputs: int | None
 
 
 class _Errors:
@@ -393,9 +444,10 @@ class _Errors:
         except OSError as error:
             raise unwritable(self._lines.path, error) from error
 
-    def add(self, index: int, source: str, reason: str) -> None:
-        """Adds the row of a source."""
-        line = TypeAdapter(_ErrorRow).dump_json(_ErrorRow(source, reason)) + b"\n"
+    def add(self, index: int, source: str, reason: str, outputs: int | None) -> None:
+        """Adds a row: what could not be used, why, and how many outputs it was to have."""
+        row = _ErrorRow(source, reason, outputs)
+        line = TypeAdapter(_ErrorRow).dump_json(row, exclude_none=True) + b"\n"
         self._known[index] = line
         self._lines.append(line)
 

@@ -109,6 +109,11 @@ def parse_row(line: bytes) -> Row | None:
         return None
 
 
+def dump_row(row: Row) -> bytes:
+    """Returns the line of a row."""
+    return _ROW.dump_json(row, exclude_defaults=True) + b"\n"
+
+
 def is_pipe(path: Path) -> bool:
     """Tells whether something that is no file has a file's name: opening it might never end."""
     try:
@@ -198,7 +203,7 @@ class Manifest:
         Raises:
             AugpipeError: If they cannot be written.
         """
-        lines = [_ROW.dump_json(row, exclude_defaults=True) + b"\n" for row in rows]
+        lines = [dump_row(row) for row in rows]
         start = self._lines.size
         self._lines.append(b"".join(lines))
         for row, line in zip(rows, lines, strict=True):

@@ -165,7 +165,7 @@ class Objects:
                 continue
             made = replace(
                 each,
-                box=_rounded(found[k]) if k in found and each.box is not None else None,
+                box=rounded(found[k]) if k in found and each.box is not None else None,
                 polygons=tuple(polygons.get(k, ())),
                 rle=encode_rle(layers[k]) if k in layers and layers[k].any() else None,
                 oriented=rotated.get(k),
@@ -192,7 +192,7 @@ class Objects:
             triples: list[tuple[float, float, float]] = []
             for k in range(count):
                 shown = each.keypoints[3 * k + 2] if seen[first + k] else 0.0
-                x, y = _rounded(at[first + k])
+                x, y = rounded(at[first + k])
                 triples.append((x, y, shown) if shown else (0.0, 0.0, 0.0))
             flip = self.flips.get(each.category, ())
             if len(flip) == count and points.mirrored[first : first + count].any():
@@ -219,10 +219,11 @@ def _shape(polygon: Floats) -> tuple[float, ...] | None:
 
 
 def _flat(points: Floats) -> tuple[float, ...]:
-    return _rounded(points.reshape(-1))
+    return rounded(points.reshape(-1))
 
 
-def _rounded(values: Floats) -> Any:
+def rounded(values: Floats) -> Any:
+    """Returns numbers as a record has them."""
     return tuple((np.round(values, _FINE) + 0.0).tolist())
 
 

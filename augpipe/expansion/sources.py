@@ -74,6 +74,10 @@ class Plan:
         except DataError:  # said when the image's turn comes
             return None
 
+    def labels(self) -> tuple[str | None, ...]:
+        """Returns the class of each image; None where it has none, or its record is no good."""
+        return tuple(self._label(index) for index in range(len(self.dataset.entries)))
+
     def check_originals(self, bases: Sequence[str]) -> None:
         """Refuses originals that would share what belongs to them: labels, masks.
 
@@ -147,12 +151,14 @@ def rows_as_images(
         content = contents.get(row.output) or FileContent(out / row.output)
         image = image_from(row.record, content, mask)
         objects = []
-        for each in image.annotations:
+        for k, each in enumerate(image.annotations):
+            # Where images are mixed, one object may be in several, and twice in one.
+            mark = f"__i{row.index}__{k}" if row.batch else ""
             if isinstance(each.source, int):
                 last += 1
                 objects.append(replace(each, id=last))
             elif isinstance(each.source, str):
-                objects.append(replace(each, id=f"{each.source}__{row.copy}"))
+                objects.append(replace(each, id=f"{each.source}__{row.copy}{mark}"))
             else:
                 objects.append(each)
         yield replace(image, annotations=tuple(objects))

@@ -23,6 +23,7 @@ class CenterCrop(_Filled):
     larger part is below; columns likewise. Matches torchvision's CenterCrop.
     """
 
+    resizes: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 
@@ -43,6 +44,7 @@ class RandomCrop(_Filled):
     `pad_if_needed`, a side that is too short is padded at both ends by all that it lacks.
     """
 
+    resizes: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 
@@ -87,14 +89,15 @@ class RandomResizedCrop(_Geometry):
     RandomResizedCrop (Szegedy et al., 2014, arXiv 1409.4842).
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 
     size: Annotated[IntPair, Size()]
     """Size of the result: [height, width], or one number for a square."""
-    scale: Annotated[Pair, Range(0, 1, "of the image's area", above=True)] = (0.08, 1.0)
+    scale: Annotated[Pair, Range(0, 1, "of the image's area", above=True, neutral=1)] = (0.08, 1.0)
     """Area of the rectangle, as a fraction of the image's."""
-    ratio: Annotated[Pair, Range(0, 100, "width / height", above=True)] = (3 / 4, 4 / 3)
+    ratio: Annotated[Pair, Range(0, 100, "width / height", above=True, neutral=1)] = (3 / 4, 4 / 3)
     """Aspect ratio of the rectangle, drawn log-uniformly."""
     interpolation: Annotated[Interpolation, Choice(("nearest", "bilinear", "bicubic"))] = "bilinear"
     """How images are read between pixel centres."""
@@ -144,6 +147,7 @@ class BoxSafeCrop(_Geometry):
     RandomSizedBBoxSafeCrop, whose rectangle ends between pixels.
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     sees_boxes: ClassVar[bool] = True
     main: ClassVar[str] = "size"

@@ -165,6 +165,7 @@ class Transpose(_Geometry):
     Matches albumentations' Transpose.
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
 
@@ -183,6 +184,7 @@ class Rotate90(_Geometry):
     albumentations' RandomRotate90.
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "times"
@@ -200,6 +202,7 @@ class Rotate90(_Geometry):
 class Pad(_Filled):
     """Adds a border around the image. Matches torchvision's Pad."""
 
+    resizes: ClassVar[bool] = True
     lattice: ClassVar[bool] = True
     main: ClassVar[str] = "padding"
 
@@ -219,6 +222,7 @@ class Resize(_Geometry):
     torchvision's Resize.
     """
 
+    resizes: ClassVar[bool] = True
     inside: ClassVar[bool] = True
     main: ClassVar[str] = "size"
 

@@ -24,8 +24,8 @@ ORDER = [
     {"recipe"},
     {"ahead", "batch", "rendering", "schema"},
     {"pipeline", "wrapping"},
-    {"expansion", "training", "report", "importers"},
-    {"fitting"},
+    {"expansion", "training", "importers"},
+    {"fitting", "report"},
     {"cli"},
     {"__main__"},
 ]

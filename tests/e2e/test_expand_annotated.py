@@ -352,12 +352,6 @@ def test_a_bad_image_is_skipped_and_listed(photos: Path, tmp_path: Path) -> None
     assert verify(tmp_path / "out").exit_code == 0
 
 
-def test_what_needs_a_batch_is_refused(photos: Path, tmp_path: Path) -> None:
-    mix = load({"version": 1, "classes": 9, "batch": ["mosaic"]})
-    with pytest.raises(UsageError, match="mosaic: needs a batch, and annotated images are"):
-        expand(mix, photos, tmp_path / "out")
-
-
 def test_another_format_is_another_job(photos: Path, tmp_path: Path) -> None:
     expand(load(RECIPE), photos, tmp_path / "out")
     with pytest.raises(UsageError, match=r"the formats \(coco to coco, now coco to voc\)"):

@@ -24,7 +24,7 @@ from torch import Tensor
 from augpipe.backends.batched.pieces import Own, Piece, Sent, Shape, apply, chunks, layout, send
 from augpipe.backends.batched.reading import comparable
 from augpipe.backends.batched.warp import lower_warp
-from augpipe.ir import Cloud, Mix, smooth
+from augpipe.ir import Cloud, Mix
 from augpipe.rng import normal_field
 from augpipe.types import Array, Bools, Ints
 
@@ -99,11 +99,8 @@ def prepare(
     programs = {"": [lower_warp(view, shape) for view in views]}
     for name, each in masks.items():
         own = replace(shape, channels=each.shape[1])
-        smoothly = name in heatmaps
-        maps = [replace(view, sampling=smooth(view.sampling)) for view in views]
-        programs[name] = [
-            lower_warp(view, own, mask=not smoothly) for view in (maps if smoothly else views)
-        ]
+        mask = name not in heatmaps
+        programs[name] = [lower_warp(view, own, mask=mask) for view in views]
     covers = () if cover is None else (cover[:, None],)
     held = (meaning.partner, meaning.box, meaning.opacity, *covers, *extra)
     flat = [pieces for program in programs.values() for pieces in program]

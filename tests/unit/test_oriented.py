@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,9 +14,11 @@ from torchvision.transforms.v2 import functional as tv
 
 import augpipe
 from augpipe.errors import DataError
+from augpipe.mixing import mix
 from augpipe.polygons import areas, clipped
 from augpipe.targets import finish, oriented_outline
 from augpipe.types import Array
+from tests.mixes import LAID, batch, colours, means, name
 
 H, W = 90, 120
 IMAGE = np.zeros((H, W, 3), np.uint8)
@@ -40,23 +43,23 @@ def alike(one: Array, other: Array, within: float = 1e-6) -> bool:
     return bool((np.min(turns, axis=0) < within).all())
 
 
-@pytest.mark.parametrize("name", ["CXCYWHR", "XYWHR", "XYXYXYXY"])
+@pytest.mark.parametrize("form", ["CXCYWHR", "XYWHR", "XYXYXYXY"])
 @pytest.mark.parametrize("item", [{"pad": 0}, {"horizontal_flip": {"p": 1}}, {"pad": [3, 4, 5, 6]}])
-def test_layouts_are_torchvisions(name: str, item: Any) -> None:
+def test_layouts_are_torchvisions(form: str, item: Any) -> None:
     boxes = tv_tensors.BoundingBoxes(torch.tensor(CENTRES), format="CXCYWHR", canvas_size=(H, W))
-    given = tv.convert_bounding_box_format(boxes, new_format=name)
+    given = tv.convert_bounding_box_format(boxes, new_format=form)
     pipe = augpipe.load({"version": 1, "sample": [item]})
     _, out = pipe((torch.from_numpy(IMAGE).permute(2, 0, 1), given), index=0)
     want = tv.horizontal_flip(given) if "horizontal_flip" in item else given
     want = tv.pad(given, [3, 4, 5, 6]) if item == {"pad": [3, 4, 5, 6]} else want
-    assert isinstance(out, tv_tensors.BoundingBoxes) and out.format.name == name
+    assert isinstance(out, tv_tensors.BoundingBoxes) and out.format.name == form
     assert tuple(out.canvas_size) == tuple(want.canvas_size)
     both = [
         tv.convert_bounding_box_format(each, new_format="XYXYXYXY").numpy().reshape(-1, 4, 2)
         for each in (out, want)
     ]
     assert alike(*both, within=1e-4)  # torchvision's angles are of float32
-    if name == "XYXYXYXY":
+    if form == "XYXYXYXY":
         assert np.allclose(*both, atol=1e-4)  # the same corner comes first
 
 
@@ -218,3 +221,27 @@ def test_libraries_that_know_upright_boxes_refuse_them(item: Any) -> None:
 def test_libraries_that_move_nothing_let_them_pass() -> None:
     out = moved("albumentations.GaussNoise", corners(CENTRES))
     assert np.allclose(out, corners(CENTRES))
+
+
+@pytest.mark.parametrize("op", LAID, ids=name)
+def test_mixes_leave_of_them_what_they_leave_of_upright_ones(op: Any) -> None:
+    """Upright rectangles written as oriented ones, under every mix: the same boxes and weights."""
+    seen = 0
+    for seed in range(4):
+        meaning = means(op, range(5), seed=seed)
+        plain = mix(meaning, batch(colours(5)))
+        given = batch(colours(5))
+        assert given.boxes is not None and plain.boxes is not None
+        given.boxes = [
+            replace(each, outlines=replace(each.outlines, oriented=True)) for each in given.boxes
+        ]
+        out = mix(meaning, given)
+        assert out.boxes is not None
+        for one, other in zip(plain.boxes, out.boxes, strict=True):
+            want, rows = finish(one.outlines, out.images.shape[2:], 0.0, 0.0)
+            got, same = finish(other.outlines, out.images.shape[2:], 0.0, 0.0)
+            assert rows.tolist() == same.tolist() and np.array_equal(one.weight, other.weight)
+            assert np.allclose(got.min(axis=1), want[:, :2])
+            assert np.allclose(got.max(axis=1), want[:, 2:])
+            seen += len(got)
+    assert seen > 30

@@ -144,7 +144,8 @@ class BoxSafeCrop(_Geometry):
     Each box is shrunk about its centre by `erosion` of its sides; each edge of the rectangle is
     uniform over the whole pixels between the image's edge and the hull of what is left. An image
     without boxes keeps one pixel, drawn uniformly, in their place. As albumentations'
-    RandomSizedBBoxSafeCrop, whose rectangle ends between pixels.
+    RandomSizedBBoxSafeCrop, whose rectangle ends between pixels and whose erosion shrinks the hull
+    of several boxes, and one box alone not at all.
     """
 
     resizes: ClassVar[bool] = True

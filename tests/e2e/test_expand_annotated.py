@@ -121,7 +121,8 @@ def test_outlines_and_turned_boxes_move_exactly(tmp_path: Path) -> None:
     (part,) = box.polygons
     corners = {(part[k], part[k + 1]) for k in range(0, len(part), 2)}
     assert corners == {(40.0, 4.0), (25.0, 4.0), (25.0, 24.0), (40.0, 24.0)}
-    assert turned.oriented == (38.0, 2.0, 28.0, 12.0, 38.0, 22.0, 48.0, 12.0)
+    # Clockwise as seen: the mirrored one begins at its second corner.
+    assert turned.oriented == (28.0, 12.0, 38.0, 2.0, 48.0, 12.0, 38.0, 22.0)
 
 
 def _pixels(each: Annotation, image: AnnotatedImage) -> np.ndarray:

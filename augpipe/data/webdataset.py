@@ -10,7 +10,6 @@ Reference: https://github.com/webdataset/webdataset.
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +32,7 @@ from augpipe.data.annotated import (
 from augpipe.data.coco_objects import OWN, own_of
 from augpipe.data.content import Content, SliceContent
 from augpipe.data.encode import unwritable
+from augpipe.data.jsonscan import loads
 from augpipe.data.places import is_image, mask_ending, split_in, visible
 from augpipe.data.records import categories_in, from_record, to_record
 from augpipe.data.shapes import Notes
@@ -215,7 +215,7 @@ def _record(shard: Path, sample: _Sample) -> dict[str, Any]:
         return {}
     where = f"{shard}: {sample.key}.json"
     try:
-        value = json.loads(_text(shard, sample, "json"))
+        value = loads(_text(shard, sample, "json"))
     except (ValueError, RecursionError):
         raise DataError(where, "not JSON") from None
     if not isinstance(value, dict):

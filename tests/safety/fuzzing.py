@@ -459,11 +459,11 @@ def targets() -> list[Target]:
                     f"annotations of {name}",
                     _annotations(name),
                     lambda folder, mutant, name=name: check_annotations(folder, name, mutant),
-                    0.1,
+                    0.05,
                 )
             )
     images = st.sampled_from(_images())
     out.append(Target("image headers", images.flatmap(lambda d: mutated(d, 64)), check_image, 0.5))
     out.append(Target("images", images.flatmap(mutated), check_image, 0.3))
-    out.append(Target("command lines", _command(), check_command, 0.2))
+    out.append(Target("command lines", _command(), check_command, 0.05))
     return out

@@ -188,7 +188,7 @@ def _members(shard: Path, start: int, end: int | None) -> Iterator[tarfile.TarIn
                 where = f"{shard}: {printable(member.name)}"
                 if not member.isreg():
                     raise DataError(where, "a link or a device, not a file")
-                if member.offset_data + member.size > length:
+                if member.size < 0 or member.offset_data + member.size > length:
                     raise DataError(where, "a truncated shard")
                 yield member
     except (tarfile.TarError, EOFError, ValueError) as error:

@@ -111,7 +111,8 @@ def _explained(source: Any) -> str:
     try:
         assert str(pipe.explain(size=(60, 80)))
         assert load(yaml.safe_load(pipe.recipe.dump())) == pipe.recipe
-    except UsageError:  # a batch that these sizes cannot make
+    except (UsageError, DataError) as error:  # a crop of more than there is
+        in_a_line(error)
         return "refused"
     return "fine"
 

@@ -67,7 +67,7 @@ _MODULES |= {"xml.sax", "multiprocessing.reduction", "ctypes", "zipfile", "imp"}
 _CALLS = {"eval", "exec", "compile", "__import__", "execfile", "input"}
 _NAMES = {"torch.load", "np.load", "numpy.load", "np.fromregex", "yaml.load", "yaml.unsafe_load"}
 _NAMES |= {"yaml.full_load", "yaml.load_all", "yaml.Loader", "yaml.UnsafeLoader", "yaml.FullLoader"}
-_NAMES |= {"os.system", "os.popen", "os.execv", "torch.hub", "torch.jit", "ET.parse"}
+_NAMES |= {"os.system", "os.popen", "os.execv", "torch.hub", "ET.parse"}
 _NAMES |= {"shutil.unpack_archive", "tarfile.extractall", "tar.extractall", "tar.extract"}
 _ALLOWED = {
     ("data/packed.py", "pickle"): "between the processes of one program",

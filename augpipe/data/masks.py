@@ -232,7 +232,11 @@ def draw_mask(image: AnnotatedImage, notes: Notes) -> bytes | None:
     size = image.size or size_of(image.content, image.name)
     if size[0] * size[1] > MAX_PIXELS:
         raise DataError(image.name, f"too large: its record says {size[0]} x {size[1]} pixels")
-    deep = max(each.category for each in shapes) > 255
+    lowest, highest = (way(each.category for each in shapes) for way in (min, max))
+    if lowest < 0 or highest > 65535:
+        number = lowest if lowest < 0 else highest
+        raise DataError(image.name, f"a mask cannot hold the class id {number}: 0 to 65535")
+    deep = highest > 255
     canvas = np.zeros(size, np.uint16 if deep else np.uint8)
     for each in shapes:
         if each.rle is not None:

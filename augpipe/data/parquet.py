@@ -28,6 +28,7 @@ from augpipe.data.annotated import (
     safe_name,
 )
 from augpipe.data.coco_objects import own_of
+from augpipe.data.jsonscan import loads
 from augpipe.data.parquet_rows import META_KEY, Groups, RowContent, SplitFiles, load_arrow, opened
 from augpipe.data.places import kind_of, mask_ending, split_in, visible
 from augpipe.data.records import from_record
@@ -135,9 +136,9 @@ def read(path: Path, images: Path | None = None) -> Dataset:
 def _layout(path: Path, schema: Any) -> _Layout:
     metadata = schema.metadata or {}
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))
+        features = loads(metadata.get(b"huggingface", b"{}"))
         features = features.get("info", {}).get("features", {})
-        own = json.loads(metadata[META_KEY]) if META_KEY in metadata else None
+        own = loads(metadata[META_KEY]) if META_KEY in metadata else None
         meta = None if own is None else meta_from(own)
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         raise DataError(path, "its metadata is not what Hugging Face's or augpipe's is") from None
@@ -216,7 +217,7 @@ def _entry(
 
 def _record(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
-        record = json.loads(values["augpipe"])
+        record = loads(values["augpipe"])
         if isinstance(record, dict):
             return record
     except (KeyError, TypeError, ValueError, RecursionError):

@@ -28,6 +28,7 @@ from augpipe.data.annotated import (
 )
 from augpipe.data.content import Content, FileContent
 from augpipe.data.encode import unwritable
+from augpipe.data.jsonscan import loads
 from augpipe.data.splitfiles import Lines, dumped
 from augpipe.errors import DataError, reason
 
@@ -120,7 +121,7 @@ class Sidecar:
         path = self.root / SIDECAR
         with path.open("rb") as file:
             file.seek(start)
-            line = json.loads(file.read(size))
+            line = loads(file.read(size))
         if line.get("native") != _hash(native):
             return None
         where = f"{path}: {key}"
@@ -151,7 +152,7 @@ def read_sidecar(root: Path) -> Sidecar:
         with path.open("rb") as file:
             while line := file.readline(_LONGEST):
                 number += 1
-                value = json.loads(line)
+                value = loads(line)
                 if "dataset" in value:
                     meta = meta_from(value["dataset"])
                 elif _END in value:

@@ -10,7 +10,6 @@ Reference: https://github.com/webdataset/webdataset.
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +33,7 @@ from augpipe.data.annotated import (
 from augpipe.data.coco_objects import OWN, own_of
 from augpipe.data.content import Content, SliceContent
 from augpipe.data.encode import unwritable
+from augpipe.data.jsonscan import loads
 from augpipe.data.places import is_image, mask_ending, split_in, visible
 from augpipe.data.records import categories_in, from_record, to_record
 from augpipe.data.shapes import Notes
@@ -194,7 +194,7 @@ def _members(shard: Path, start: int, end: int | None) -> Iterator[tarfile.TarIn
                 where = f"{shard}: {printable(member.name)}"
                 if not member.isreg():
                     raise DataError(where, "a link or a device, not a file")
-                if member.offset_data + member.size > length:
+                if member.size < 0 or member.offset_data + member.size > length:
                     raise DataError(where, "a truncated shard")
                 yield member
     except (tarfile.TarError, EOFError, ValueError) as error:
@@ -221,7 +221,7 @@ def _record(shard: Path, sample: _Sample) -> dict[str, Any]:
         return {}
     where = f"{shard}: {sample.key}.json"
     try:
-        value = json.loads(_text(shard, sample, "json"))
+        value = loads(_text(shard, sample, "json"))
     except (ValueError, RecursionError):
         raise DataError(where, "not JSON") from None
     if not isinstance(value, dict):

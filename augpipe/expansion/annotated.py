@@ -20,7 +20,7 @@ from augpipe.data.formats import Format, placed, placed_mask
 from augpipe.data.masks import open_mask
 from augpipe.data.splitfiles import dumped
 from augpipe.errors import AugpipeError, DataError
-from augpipe.expansion.manifest import Extra, Row, parameters
+from augpipe.expansion.manifest import Extra, Row, line_of, parameters
 from augpipe.expansion.names import Output
 from augpipe.expansion.objects import Objects, flips
 from augpipe.expansion.render import Origin, Renderer, Sampled, named
@@ -255,7 +255,9 @@ class AnnotatedRenderer:
         if mask is not None:
             where = placed_mask(self.target, image)
             extra = Extra(where, hashlib.sha256(mask).hexdigest(), len(mask))
-        return Made(replace(row, record=to_json(image), mask=extra), data, mask)
+        own = replace(row, record=to_json(image), mask=extra)
+        line_of(own)  # before a file is written: what has no row cannot be kept
+        return Made(own, data, mask)
 
     def _name(self, image: AnnotatedImage, output: Output) -> str:
         """Returns the name that an output has within its split."""

@@ -20,7 +20,7 @@ from augpipe.errors import DataError, UsageError, printable
 from augpipe.expansion.annotated import AnnotatedRenderer, Made
 from augpipe.expansion.claim import check_apart
 from augpipe.expansion.jobs import Job, Task, read_record
-from augpipe.expansion.manifest import dump_row, rows_of
+from augpipe.expansion.manifest import line_of, rows_of
 from augpipe.expansion.record import JOB, MANIFEST
 from augpipe.expansion.render import Renderer, renderer_of
 from augpipe.plan.explain import plural
@@ -260,7 +260,7 @@ class _Measured:
         """Returns what all outputs take, from what those made do: originals and copies apart."""
         sizes: dict[bool, list[int]] = {True: [], False: []}
         for each in self.made:
-            size = len(each.data) + len(each.mask or b"") + len(dump_row(each.row))
+            size = len(each.data) + len(each.mask or b"") + len(line_of(each.row))
             sizes[each.row.copy is None].append(size)
         originals = len(job.sources) * job.settings.keep_originals
         numbers = {True: originals, False: job.record.outputs - originals}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -338,8 +339,11 @@ def main() -> None:
     for name, price in PRICES.items():
         parser.add_argument(f"--{name}", type=float, default=price)
     options = parser.parse_args()
+    busy = os.getloadavg()[0]
     results = measured(options)
     made = "; ".join(results.machine)
+    if busy > 1:
+        made += f". It was busy with other work (load {busy:.0f}): no measure of bars and times"
     sections: dict[str, Sequence[str]] = {
         "rates": list(rates(results, options)) if "rates" in options.only else [],
         "bars": list(told_bars(results)),

@@ -12,7 +12,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -21,7 +21,7 @@ from augpipe.errors import AugpipeError, UsageError, in_a_line
 from augpipe.expansion.engines import Result, Run, Work
 from augpipe.expansion.jobs import Task
 
-_TASKS = 64  # in a shard at most: seconds of work, and what a node that dies takes along
+_OUTPUTS = 256  # in a shard at most: seconds of work, and what a node that dies takes along
 _TRIES = 3  # before a shard, or one task, is held to be what ends its processes
 _AHEAD = 2  # shards in hand for each core
 
@@ -77,8 +77,7 @@ def _run(workers: int, work: Work[Result], tasks: Sequence[Task]) -> Generator[R
     import ray
 
     cores = int(ray.cluster_resources().get("CPU", 0))
-    size = max(1, min(_TASKS, -(-len(tasks) // (4 * max(workers or cores, 1)))))
-    waiting = deque(_Shard(tuple(tasks[k : k + size])) for k in range(0, len(tasks), size))
+    waiting = deque(_shards(work, tasks, workers or cores))
     remote = ray.remote(num_cpus=1, max_retries=0)(_done)
     held = ray.put(work)
     running: dict[Any, _Shard] = {}
@@ -104,11 +103,37 @@ def _run(workers: int, work: Work[Result], tasks: Sequence[Task]) -> Generator[R
             if isinstance(results, AugpipeError):
                 raise results
             yield from results
+    except ray.exceptions.RayError as error:
+        raise AugpipeError(f"the cluster is lost ({in_a_line(error)})") from error
     finally:
+        _cancel(list(running))
+
+
+def _cancel(running: list[Any]) -> None:
+    """Ends what nobody waits for, and waits until it has."""
+    import ray
+
+    with suppress(ray.exceptions.RayError):
         for each in running:
             ray.cancel(each, force=True)
         if running:
-            ray.wait(list(running), num_returns=len(running), timeout=10)
+            ray.wait(running, num_returns=len(running), timeout=10)
+
+
+def _shards(work: Work[Any], tasks: Sequence[Task], cores: int) -> Iterator[_Shard]:
+    """Divides tasks so that each core has several shards, and none takes long."""
+    sizes = [work.size(task) for task in tasks]
+    most = min(_OUTPUTS, -(-sum(sizes) // (4 * max(cores, 1))))
+    shard: list[Task] = []
+    held = 0
+    for task, size in zip(tasks, sizes, strict=True):
+        if shard and held + size > most:
+            yield _Shard(tuple(shard))
+            shard, held = [], 0
+        shard.append(task)
+        held += size
+    if shard:
+        yield _Shard(tuple(shard))
 
 
 def _done(held: Sequence[Any], tasks: Sequence[Task]) -> list[Any] | AugpipeError:
@@ -130,4 +155,5 @@ def _begun(held: Any) -> Callable[[Task], Any]:
         return work.begin(Event())
     except AugpipeError as error:
         where = ray.util.get_node_ip_address()
-        raise type(error)(f"node {where}: {error}") from error
+        kind = UsageError if isinstance(error, UsageError) else AugpipeError
+        raise kind(f"node {where}: {error}") from error

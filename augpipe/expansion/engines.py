@@ -21,6 +21,9 @@ Result = TypeVar("Result", covariant=True)
 class Work(Protocol[Result]):
     """What there is to do to tasks. It can be pickled."""
 
+    def size(self, task: Task) -> int:
+        """Returns how many outputs a task has."""
+
     def begin(self, stop: Event) -> Callable[[Task], Result]:
         """Returns what does a task, in this process; once `stop` is set it gives up.
 

@@ -334,6 +334,10 @@ class _Work:
     out: Path
     seen: dict[int, str]
 
+    def size(self, task: Task) -> int:
+        """Returns how many outputs a task has."""
+        return len(self.job.outputs(task))
+
     def begin(self, stop: Event) -> _Maker:
         """Returns what does a task in this process."""
         renderer = renderer_of(self.job.record, self.job.recipe)

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from augpipe.data.encode import TEMPORARY_PREFIX
 from augpipe.expansion.expanding import _Made, _Work
 from augpipe.expansion.jobs import Task
 
@@ -49,7 +50,7 @@ def two_nodes() -> Iterator[Any]:
             cluster.shutdown()
         os.environ.clear()
         os.environ.update(before)
-        left = until(lambda: not _marked(home), lambda: _marked(home), seconds=30)
+        left = until(lambda: not _marked(home), lambda: _marked(home), seconds=60)
         for process in left:
             os.kill(process, signal.SIGKILL)
         shutil.rmtree(home, ignore_errors=True)
@@ -57,7 +58,7 @@ def two_nodes() -> Iterator[Any]:
 
 
 def until(
-    done: Callable[[], bool], what: Callable[[], Any] = lambda: None, seconds: int = 60
+    done: Callable[[], bool], what: Callable[[], Any] = lambda: None, seconds: int = 300
 ) -> Any:
     """Waits until something is so; returns what is then, or was in the end."""
     deadline = time.monotonic() + seconds
@@ -94,7 +95,8 @@ class NodeDies(_Work):
         def make_or_die(task: Task) -> _Made:
             if second:
                 make(task)
-                Path(self.mark).write_text(str(task.indices))
+                (self.out / f"{TEMPORARY_PREFIX}{'0' * 16}").write_bytes(b"the next one, begun")
+                Path(self.mark).touch()
                 os.kill(os.getppid(), signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
             until(Path(self.mark).exists)

@@ -45,8 +45,10 @@ def start(moment: str, count: int, **arguments: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_lines(process: subprocess.Popen[str], manifest: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
+def wait_for_lines(
+    process: subprocess.Popen[str], manifest: Path, count: int, seconds: int = 60
+) -> None:
+    deadline = time.monotonic() + seconds
     while not manifest.exists() or manifest.read_bytes().count(b"\n") < count:
         assert process.poll() is None, "it ended before it could be interrupted"
         assert time.monotonic() < deadline

@@ -112,7 +112,7 @@ def test_a_killed_driver_goes_on(ray: Any, source: Path, recipe: Path, tmp_path:
     options: dict[str, Any] = {"copies": 60, "engine": "ray"}
     process = start("never", 0, recipe=recipe, source=source, out=tmp_path / "ray", **options)
     try:
-        wait_for_lines(process, tmp_path / "ray" / "manifest.jsonl", 60)
+        wait_for_lines(process, tmp_path / "ray" / "manifest.jsonl", 60, seconds=300)
     finally:
         process.kill()
         process.communicate()
@@ -149,6 +149,27 @@ def test_a_node_that_dies_has_its_work_done_by_the_other(
         lambda: [each["NodeID"] for each in ray.nodes() if each["Alive"]],
     )
     assert alive == [head]
+
+
+def test_errors_are_told_in_the_order_of_the_sources(tmp_path: Path) -> None:
+    errors = expanding._Errors(tmp_path / "errors.jsonl")
+    for index in (5, 0, 3):
+        errors.add(index, f"image {index}", "bad")
+    errors.close()
+    lines = (tmp_path / "errors.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == ["image 0", "image 3", "image 5"]
+    assert errors.count == 3
+
+
+def test_shards_are_small_and_many(source: Path, recipe: Path) -> None:
+    """Each task in one shard, in order; several for each core, of 256 outputs at most."""
+    for copies, cores in ((1, 1), (1, 2), (200, 2), (1, 100), (300, 1)):
+        job = prepare(load(recipe), source, Settings(copies))
+        work, tasks = expanding._Work(job, source, {}), list(job.tasks())
+        shards = list(cluster._shards(work, tasks, cores))
+        assert [task for shard in shards for task in shard.tasks] == tasks
+        assert len(shards) >= min(3 * cores, len(tasks))
+        assert all(len(shard.tasks) == 1 or len(shard.tasks) * copies <= 256 for shard in shards)
 
 
 def test_what_is_missing_is_said_in_a_line(

@@ -16,10 +16,11 @@ from augpipe.recipe import load
 from tests.harness import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+SCALE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,11 @@ def test_bash_blocks_run(clone: Path) -> None:
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_python_blocks_run(clone: Path, number: int) -> None:
     assert run([sys.executable, "-W", "error", "-c", blocks("python")[number]], clone)
+
+
+def test_the_block_of_docs_scale_runs(clone: Path) -> None:
+    (block,) = blocks("python", SCALE)
+    assert run([sys.executable, "-W", "error", "-c", block], clone)
 
 
 @pytest.mark.parametrize("shown", blocks("yaml"))

@@ -167,6 +167,18 @@ def test_killed_and_resumed_to_the_same_bytes(photos: Path, tmp_path: Path) -> N
     assert {each for each in row["batch"]} <= {0, 1, 2, 4, 5}
 
 
+def test_ids_that_are_words_stay_apart(tmp_path: Path) -> None:
+    images = [
+        replace(each, annotations=tuple(replace(a, id=f"o{a.id}") for a in each.annotations))
+        for each in scene(tmp_path, 3)
+    ]
+    write("webdataset", tmp_path / "in", META, images)
+    expand({"version": 1, "batch": ["mosaic"]}, tmp_path / "in", tmp_path / "out", copies=2)
+    ids = [each.id for child in open_dataset(tmp_path / "out") for each in child.annotations]
+    assert len(ids) > 6 and all(str(each).startswith("o") for each in ids)
+    assert len(set(ids)) == len(ids)
+
+
 def test_masks_and_classes_are_mixed_too(tmp_path: Path) -> None:
     images = []
     for k in range(4):

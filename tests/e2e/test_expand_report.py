@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from augpipe.data.decode import decode
 from augpipe.data.formats import open_dataset
 from augpipe.errors import UsageError
 from augpipe.expansion import estimate, expand, job_of, verify
@@ -216,7 +218,18 @@ def test_no_format_takes_a_report_for_a_part_of_the_dataset(tmp_path: Path, to: 
     assert sum(each.after for each in told.objects) == sum(
         len(row["record"].get("annotations", ())) for row in rows(out)
     )
-    assert any(picture.marks for story in told.stories for picture in story.variants)
+    children = {(each.source or {})["name"]: [] for each in open_dataset(out)}
+    for child in open_dataset(out):
+        children[(child.source or {})["name"]].append(child)
+    boxes = 0
+    for story in told.stories:
+        for picture, child in zip(story.variants[1:], children[story.name], strict=True):
+            assert np.array_equal(picture.image, decode(child.content.read()))
+            assert picture.marks is not None
+            want = [each.box for each in child.annotations if each.box]
+            assert np.allclose(picture.marks.boxes, np.array(want).reshape(-1, 4), atol=1e-3)
+            boxes += len(want)
+    assert boxes > 5 or to == "masks"
 
 
 def test_a_report_of_batches_and_of_nothing_to_time(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ seed: 7                   # 0 to 2**63 - 1; 0 when left out
 fuse: true                # false: no two ops share a pass
 classes: 10               # optional: how many classes there are, for ops that mix labels
 boxes: {min_area: 1, min_visibility: 0}
+keypoints: {flip_pairs: [[0, 1]]}            # optional: what changes places in a mirror
+constraint: {min_visibility: 0.3}            # optional: or all is drawn again
 cache: memory             # optional: or a folder, or {where: runs/cache, max_gb: 20}
 gan_generate: {balance: true}  # optional: images that `augpipe expand` adds
 balance: max              # optional: `augpipe expand` brings each class to as many images
@@ -18,15 +20,14 @@ train: {model: wrn_16_1}  # optional: how `augpipe train` trains
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from augpipe import ops
 from augpipe.declared import Declared
 from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
@@ -42,6 +43,7 @@ from augpipe.settings import (
     KeypointRules,
     TrainRule,
 )
+from augpipe.shelves import shelf_of
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
 from augpipe.targets import Ending
 from augpipe.yamltree import Tree, wrap
@@ -166,8 +168,11 @@ def _alone(op: Op) -> bool:
 
 
 _EXPANSION = ("gan_generate", "balance", "per_class")
-_TARGETS = ("boxes", "keypoints", "constraint")
-_SETTINGS = ("seed", "fuse", "classes", *_TARGETS, "cache", *_EXPANSION, "train")
+_SETTINGS = (
+    *("seed", "fuse", "classes", "boxes", "keypoints", "constraint", "cache"),
+    *_EXPANSION,
+    "train",
+)
 _KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
 
 
@@ -201,25 +206,6 @@ def as_recipe(
         return load(recipe, overrides)
     overrides = tuple(overrides)
     return load(yaml.safe_load(recipe.dump()), overrides) if overrides else recipe
-
-
-def _shelf(section: str) -> _Shelf:
-    """Returns what stands in a section. Regularizers load torch: only who names one needs it."""
-    if section == "regularize":
-        from augpipe import regularizers as r
-
-        return _Shelf("a regularizer", "regularizer", r.catalogue, r.find, r.why_not)
-    return _Shelf("an op", "op", ops.catalogue, ops.find, ops.why_not)
-
-
-class _Shelf(NamedTuple):
-    """Where the classes of a section are found."""
-
-    a: str
-    what: str
-    catalogue: Callable[[], Mapping[str, type[Declared]]]
-    find: Callable[[str], type[Declared] | None]
-    why_not: Callable[[str], tuple[str, str]]
 
 
 class _Builder:
@@ -276,7 +262,7 @@ class _Builder:
     def item(self, path: str, item: Tree) -> Declared | None:
         """Builds an op or a regularizer from a name or a mapping with one key."""
         section = path.partition("[")[0]
-        shelf = _shelf(section)
+        shelf = shelf_of(section)
         match item.value:
             case str(name):
                 value, place = Tree(None, item.place), item.place

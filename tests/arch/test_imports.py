@@ -20,7 +20,7 @@ ORDER = [
     {"constraint", "mixing"},
     {"ops", "data"},
     {"learned"},
-    {"plan"},
+    {"plan", "shelves"},
     {"recipe"},
     {"ahead", "batch", "rendering", "schema"},
     {"pipeline", "wrapping"},

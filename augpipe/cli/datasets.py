@@ -153,7 +153,7 @@ def expand(
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="A dataset.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder, or a killed one's.")],
     to: Annotated[DatasetFormat, typer.Option("--to", help="The format to write.")],
     source_format: From = None,
     images: Images = None,
@@ -165,7 +165,8 @@ def convert(
     """Write a dataset in another format; nothing is lost on the way.
 
     Images are copied byte for byte. What the format cannot hold stands in .augpipe.jsonl beside
-    it, so that converting back brings it again. Splits stay apart.
+    it, so that converting back brings it again. Splits stay apart. OUT shows when it is whole: if
+    this is killed, the same command again begins anew.
     """
     from augpipe.expansion import convert
 

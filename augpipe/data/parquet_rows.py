@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 from collections import OrderedDict
@@ -200,6 +201,14 @@ class SplitFiles:
         """Gives the files their names."""
         self._close()
         count = len(self._parts)
+        names = re.compile(re.escape(self._name) + r"-\d{5}-of-(\d{5})\.parquet")
+        try:
+            for each in list(self._folder.iterdir()):  # of an earlier run that had fewer images
+                found = names.fullmatch(each.name)
+                if found and int(found[1]) != count:
+                    each.unlink()
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
         for position, path in enumerate(self._parts):
             target = self._folder / f"{self._name}-{position:05d}-of-{count:05d}.parquet"
             try:

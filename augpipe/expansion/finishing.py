@@ -17,6 +17,7 @@ from augpipe.data.content import Content
 from augpipe.data.encode import unwritable
 from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError
+from augpipe.expansion.claim import Writer
 from augpipe.expansion.manifest import Row, rows_of
 from augpipe.expansion.sources import Plan, rows_as_images
 from augpipe.plan.explain import plural
@@ -41,6 +42,7 @@ def finish(plan: Plan, manifest: Path, out: Path) -> Notes:
     notes = _of_sources(plan, manifest)
     contents = packed_contents(plan, out)
     if not contents or any(row.output not in contents for row in _rows(manifest)):
+        _lay_out(contents, manifest, out)
         plan.target.write(
             out, plan.dataset.meta, rows_as_images(_rows(manifest), plan, {}, out), notes
         )
@@ -113,6 +115,18 @@ def packed_contents(plan: Plan, out: Path) -> Mapping[str, Content]:
     except AugpipeError:
         return {}
     return found
+
+
+def _lay_out(contents: Mapping[str, Content], manifest: Path, out: Path) -> None:
+    """Puts what is in archives beside them again: there are more images now, or an end is missing.
+
+    Archives that are written anew are not read from at the same time.
+    """
+    writer = Writer(out)
+    for row in _rows(manifest):
+        for path in (row.output, row.mask.path if row.mask else None):
+            if path is not None and path in contents and not (out / path).exists():
+                writer.write(path, contents[path].read())
 
 
 def _unpack(manifest: Path, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,9 +189,12 @@ def test_what_is_missing_is_said_in_a_line(
     with monkeypatch.context() as patch:
         patch.setattr(ray, "is_initialized", lambda: False)
         patch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("none")))
-        assert "no Ray cluster was found: begin one with `ray start --head`" in refusal(
-            engine="ray"
-        )
+        patch.delenv("RAY_ADDRESS", raising=False)
+        assert "found: begin one with `ray start --head`" in refusal(engine="ray")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            where = f"127.0.0.1:{server.getsockname()[1]}"
+        patch.setenv("RAY_ADDRESS", where)
+        assert f"answers at RAY_ADDRESS={where} (connection refused)" in refusal(engine="ray")
     monkeypatch.setitem(sys.modules, "ray", None)
     assert refusal(engine="ray").endswith("not installed: pip install 'augpipe[scale]'")
 

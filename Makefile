@@ -19,11 +19,12 @@ augpipe := $(if $(findstring $(space),$(VENV)),"$(VENV)/bin/augpipe",$(VENV)/bin
 # Exit status 0 for an interpreter that can carry augpipe.
 fits := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test lint bench parity clean
+.PHONY: help demo test fuzz lint bench parity clean
 
 help:
 	@echo "make demo    install augpipe and expand samples/garments with configs/quickstart.yaml"
 	@echo "make test    run the tests             (make test ARGS='-k rotate' for some of them)"
+	@echo "make fuzz    mutants of every input, many more than the tests have (an hour; ARGS=--help)"
 	@echo "make lint    ruff check, ruff format --check, mypy"
 	@echo "make bench   measure against the peers: docs/benchmarks.md (20 minutes; ARGS=--quick: 2)"
 	@echo "make parity  measure the backends against the reference, op by op: docs/parity.md"
@@ -43,6 +44,9 @@ demo: $(installed)
 
 test: $(installed_dev)
 	$(python) -m pytest -n 2 --dist loadgroup $(ARGS)
+
+fuzz: $(installed_dev)
+	$(python) -m tests.safety.fuzz $(ARGS)
 
 lint: $(installed_dev)
 	$(python) -m ruff check .

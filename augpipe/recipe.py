@@ -6,8 +6,12 @@ seed: 7                   # 0 to 2**63 - 1; 0 when left out
 fuse: true                # false: no two ops share a pass
 classes: 10               # optional: how many classes there are, for ops that mix labels
 boxes: {min_area: 1, min_visibility: 0}
+keypoints: {flip_pairs: [[0, 1]]}            # optional: what changes places in a mirror
+constraint: {min_visibility: 0.3}            # optional: or all is drawn again
 cache: memory             # optional: or a folder, or {where: runs/cache, max_gb: 20}
 gan_generate: {balance: true}  # optional: images that `augpipe expand` adds
+balance: max              # optional: `augpipe expand` brings each class to as many images
+per_class: {cat: {copies: 6, strength: 0.5}}  # optional: what it does otherwise for a class
 sample: [...]             # ops, one image at a time
 batch: [...]              # ops, on the batch
 regularize: [...]         # techniques of training, on the model
@@ -16,22 +20,32 @@ train: {model: wrn_16_1}  # optional: how `augpipe train` trains
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from augpipe import ops
 from augpipe.declared import Declared
-from augpipe.errors import Place, Problem, RecipeError, did_you_mean
+from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.reading import SECTIONS, fail, override, read
 from augpipe.regularizers.base import Regularizer
-from augpipe.settings import BoxRules, CacheRule, GenerateRule, TrainRule
+from augpipe.settings import (
+    BalanceRule,
+    BoxRules,
+    CacheRule,
+    ClassRule,
+    ConstraintRule,
+    GenerateRule,
+    KeypointRules,
+    TrainRule,
+)
+from augpipe.shelves import shelf_of
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
+from augpipe.targets import Ending
 from augpipe.yamltree import Tree, wrap
 
 VERSION = 1
@@ -52,10 +66,18 @@ class Recipe(BaseModel):
     """How many classes labels have; the dataset's own number when left out."""
     boxes: BoxRules = BoxRules()
     """Which boxes are kept."""
+    keypoints: KeypointRules = KeypointRules()
+    """What is known of keypoints."""
+    constraint: ConstraintRule | None = None
+    """What must hold after the geometry; nothing when left out."""
     cache: CacheRule | None = None
     """Where what is always done alike is kept; nowhere when left out."""
     gan_generate: GenerateRule | None = None
     """Images that `augpipe expand` adds; none when left out."""
+    balance: BalanceRule | None = None
+    """To how many images `augpipe expand` brings each class; left as they are when left out."""
+    per_class: dict[str, ClassRule] = {}
+    """What `augpipe expand` does otherwise, by the class's name."""
     sample: tuple[Op, ...] = ()
     """Ops on each image."""
     batch: tuple[Op, ...] = ()
@@ -79,16 +101,33 @@ class Recipe(BaseModel):
             out["classes"] = self.classes
         if self.boxes != BoxRules() or defaults:
             out["boxes"] = self.boxes.model_dump()
+        if self.keypoints != KeypointRules():
+            pairs = [list(pair) for pair in self.keypoints.flip_pairs]
+            out["keypoints"] = {"flip_pairs": pairs}
+        if self.constraint is not None:
+            out["constraint"] = self.constraint.model_dump()
         if self.cache is not None:
             out["cache"] = self.cache.model_dump()
         if self.gan_generate is not None:
             out["gan_generate"] = self.gan_generate.model_dump(exclude_defaults=not defaults)
+        if self.balance is not None:
+            out["balance"] = self.balance.model_dump()
+        if self.per_class:
+            out["per_class"] = {
+                name: rule.model_dump(exclude_defaults=not defaults, exclude_none=True)
+                for name, rule in self.per_class.items()
+            }
         for name in SECTIONS:
             if items := getattr(self, name):
                 out[name] = [each.item(defaults) for each in items]
         if train := self.train.model_dump(exclude_defaults=not defaults, exclude_none=True):
             out["train"] = train
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+    @property
+    def ending(self) -> Ending:
+        """How targets end."""
+        return Ending(self.boxes.min_area, self.boxes.min_visibility, self.keypoints.flip_pairs)
 
     def one_by_one(self) -> tuple[Recipe, tuple[str, ...]]:
         """Returns the recipe for images that come one by one, and the ops that it leaves out.
@@ -100,6 +139,27 @@ class Recipe(BaseModel):
         names = tuple(op.name() for op in self.batch if op not in kept)
         return self.model_copy(update={"sample": (*self.sample, *kept), "batch": ()}), names
 
+    def at_strength(self, strength: float) -> Recipe:
+        """Returns the recipe with the ops of its sample section acting more or less.
+
+        See `Op.at_strength`; draws stay those of this recipe.
+
+        Raises:
+            UsageError: An op does not allow as much.
+        """
+        made: list[Op] = []
+        for i, op in enumerate(self.sample):
+            try:
+                made.append(op.at_strength(strength))
+            except ValidationError as error:
+                detail = error.errors(include_url=False)[0]
+                where = ".".join(map(str, (f"sample[{i}]", op.name(), *detail["loc"])))
+                words = detail["msg"].removeprefix("Value error, ")
+                raise UsageError(
+                    f"strength {strength:g} is too much for {where}: {words}"
+                ) from None
+        return self.model_copy(update={"sample": tuple(made)})
+
 
 def _alone(op: Op) -> bool:
     """Tells whether an op, and every op inside it, works on one image."""
@@ -107,7 +167,12 @@ def _alone(op: Op) -> bool:
     return "sample" in op.sections and all(map(_alone, inside))
 
 
-_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache", "gan_generate", "train")
+_EXPANSION = ("gan_generate", "balance", "per_class")
+_SETTINGS = (
+    *("seed", "fuse", "classes", "boxes", "keypoints", "constraint", "cache"),
+    *_EXPANSION,
+    "train",
+)
 _KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
 
 
@@ -141,25 +206,6 @@ def as_recipe(
         return load(recipe, overrides)
     overrides = tuple(overrides)
     return load(yaml.safe_load(recipe.dump()), overrides) if overrides else recipe
-
-
-def _shelf(section: str) -> _Shelf:
-    """Returns what stands in a section. Regularizers load torch: only who names one needs it."""
-    if section == "regularize":
-        from augpipe import regularizers as r
-
-        return _Shelf("a regularizer", "regularizer", r.catalogue, r.find, r.why_not)
-    return _Shelf("an op", "op", ops.catalogue, ops.find, ops.why_not)
-
-
-class _Shelf(NamedTuple):
-    """Where the classes of a section are found."""
-
-    a: str
-    what: str
-    catalogue: Callable[[], Mapping[str, type[Declared]]]
-    find: Callable[[str], type[Declared] | None]
-    why_not: Callable[[str], tuple[str, str]]
 
 
 class _Builder:
@@ -216,7 +262,7 @@ class _Builder:
     def item(self, path: str, item: Tree) -> Declared | None:
         """Builds an op or a regularizer from a name or a mapping with one key."""
         section = path.partition("[")[0]
-        shelf = _shelf(section)
+        shelf = shelf_of(section)
         match item.value:
             case str(name):
                 value, place = Tree(None, item.place), item.place
@@ -318,6 +364,8 @@ class _Builder:
                 self.add(place, inside, str(detail["ctx"]["error"]))
             case "model_type":
                 self.add(place, inside, f"must be a mapping of {', '.join(within.model_fields)}")
+            case "dict_type":
+                self.add(place, inside, "must be a mapping of classes, name: copies")
             case _:
                 self.add(place, inside, detail["msg"])
 
@@ -344,10 +392,15 @@ def _order(problem: Problem) -> tuple[str, int, int]:
 def _within(cls: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
     inner: dict[str, type[BaseModel]] = {
         "boxes": BoxRules,
+        "keypoints": KeypointRules,
+        "constraint": ConstraintRule,
         "cache": CacheRule,
         "gan_generate": GenerateRule,
+        "balance": BalanceRule,
         "train": TrainRule,
     }
+    if cls is Recipe and location[0] == "per_class" and len(location) > 1:
+        return ClassRule
     return inner.get(location[0], cls) if cls is Recipe else cls
 
 

@@ -11,7 +11,16 @@ from augpipe.foreign import facts
 from augpipe.ops import catalogue
 from augpipe.ops.foreign import all_names
 from augpipe.recipe import VERSION, Recipe
-from augpipe.settings import BoxRules, CacheRule, GenerateRule, TrainRule
+from augpipe.settings import (
+    BalanceRule,
+    BoxRules,
+    CacheRule,
+    ClassRule,
+    ConstraintRule,
+    GenerateRule,
+    KeypointRules,
+    TrainRule,
+)
 from augpipe.spec import Declaration, Json, declaration
 
 
@@ -38,9 +47,15 @@ def schema() -> Json:
     for key in ("seed", "fuse", "classes"):
         top[key] = _field_schema(Recipe, key)
     top["boxes"] = _settings(BoxRules)
+    top["keypoints"] = _settings(KeypointRules)
+    top["constraint"] = {**_settings(ConstraintRule), "required": ["min_visibility"]}
     bare = [_field_schema(CacheRule, "where"), {"type": "null"}]
     top["cache"] = {"anyOf": [*bare, {**_settings(CacheRule), "required": ["where"]}]}
     top["gan_generate"] = _settings(GenerateRule)
+    whole = {**_settings(BalanceRule), "required": ["target"]}
+    top["balance"] = {"anyOf": [_field_schema(BalanceRule, "target"), whole]}
+    own = {"anyOf": [_field_schema(ClassRule, "copies"), _settings(ClassRule)]}
+    top["per_class"] = {"type": "object", "additionalProperties": own}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "augpipe recipe",

@@ -42,7 +42,12 @@ class Declaration:
 
     A subclass words itself in `allowed`, checks and normalises a value in `parse` (raising
     `Refused`, with a reason or without), and gives its JSON Schema and its bad values.
+
+    Attributes:
+        neutral: The value with which an op changes nothing, where there is one.
     """
+
+    neutral: float | None = None
 
     def allowed(self) -> str:
         """Says what is allowed, such as "a number from 0 to 1"."""
@@ -119,6 +124,7 @@ class Number(Declaration):
     integer: bool = False
     above: bool = False
     odd: bool = False
+    neutral: float | None = None
 
     def bounds(self) -> str:
         """Words the interval: "from 0 to 1 pixels"."""
@@ -172,6 +178,7 @@ class Range(Declaration):
     unit: str = ""
     integer: bool = False
     above: bool = False
+    neutral: float | None = None
 
     @property
     def number(self) -> Number:

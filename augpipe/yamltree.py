@@ -116,6 +116,10 @@ def parse(text: str, file: str) -> Tree:
             reader.take(event)
             if len(reader.problems) >= _MOST:
                 raise RecipeError(reader.problems)
+    except (ValueError, OverflowError):  # "\U00110000" is no letter; the parser does not say where
+        raise RecipeError(
+            [*reader.problems, Problem(Place(file, 1, 1), "", "not valid YAML: an unknown escape")]
+        ) from None
     except yaml.MarkedYAMLError as error:
         raise RecipeError([*reader.problems, _syntax(error, file)]) from None
     except yaml.YAMLError as error:

@@ -255,4 +255,15 @@ CLOTHES = Net(
     images="clothing10",
     tuning=1000,
 )  # fmt: skip
-NETS = (WIDE, TRANSFORMER, READER, LEARNED, CLOTHES)
+LONG = Net(
+    "wrn_10_1",
+    {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
+    8000,
+    (2e-2,),
+    (0.2,),
+    (Row("learned policy", sample=[POLICY]), op("trivial_augment")),
+    "clothing10_long",
+    FLIP_CROP,
+    "clothing10",
+)
+NETS = (WIDE, TRANSFORMER, READER, LEARNED, CLOTHES, LONG)

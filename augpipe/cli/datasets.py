@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,7 +66,10 @@ def expand(
     to: Annotated[
         DatasetFormat | None, typer.Option("--to", help="The new dataset's format; else IN's.")
     ] = None,
-    copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image.")] = 1,
+    copies: Annotated[
+        int,
+        typer.Option(min=0, help="Augmented copies of each image; see also balance: in recipes."),
+    ] = 1,
     workers: Workers = None,
     keep_originals: Annotated[
         bool, typer.Option("--keep-originals", help="Copy the images themselves too.")
@@ -85,6 +88,12 @@ def expand(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write report.html too: counts, examples, duplicates.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: say how much, and how long it takes.")
+    ] = False,
     source_format: From = None,
     images: Images = None,
     engine: Annotated[
@@ -101,30 +110,42 @@ def expand(
     addresses such as s3://bucket/folder.
     """
     check_order(recipe, Path(source), "RECIPE IN OUT")
-    from augpipe.expansion import expand
+    from augpipe.expansion import estimate, expand, job_of
 
-    with progress("expanding") as report:
+    what: dict[str, Any] = {
+        "copies": copies,
+        "keep_originals": keep_originals,
+        "format": format.value,
+        "quality": quality,
+        "split": split,
+        "scaled_decoding": scaled_decoding,
+        "batch_size": batch_size,
+        "to": to and to.value,
+        "source_format": source_format and source_format.value,
+        "images": images,
+        "overrides": overrides or (),
+    }
+    if dry_run:
+        print(estimate(job_of(recipe, source, **what), out, _threads(workers)))
+        raise typer.Exit
+    with progress("expanding") as show:
         summary = expand(
             recipe,
             source,
             out,
-            copies=copies,
+            **what,
             workers=workers or 0 if engine is Engine.ray else _threads(workers),
-            keep_originals=keep_originals,
-            format=format.value,
-            quality=quality,
-            split=split,
-            scaled_decoding=scaled_decoding,
-            batch_size=batch_size,
             strict=strict,
-            to=to and to.value,
-            source_format=source_format and source_format.value,
-            images=images,
-            overrides=overrides or (),
             engine=engine.value,
-            progress=report,
+            progress=show,
         )
     print(summary)
+    if report and (summary.written or summary.kept):
+        from augpipe.report.expanded import write_report
+
+        with progress("looking at") as show:
+            page, looks = write_report(out, _threads(workers), show)
+        print("\n".join(filter(None, (str(looks), f"wrote {page}"))))
     if summary.written or summary.kept:
         print(f"next: augpipe verify {_quoted(out)}")
     raise typer.Exit(summary.exit_code)

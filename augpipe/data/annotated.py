@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from augpipe.data.content import Content
-from augpipe.errors import DataError, UsageError, did_you_mean, printable
+from augpipe.errors import AugpipeError, DataError, UsageError, did_you_mean, in_a_line, printable
 
 Json = Any
 """A value that JSON holds."""
@@ -23,6 +23,8 @@ Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels."""
 
 Id = int | str
+
+_MOST = 1e12  # of a coordinate, an area or a score: products of these are finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,10 @@ class Dataset:
     entries: Sequence[Entry]
     load: Callable[[int], AnnotatedImage]
     last: tuple[int, int] = (0, 0)
+    _known: frozenset[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_known", frozenset(each.id for each in self.meta.categories))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -185,10 +191,20 @@ class Dataset:
         Raises:
             DataError: If the record cannot be used. Its `where` names it.
         """
-        return self.load(index)
+        try:
+            image = self.load(index)
+        except AugpipeError:
+            raise
+        except Exception as error:  # its file is another one than when it was gone through
+            where = f"{self.root}: {printable(self.entries[index].relative)}"
+            raise DataError(where, f"cannot be read ({in_a_line(error)})") from error
+        for each in image.annotations:
+            if each.category not in self._known:
+                raise DataError(image.name, f"an object of the unknown category {each.category!r}")
+        return image
 
     def __iter__(self) -> Iterator[AnnotatedImage]:
-        return (self.load(index) for index in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -260,6 +276,8 @@ def number(value: object, where: object, what: str) -> float:
         out = math.inf
     if not math.isfinite(out):
         raise DataError(where, f"{what} must be finite, not {out}")
+    if abs(out) > _MOST:
+        raise DataError(where, f"{what} is {out:g}: no image is that large")
     return out
 
 
@@ -309,8 +327,13 @@ def image_from(data: Json, content: Content, mask: Content | None) -> AnnotatedI
     values["annotations"] = tuple(map(annotation_from, values.get("annotations", ())))
     if values.get("size"):
         height, width = values["size"]
-        values["size"] = (int(height), int(width))
-    return AnnotatedImage(content=content, mask=mask, **values)
+        values["size"] = _size(height, width)
+    image = AnnotatedImage(content=content, mask=mask, **values)
+    _demand(image.label is None or isinstance(image.label, str), "label")
+    _demand(_is_id(image.id), "id")
+    _demand(image.source is None or isinstance(image.source, Mapping), "source")
+    _demand(isinstance(image.extra, Mapping), "extra")
+    return image
 
 
 def annotation_from(data: Json) -> Annotation:
@@ -323,10 +346,45 @@ def annotation_from(data: Json) -> Annotation:
         values["polygons"] = tuple(tuple(map(float, part)) for part in values["polygons"])
     if "rle" in values:
         (height, width), counts = values["rle"]["size"], values["rle"]["counts"]
-        values["rle"] = Rle(
-            (height, width), counts if isinstance(counts, str) else tuple(map(int, counts))
-        )
-    return Annotation(**values)
+        runs = counts if isinstance(counts, str) else tuple(map(int, counts))
+        values["rle"] = Rle(_size(height, width), runs)
+    out = Annotation(**values)
+    shapes = [*out.polygons, *(each for each in (out.box, out.oriented) if each is not None)]
+    numbers = [*out.keypoints, *(value for each in shapes for value in each)]
+    numbers += [] if out.score is None else [out.score]
+    _demand(isinstance(out.category, int), "category")
+    _demand(all(abs(each) <= _MOST for each in numbers), "a number that is not finite")
+    _demand(out.box is None or len(out.box) == 4, "box")
+    if out.box is not None:
+        box_of(*out.box, "a record")
+    _demand(out.oriented is None or len(out.oriented) == 8, "oriented")
+    _demand(all(len(each) > 5 and not len(each) % 2 for each in out.polygons), "polygons")
+    _demand(not len(out.keypoints) % 3, "keypoints")
+    _demand(isinstance(out.crowd, bool) and isinstance(out.extra, Mapping), "crowd or extra")
+    _demand(_is_id(out.id) and _is_id(out.source), "id or source")
+    return out
+
+
+def _demand(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _is_id(value: object) -> bool:
+    return value is None or (isinstance(value, int | str) and not isinstance(value, bool))
+
+
+def _size(height: object, width: object) -> tuple[int, int]:
+    """Returns a size that a record says.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not (isinstance(height, int) and isinstance(width, int)):
+        raise ValueError("size")
+    if not 0 < min(height, width) <= max(height, width) < 2**31:
+        raise ValueError("size")
+    return height, width
 
 
 def meta_from(data: Json) -> Meta:
@@ -337,8 +395,16 @@ def meta_from(data: Json) -> Meta:
         for name in ("keypoints", "flip"):
             values[name] = tuple(values.get(name, ()))
         values["skeleton"] = tuple((a, b) for a, b in values.get("skeleton", ()))
-        categories.append(Category(**values))
-    return Meta(tuple(categories), tuple(data.get("classes", ())), data.get("extra", {}))
+        made = Category(**values)
+        _demand(isinstance(made.id, int) and isinstance(made.name, str), "id or name")
+        _demand(all(isinstance(point, str) for point in made.keypoints), "keypoints")
+        _demand(all(isinstance(point, int) for point in made.flip), "flip")
+        _demand(isinstance(made.extra, Mapping), "extra")
+        categories.append(made)
+    classes, extra = tuple(data.get("classes", ())), data.get("extra", {})
+    _demand(all(isinstance(each, str) for each in classes), "classes")
+    _demand(isinstance(extra, Mapping), "extra")
+    return Meta(tuple(categories), classes, extra)
 
 
 def _is_default(value: object) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta, safe_name
 from augpipe.data.content import FileContent
 from augpipe.data.folder import scan
 from augpipe.data.places import kind_of, mask_ending, split_path, visible
@@ -76,9 +76,7 @@ def read(path: Path, images: Path | None = None) -> Dataset:
             found.append(Found(entry.relative, entry))
             labels[entry.relative] = label
             files[entry.relative] = root / entry.relative
-    meta = Meta(classes=tuple(sorted(classes)))
-    if sidecar.meta and classes <= set(sidecar.meta.classes):
-        meta = sidecar.meta
+    meta = sidecar.by_name(Meta(classes=tuple(sorted(classes))))
     order = sidecar.arranged(found)
 
     def load(index: int) -> AnnotatedImage:
@@ -93,7 +91,13 @@ def read(path: Path, images: Path | None = None) -> Dataset:
 
 
 def place(image: AnnotatedImage) -> str:
-    """Returns where an image lies in the dataset."""
+    """Returns where an image lies in the dataset.
+
+    Raises:
+        DataError: If its class is no name of a folder.
+    """
+    if image.label is not None and safe_name(image.label, image.name) != image.label:
+        raise DataError(image.name, f"its class {image.label!r:.60} is no name of a folder")
     own = image.label is None or image.name.startswith(f"{image.label}/")
     parts = (image.split, None if own else image.label, image.name)
     return "/".join(part for part in parts if part)

@@ -32,12 +32,13 @@ from augpipe.data.coco_objects import (
     image_json,
     object_json,
     others,
+    own_of,
 )
 from augpipe.data.content import FileContent
 from augpipe.data.jsonscan import Element, first_keys, scan
 from augpipe.data.places import home_of, image_at, mask_ending, split_in, split_path, visible
 from augpipe.data.shapes import Notes
-from augpipe.data.splitfiles import JsonLists
+from augpipe.data.splitfiles import JsonLists, file_part
 from augpipe.errors import DataError, UsageError
 from augpipe.types import Ints
 
@@ -151,7 +152,7 @@ class _Part:
             image = at(*self.images[index])
             rows = range(int(self.bounds[index]), int(self.bounds[index + 1]))
             objects = [at(int(self.starts[row]), int(self.sizes[row])) for row in rows]
-        own = image.get(OWN) or {}
+        own = own_of(image, where)
         mask = safe_name(own["mask"], where) if "mask" in own else None
         return AnnotatedImage(
             name=entry.name,
@@ -187,7 +188,8 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
             if not isinstance(each.value, dict) or "image_id" not in each.value:
                 raise DataError(path, f"an annotation without image_id at byte {each.start}")
             owners.append(id_of(each.value["image_id"], path))
-            ids.append(each.value.get("id"))
+            own_id = each.value.get("id")
+            ids.append(None if own_id is None else id_of(own_id, path))
             starts.append(each.start)
             sizes.append(each.size)
         else:
@@ -201,7 +203,7 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
             raise DataError(path, f"annotation {ids[k]!r} is of image {image!r}, which it lacks")
         order[k] = rows[image]
     by_image = np.argsort(order, kind="stable")
-    own = top.get(OWN) or {}
+    own = own_of(top, path)
     named = own.get("split") or (
         split_in(path.stem) or split_in(path.parent.name) if of > 1 else None
     )
@@ -295,8 +297,11 @@ def _meta(top: Mapping[str, Any], path: Path) -> Meta:
     categories = [category_of(each, path) for each in given]
     if len({each.id for each in categories}) < len(categories):
         raise DataError(path, "two categories have the same id")
-    own = top.get(OWN) or {}
-    return Meta(tuple(categories), tuple(own.get("classes", ())), others(top, _TOP, own))
+    own = own_of(top, path)
+    classes = own.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+        raise DataError(path, f"{OWN}: classes must be a list of names")
+    return Meta(tuple(categories), tuple(classes), others(top, _TOP, own))
 
 
 def place(image: AnnotatedImage) -> str:
@@ -327,10 +332,13 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     """
     with ExitStack() as stack:
         files: dict[str | None, _Numbered] = {}
+        taken: dict[str, str | None] = {}
         for image in images:
             if image.split not in files:
                 name = "_".join(filter(None, ("instances", image.split)))
-                path = out / "annotations" / f"{name.replace('/', '_')}.json"
+                path = (
+                    out / "annotations" / f"{file_part(image.split, taken, name, image.name)}.json"
+                )
                 lists = JsonLists(path, _head(meta, image.split), ("images", "annotations"))
                 files[image.split] = _Numbered(stack.enter_context(lists))
             files[image.split].add(image)

@@ -56,7 +56,7 @@ def annotation_of(value: Any, known: frozenset[int], where: str) -> Annotation:
     category = value.get("category_id")
     if category not in known or isinstance(category, bool):
         raise DataError(where, f"unknown category id {printable(repr(category)[:60])}")
-    own = value.get(OWN) or {}
+    own = own_of(value, where)
     polygons, rle = _segmentation(value.get("segmentation"), where)
     out = Annotation(
         category=category,
@@ -95,7 +95,7 @@ def _segmentation(value: Any, where: str) -> tuple[tuple[tuple[float, ...], ...]
             if not isinstance(counts, str):
                 counts = tuple(int(each) for each in counts)
             return (), Rle((int(height), int(width)), counts)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(
                 where, "a run-length mask needs size [height, width] and counts"
             ) from None
@@ -171,6 +171,23 @@ def id_of(value: Any, where: object) -> Id:
     return value
 
 
+def own_of(value: Mapping[str, Any], where: object) -> Mapping[str, Any]:
+    """Returns what stands under `augpipe`.
+
+    Raises:
+        DataError: If that is no object, or what it says is not of the kind that stands there.
+    """
+    own = value.get(OWN) or {}
+    if not isinstance(own, dict) or not isinstance(own.get("extra", {}), dict):
+        raise DataError(where, f"what stands under {OWN} is no object")
+    for name in ("label", "split", "mask"):
+        if not isinstance(own.get(name), str | None):
+            raise DataError(where, f"{OWN}: {name} must be text")
+    if not isinstance(own.get("source"), dict | int | str | None):
+        raise DataError(where, f"{OWN}: source is none")
+    return own
+
+
 def others(
     value: Mapping[str, Any], known: Sequence[str], own: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -205,12 +222,12 @@ def category_of(value: Any, path: Path) -> Category:
     where = f"{path}: category {value['name']!r}"
     if isinstance(value["id"], bool) or not isinstance(value["id"], int):
         raise DataError(where, "its id must be a whole number")
-    own = value.get(OWN) or {}
+    own = own_of(value, where)
     try:
         skeleton = tuple((int(a), int(b)) for a, b in value.get("skeleton") or ())
         points = tuple(map(str, value.get("keypoints") or ()))
         flip = tuple(map(int, own.get("flip", ())))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(where, "its keypoints or skeleton are not lists as COCO's") from None
     return Category(
         value["id"],

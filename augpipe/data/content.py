@@ -38,6 +38,21 @@ class FileContent:
 
 
 @dataclass(frozen=True, slots=True)
+class BytesContent:
+    """Bytes that were read already.
+
+    Args:
+        data: They.
+    """
+
+    data: bytes
+
+    def read(self) -> bytes:
+        """Returns them."""
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
 class SliceContent:
     """A part of a file, as a member of an uncompressed archive is.
 

@@ -186,9 +186,7 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         raise DataError(file, "has no rows")
     home = home_of([images or file.parent], paths[:20], [None], file)
     sidecar = read_sidecar(file.parent)
-    meta = _native(labels, categories)
-    if sidecar.meta and _fits(sidecar.meta, meta):
-        meta = sidecar.meta
+    meta = sidecar.by_name(_native(labels, categories))
     ids = {each.name: each.id for each in reversed(meta.categories)}
     table = np.array(starts, np.int64)[np.argsort([each[0] for each in starts], kind="stable")]
     bounds = np.searchsorted(table[:, 0], np.arange(len(paths) + 1))
@@ -220,13 +218,6 @@ def _short(name: str, split: str) -> str:
 def _native(labels: Iterable[str], categories: Iterable[str]) -> Meta:
     numbered = tuple(Category(k, name) for k, name in enumerate(sorted(categories), 1))
     return Meta(numbered, tuple(sorted(labels)))
-
-
-def _fits(kept: Meta, native: Meta) -> bool:
-    names = {each.name for each in kept.categories}
-    return {each.name for each in native.categories} <= names and set(native.classes) <= set(
-        kept.classes
-    )
 
 
 def _said(rows: Sequence[Sequence[str]], columns: _Columns) -> str:
@@ -339,7 +330,8 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
             rows = rows or [[*start, *[""] * len(box)]]
             for row in rows:
                 file.add(_line(row))
-            entry = Entry(_short(key, image.split or ""), image.split)
+            split = (image.split or "").strip()  # as it is read
+            entry = Entry(_short(key, split), split or None)
             lines = [(0, row) for row in rows]
             restored = _image(lines, columns, entry, image.content, ids, out)
             mask = None if image.mask is None else place_mask(image)

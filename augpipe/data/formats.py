@@ -6,17 +6,19 @@ Each is a module of this folder with `sniff`, `read`, `place`, `place_mask` and 
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
 from augpipe.data.address import Address, place_of
-from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta
+from augpipe.data.annotated import AnnotatedImage, Dataset, Entry, Meta, safe_name
+from augpipe.data.encode import TEMPORARY_PREFIX
 from augpipe.data.places import kind_of, visible
 from augpipe.data.shapes import Notes
 from augpipe.data.sidecar import format_said
-from augpipe.errors import UsageError, did_you_mean
+from augpipe.errors import DataError, UsageError, did_you_mean, printable, reason
 
 _MODULES = {
     "coco": "coco",
@@ -37,6 +39,16 @@ BY_STEM = frozenset(("yolo", "voc", "masks"))
 
 AT_ADDRESSES = ("webdataset", "parquet", "folder")
 """Formats that are read and written at addresses too."""
+SIZED = frozenset(("yolo", "masks"))
+"""Formats that need to know how large an image is."""
+
+_LISTED = frozenset((*BY_STEM, "folder"))
+"""Formats whose images are those that lie in their folders."""
+
+_OWN = TEMPORARY_PREFIX.rstrip("-")
+_PACKS = (".tar", ".parquet")
+_LONGEST = 255  # bytes in a name, on every common file system
+_SPLIT = 200  # which files' names are made of
 
 FORMATS = tuple(_MODULES)
 """The names of the formats."""
@@ -111,6 +123,39 @@ def check_reach(path: Path, name: str) -> None:
         )
 
 
+def placed(target: Format, image: AnnotatedImage) -> str:
+    """Returns where an image lies in a dataset, once it is sure that it may lie there.
+
+    Raises:
+        DataError: If it would lie outside, in a name that the dataset's own files have, or in one
+            that is too long for a disk.
+    """
+    if image.split is not None and len(safe_name(image.split, image.name).encode()) > _SPLIT:
+        raise DataError(image.name, f"its split's name is longer than {_SPLIT} bytes")
+    safe_name(image.name, image.name)
+    if image.label is not None and image.label != image.label.encode(errors="replace").decode():
+        raise DataError(image.name, f"its class {image.label!r:.60} is not UTF-8")
+    return _fit(target, target.place(image), image)
+
+
+def placed_mask(target: Format, image: AnnotatedImage) -> str:
+    """Returns where an image's mask lies in a dataset; see `placed`."""
+    return _fit(target, target.place_mask(image), image, own=True)
+
+
+def _fit(target: Format, place: str, image: AnnotatedImage, own: bool = False) -> str:
+    where = safe_name(place, image.name)
+    if not own and target.NAME in _LISTED and re.search(r"(^|/)\.", where):
+        raise DataError(
+            image.name, f"{target.NAME} passes over what is hidden, as {printable(where)} is"
+        )
+    if not own and (where.startswith(_OWN) or where.endswith(_PACKS)):
+        raise DataError(image.name, f"{printable(where)} is a name of the dataset's own files")
+    if any(len(part.encode()) > _LONGEST for part in where.split("/")):
+        raise DataError(image.name, f"its name would be longer than {_LONGEST} bytes: shorten it")
+    return where
+
+
 def detect(path: Path) -> str:
     """Returns the name of the format that a path is, by its content.
 
@@ -174,7 +219,11 @@ def open_dataset(path: Path, format: str | None = None, images: Path | None = No
         raise UsageError(f"{path}: no such file or folder")
     if images is not None and not images.expanduser().is_dir():
         raise UsageError(f"{images}: no such folder of images")
-    return chosen.read(path, images and images.expanduser())
+    try:
+        return chosen.read(path, images and images.expanduser())
+    except OSError as error:  # a name in it that no disk can have, or a disk that fails
+        where = path if error.filename is None else printable(str(error.filename)[:300])
+        raise DataError(where, f"cannot be read ({reason(error)})") from error
 
 
 def chosen(dataset: Dataset, split: str | None) -> Dataset:

@@ -16,6 +16,7 @@ from augpipe.errors import DataError, reason
 
 _PIECE = 1 << 20
 _LONGEST = 1 << 28  # bytes of one element: one that does not end must not fill the memory
+_DEEPEST = 100  # lists and objects within one another: what is read can be written too
 _SPACE = " \t\n\r"
 _NUMBER = "+-.0123456789Ee"
 
@@ -56,6 +57,26 @@ def scan(path: Path, arrays: Collection[str]) -> Iterator[Element]:
         raise DataError(path, f"cannot be read ({reason(error)})") from error
     except RecursionError:
         raise DataError(path, "not usable JSON: nested too deeply") from None
+
+
+def loads(data: str | bytes) -> Any:
+    """Returns the value of a JSON text.
+
+    Raises:
+        ValueError: If it is none.
+        RecursionError: If lists and objects lie more than 100 deep within one another.
+    """
+    return _shallow(json.loads(data))
+
+
+def _shallow(value: Any) -> Any:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(_DEEPEST):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for some in inner for each in some if isinstance(each, dict | list)]
+    if not level:
+        return value
+    raise RecursionError
 
 
 def first_keys(path: Path, most: int = 65536) -> set[str]:
@@ -133,9 +154,16 @@ class _Scanner:
                         self._path, f"truncated JSON: it ends at byte {place}"
                     ) from None
                 raise DataError(self._path, f"not JSON at byte {place}: {short}") from None
+            except ValueError:  # Python refuses to read what takes the square of its length
+                raise self._wrong("a number of thousands of digits") from None
             cut = isinstance(value, int | float) and not self._text[end:].strip(_NUMBER)
             if cut and self._more():
                 continue  # the number may go on
+            if (
+                self._text.count("[", self._at, end) + self._text.count("{", self._at, end)
+                > _DEEPEST
+            ):
+                _shallow(value)
             start = self._before + self._at
             size, self._at = end - self._at, end
             return Element("", value, start, size)

@@ -41,7 +41,7 @@ from augpipe.data.places import (
 )
 from augpipe.data.rle import decode_rle
 from augpipe.data.shapes import Notes
-from augpipe.data.sidecar import Found, SidecarWriter, by_name, read_sidecar
+from augpipe.data.sidecar import Found, SidecarWriter, read_sidecar
 from augpipe.data.yolo_config import text_of
 from augpipe.errors import DataError, UsageError
 
@@ -131,8 +131,10 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         names = [name for name in names if name]
     sidecar = read_sidecar(path)
     meta = Meta(tuple(Category(k, name) for k, name in enumerate(names)))
-    if sidecar.meta and (not names or by_name(sidecar.meta, names)):
-        meta = sidecar.meta
+    if names:
+        sidecar, meta = sidecar.by_number(meta)
+    else:
+        meta = sidecar.meta or meta
     order = sidecar.arranged(found)
 
     def load(index: int) -> AnnotatedImage:
@@ -230,7 +232,11 @@ def draw_mask(image: AnnotatedImage, notes: Notes) -> bytes | None:
     size = image.size or size_of(image.content, image.name)
     if size[0] * size[1] > MAX_PIXELS:
         raise DataError(image.name, f"too large: its record says {size[0]} x {size[1]} pixels")
-    deep = max(each.category for each in shapes) > 255
+    lowest, highest = (way(each.category for each in shapes) for way in (min, max))
+    if lowest < 0 or highest > 65535:
+        number = lowest if lowest < 0 else highest
+        raise DataError(image.name, f"a mask cannot hold the class id {number}: 0 to 65535")
+    deep = highest > 255
     canvas = np.zeros(size, np.uint16 if deep else np.uint8)
     for each in shapes:
         if each.rle is not None:

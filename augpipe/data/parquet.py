@@ -27,10 +27,13 @@ from augpipe.data.annotated import (
     number,
     safe_name,
 )
+from augpipe.data.coco_objects import own_of
+from augpipe.data.jsonscan import loads
 from augpipe.data.parquet_rows import META_KEY, Groups, RowContent, SplitFiles, load_arrow, opened
 from augpipe.data.places import kind_of, mask_ending, split_in, visible
 from augpipe.data.records import from_record
 from augpipe.data.shapes import Notes
+from augpipe.data.splitfiles import file_part
 from augpipe.errors import DataError, UsageError
 
 NAME = "parquet"
@@ -133,9 +136,9 @@ def read(path: Path, images: Path | None = None) -> Dataset:
 def _layout(path: Path, schema: Any) -> _Layout:
     metadata = schema.metadata or {}
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))
+        features = loads(metadata.get(b"huggingface", b"{}"))
         features = features.get("info", {}).get("features", {})
-        own = json.loads(metadata[META_KEY]) if META_KEY in metadata else None
+        own = loads(metadata[META_KEY]) if META_KEY in metadata else None
         meta = None if own is None else meta_from(own)
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         raise DataError(path, "its metadata is not what Hugging Face's or augpipe's is") from None
@@ -198,7 +201,7 @@ def _entry(
 ) -> Entry:
     if layout.own:
         record = _record(values, where)
-        own = record.get("augpipe") or {}
+        own = own_of(record, where)
         named = own.get("split") if own else record.get("split")
         return Entry(
             safe_name(record.get("file_name"), where),
@@ -214,7 +217,7 @@ def _entry(
 
 def _record(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
-        record = json.loads(values["augpipe"])
+        record = loads(values["augpipe"])
         if isinstance(record, dict):
             return record
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -352,10 +355,15 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
         AugpipeError: If a file cannot be written.
     """
     splits: dict[str | None, SplitFiles] = {}
+    taken: dict[str, str | None] = {}
     try:
         for image in images:
-            if image.split not in splits:
-                splits[image.split] = SplitFiles(out / "data", image.split, meta)
+            split = image.split
+            if split not in splits:
+                # The names that `datasets` knows splits by.
+                kind = "train" if split is None else kind_of(split) or split
+                name = file_part(split, taken, kind, image.name)
+                splits[split] = SplitFiles(out / "data", name, meta)
             splits[image.split].add(image)
         for each in splits.values():
             each.finish()

@@ -6,7 +6,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -16,11 +16,10 @@ from augpipe.data.address import Address
 from augpipe.data.annotated import AnnotatedImage, Meta, to_json
 from augpipe.data.claim import make_folder
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable
-from augpipe.data.places import kind_of
 from augpipe.data.records import to_record
 from augpipe.data.shapes import area_of, hull
 from augpipe.data.splitfiles import dumped
-from augpipe.errors import DataError, UsageError
+from augpipe.errors import AugpipeError, DataError, UsageError
 
 META_KEY = b"augpipe"
 """The key of a file's metadata that holds what the dataset says beside its images."""
@@ -53,12 +52,16 @@ def opened(path: Path) -> Iterator[Any]:
     Raises:
         DataError: Whatever goes wrong with it there.
     """
-    arrow, parquet = load_arrow()
+    _, parquet = load_arrow()
     try:
         there = path.open("rb") if isinstance(path, Address) else path
         with parquet.ParquetFile(there) as file:
+            if file.metadata.num_rows > path.stat().st_size:
+                raise DataError(path, "a Parquet file that claims to have more rows than bytes")
             yield file
-    except (arrow.ArrowException, OSError) as error:
+    except AugpipeError:
+        raise
+    except Exception as error:  # it raises half a dozen types on broken files
         words = (str(error).splitlines() or [type(error).__name__])[0][:120]
         cut = "footer" in words or "magic" in words or "EOF" in words
         what = "truncated or damaged" if cut else "unreadable"
@@ -134,15 +137,13 @@ class SplitFiles:
 
     Args:
         folder: Where they lie.
-        split: The split's name, or None.
+        name: How their names begin.
         meta: What the dataset says beside its images.
     """
 
-    def __init__(self, folder: Path, split: str | None, meta: Meta) -> None:
+    def __init__(self, folder: Path, name: str, meta: Meta) -> None:
         self._folder = folder
-        # The names that `datasets` knows splits by.
-        kind = "train" if split is None else kind_of(split) or split.replace("/", "_")
-        self._name = kind
+        self._name = name
         self._meta = meta
         self._schema = _schema(meta)
         self._rows: list[dict[str, Any]] = []
@@ -188,8 +189,11 @@ class SplitFiles:
 
     def _close(self) -> None:
         self._flush()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
         self._writer, self._held, self._size = None, 0, 0
 
     def finish(self) -> None:
@@ -210,10 +214,12 @@ class SplitFiles:
 
     def clear(self) -> None:
         """Removes files that have no names yet."""
-        if self._writer is not None:
-            self._writer.close()
+        with suppress(OSError):  # of a full disk, once more: what is given up may be lost
+            if self._writer is not None:
+                self._writer.close()
         for path in self._parts:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _schema(meta: Meta) -> Any:
@@ -287,7 +293,8 @@ def _columns_of(image: AnnotatedImage, meta: Meta) -> dict[str, list[Any]]:
     for each in image.annotations:
         box = hull(each, image.name)
         if box is not None:
-            out["id"].append(each.id if isinstance(each.id, int) else None)
+            fits = isinstance(each.id, int) and abs(each.id) < 2**63
+            out["id"].append(each.id if fits else None)
             out["bbox"].append([box[0], box[1], box[2] - box[0], box[3] - box[1]])
             out["category"].append(numbers[each.category])
             out["area"].append(area_of(each, image.name))

@@ -14,7 +14,7 @@ from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import MAX_PIXELS
 from augpipe.data.folder import EXTENSIONS
 from augpipe.data.header import Refused, orientation, parse
-from augpipe.errors import DataError, reason
+from augpipe.errors import DataError, printable, reason
 
 _KINDS = {
     "train": "train",
@@ -48,6 +48,8 @@ def is_image(name: str) -> bool:
 def visible(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the sorted names of a folder's folders and files, hidden ones left out.
 
+    Pipes and devices are left out too: to open one might never end.
+
     Raises:
         DataError: If it cannot be read.
     """
@@ -59,7 +61,10 @@ def visible(folder: Path) -> tuple[list[str], list[str]]:
         with os.scandir(folder) as entries:
             for each in entries:
                 if not each.name.startswith("."):
-                    (folders if each.is_dir() else files).append(each.name)
+                    if each.is_dir():
+                        folders.append(each.name)
+                    elif each.is_file() or not Path(each.path).exists():
+                        files.append(each.name)  # a link to nothing is said when its turn comes
     except OSError as error:
         raise DataError(folder, f"cannot be read ({reason(error)})") from error
     return sorted(folders), sorted(files)
@@ -77,6 +82,14 @@ def walk(folder: Path, inner: str = "", depth: int = 8) -> Iterator[str]:
     yield from (f"{inner}{name}" for name in files)
     for name in folders:
         yield from walk(folder, f"{inner}{name}/", depth - 1)
+
+
+def is_there(path: Path) -> bool:
+    """Tells whether there is such a file; of a name that no disk can have there is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def home_of(
@@ -101,12 +114,12 @@ def home_of(
         others = [base / name for name in visible(base)[0]] if base.is_dir() else []
         nested = [each / split for each in others] if split else []
         for home in dict.fromkeys([*likely, *nested, *others]):
-            if any((home / name).is_file() for name in names):
+            if any(is_there(home / name) for name in names):
                 return home
             tried.append(home)
     looked = ", ".join(str(each) for each in tried[:4]) + (", ..." if len(tried) > 4 else "")
     raise DataError(
-        where, f"its images were not found: no {names[0]!r} in {looked} (--images says where)"
+        where, f"its images were not found: no {names[0]!r:.300} in {looked} (--images says where)"
     )
 
 
@@ -117,8 +130,9 @@ def image_at(home: Path, name: str, where: object) -> FileContent:
         DataError: If it is not there.
     """
     path = home / name
-    if not path.is_file():
-        raise DataError(where, f"the image {name!r} is missing: there is no {path}")
+    if not is_there(path):
+        shown = printable(f"the image {name!r:.300} is missing: there is no {path!s:.300}")
+        raise DataError(where, shown)
     return FileContent(path)
 
 

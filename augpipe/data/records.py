@@ -77,20 +77,25 @@ def from_record(
         size = None
         if record.get("width") and record.get("height"):
             size = int(record["height"]), int(record["width"])
+        if size is not None and not 1 <= min(size) <= max(size) < 2**31:
+            raise ValueError("its width and height")
+        label, own_id = record.get("label"), record.get("image_id")
+        if isinstance(label, list | dict | float) or isinstance(own_id, list | dict | float):
+            raise ValueError("its label or image_id")
         extra = {k: v for k, v in record.items() if k not in _KEYS}
         return AnnotatedImage(
             name,
             content,
             split,
             size,
-            record.get("label"),
+            None if label is None else str(label),
             tuple(objects),
             mask,
-            record.get("image_id"),
+            own_id,
             None,
             extra,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise DataError(where, f"not a record of an image ({error})") from None
 
 

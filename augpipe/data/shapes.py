@@ -61,6 +61,18 @@ def area_of(annotation: Annotation, where: object) -> float:
     return 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1])
 
 
+def check_shapes(image: AnnotatedImage) -> None:
+    """Reads the masks of an image's objects.
+
+    Raises:
+        DataError: If one cannot be read.
+    """
+    for each in image.annotations:
+        if each.rle is not None:
+            area_of(each, image.name)
+            hull(each, image.name)
+
+
 def polygon_area(points: Sequence[float]) -> float:
     """Returns the area of a polygon (x and y in turn), by the shoelace formula."""
     x, y = points[0::2], points[1::2]

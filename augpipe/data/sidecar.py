@@ -3,14 +3,14 @@
 `.augpipe.jsonl` in the dataset's folder has a line for the dataset, and one for each image of
 which the format's own files do not tell all: its whole record, and the hash of what the format's
 own files said when it was written. Where those were edited since, they are believed, and the line
-is passed over.
+is passed over. The last line counts the images': a file that was cut is told from a whole one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,8 @@ from augpipe.data.annotated import (
     to_json,
 )
 from augpipe.data.content import Content, FileContent
+from augpipe.data.encode import unwritable
+from augpipe.data.jsonscan import loads
 from augpipe.data.splitfiles import Lines, dumped
 from augpipe.errors import DataError, reason
 
@@ -34,6 +36,7 @@ SIDECAR = ".augpipe.jsonl"
 """The file's name, in the dataset's folder."""
 
 _LONGEST = 1 << 28
+_END = "end"  # the key of the last line, which counts the images' lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,32 @@ class Sidecar:
     lines: Mapping[str, tuple[int, int, Entry]] = field(default_factory=dict)
     last: tuple[int, int] = (0, 0)
 
+    def by_name(self, native: Meta) -> Meta:
+        """Returns the whole of what is known of a dataset that knows its classes by their names.
+
+        Args:
+            native: What the format's own files say; what the sidecar does not know, since it was
+                added to them, comes behind.
+        """
+        return native if self.meta is None else _extended(self.meta, native)
+
+    def by_number(self, native: Meta) -> tuple[Sidecar, Meta]:
+        """Returns what there is to go by where classes are known by their numbers.
+
+        Where those were given other names, or another order, since, the sidecar's records speak of
+        classes that are no more, and there are none; names may be added at the end.
+
+        Args:
+            native: What the format's own files say.
+        """
+        if self.meta is None:
+            return self, native
+        names = [each.name for each in self.meta.categories]
+        if [each.name for each in native.categories[: len(names)]] != names:
+            return replace(self, meta=None, lines={}), native
+        added = replace(native, categories=native.categories[len(names) :])
+        return self, _extended(self.meta, added, again=True)
+
     def arranged(self, found: Iterable[Found]) -> list[Found]:
         """Returns images as the sidecar has them; in its order, if it has all of them."""
         own = {each.key: each for each in found}
@@ -92,7 +121,7 @@ class Sidecar:
         path = self.root / SIDECAR
         with path.open("rb") as file:
             file.seek(start)
-            line = json.loads(file.read(size))
+            line = loads(file.read(size))
         if line.get("native") != _hash(native):
             return None
         where = f"{path}: {key}"
@@ -101,7 +130,7 @@ class Sidecar:
             mask = FileContent(self.root / safe_name(line["mask"], where))
         try:
             return image_from(line["image"], content, mask)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DataError(where, f"not a record of this version ({error})") from None
 
 
@@ -118,13 +147,16 @@ def read_sidecar(root: Path) -> Sidecar:
     lines: dict[str, tuple[int, int, Entry]] = {}
     highest = [0, 0]
     start = number = 0
+    whole = False
     try:
         with path.open("rb") as file:
             while line := file.readline(_LONGEST):
                 number += 1
-                value = json.loads(line)
+                value = loads(line)
                 if "dataset" in value:
                     meta = meta_from(value["dataset"])
+                elif _END in value:
+                    whole = value[_END] == len(lines)
                 else:
                     key, image = str(value["key"]), value["image"]
                     where = f"{path}:{number}"
@@ -143,6 +175,8 @@ def read_sidecar(root: Path) -> Sidecar:
         raise DataError(
             f"{path}:{number}", f"not a line of a sidecar ({type(error).__name__})"
         ) from None
+    if not whole:
+        raise DataError(path, "is cut short: its last lines are missing; bring the whole file back")
     return Sidecar(root, meta, lines, (highest[0], highest[1]))
 
 
@@ -180,6 +214,7 @@ class SidecarWriter:
         self._format = format
         self._meta = meta
         self._lines: Lines | None = None
+        self._count = 0
 
     def __enter__(self) -> SidecarWriter:
         return self
@@ -193,9 +228,14 @@ class SidecarWriter:
         if error is None and self._meta != self.native:
             self._open()
         if self._lines is not None:
+            if error is None:
+                self._lines.add(dumped({_END: self._count}))
             self._lines.__exit__(kind, error, trace)
         elif error is None:
-            self._path.unlink(missing_ok=True)
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError as failure:
+                raise unwritable(self._path, failure) from failure
 
     def add(
         self,
@@ -220,6 +260,7 @@ class SidecarWriter:
         if mask is not None:
             line["mask"] = mask
         self._open().add(dumped({**line, "image": to_json(image)}))
+        self._count += 1
 
     def _open(self) -> Lines:
         if self._lines is None:
@@ -234,10 +275,19 @@ def _alike(image: AnnotatedImage, restored: AnnotatedImage) -> bool:
     return same == restored and (image.mask is None) == (restored.mask is None)
 
 
+def _extended(kept: Meta, native: Meta, again: bool = False) -> Meta:
+    """Returns a dataset's meta with what another adds: of names it has already `again` or not."""
+    known = {each.name for each in kept.categories}
+    first = max((each.id for each in kept.categories), default=-1) + 1
+    added = [each for each in native.categories if again or each.name not in known]
+    numbered = (replace(each, id=first + k) for k, each in enumerate(added))
+    classes = (each for each in native.classes if each not in kept.classes)
+    return replace(
+        kept,
+        categories=(*kept.categories, *numbered),
+        classes=(*kept.classes, *classes),
+    )
+
+
 def _hash(native: str) -> str:
     return hashlib.sha256(native.encode(errors="surrogatepass")).hexdigest()[:16]
-
-
-def by_name(meta: Meta, names: Sequence[str]) -> bool:
-    """Tells whether a dataset's categories have just these names, in this order."""
-    return [each.name for each in meta.categories] == list(names)

@@ -7,18 +7,47 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from augpipe.data.address import Address
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable
-from augpipe.errors import AugpipeError
+from augpipe.errors import AugpipeError, DataError, printable
 
 
 def dumped(value: Any) -> str:
-    """Returns JSON in one line, non-ASCII letters as they are, the same text every time."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    r"""Returns JSON in one line, the same text every time.
+
+    Non-ASCII letters are as they are; but where half a letter is among them, which UTF-8 cannot
+    hold, all are escaped (\ud800).
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return text
+
+
+def file_part(split: str | None, taken: dict[str, str | None], as_name: str, where: str) -> str:
+    """Returns what a file of a split is called, once no other split's is.
+
+    Args:
+        split: The split.
+        taken: Grows: the splits, by what their files are called.
+        as_name: What it would be called; a "/" in it becomes "_".
+        where: What the error calls the image.
+
+    Raises:
+        DataError: If another split's files are called so.
+    """
+    name = as_name.replace("/", "_")
+    if taken.setdefault(name, split) != split:
+        both = f"the splits {taken[name]} and {split}"
+        raise DataError(where, f"{both} would share a file: convert one of them, by --split")
+    return name
 
 
 class Growing:
@@ -60,8 +89,10 @@ class Growing:
             raise unwritable(self.path, failure) from failure
         finally:
             for path, file in self._parts:
-                file.close()
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # of a full disk, once more: what is given up may be lost
+                    file.close()
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def part(self) -> BinaryIO:
         """Returns a new file to write in; the first is the one that takes the name."""
@@ -99,8 +130,16 @@ class Lines(Growing):
         self._file = self.part()
 
     def add(self, line: str) -> None:
-        """Adds a line."""
-        self.put(self._file, line.encode() + b"\n")
+        """Adds a line.
+
+        Raises:
+            DataError: If UTF-8 cannot hold it.
+        """
+        try:
+            data = line.encode()
+        except UnicodeEncodeError:
+            raise DataError(printable(line[:100]), "half a letter, which UTF-8 has not") from None
+        self.put(self._file, data + b"\n")
 
 
 class JsonLists(Growing):

@@ -10,7 +10,7 @@ Reference: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, sectio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from augpipe.data.claim import make_folder
 from augpipe.data.content import FileContent
 from augpipe.data.encode import write_atomic
 from augpipe.data.folder import EXTENSIONS
-from augpipe.data.places import home_of, image_at, mask_ending, visible, walk
+from augpipe.data.places import home_of, image_at, is_there, mask_ending, visible, walk
 from augpipe.data.shapes import Notes, hull
 from augpipe.data.sidecar import Found, Sidecar, SidecarWriter, read_sidecar
 from augpipe.data.splitfiles import Lines
@@ -97,15 +97,13 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         stems = [stem_of(file) for file in files[:20]]
         given = [*named[:20], *(f"{stem}{end}" for end in EXTENSIONS for stem in stems)]
         images = home_of([root / "JPEGImages", root, folder], given, [None], folder)
-    splits = _splits(root)
+    splits = _splits(root, {stem_of(file) for file in files})
     found = []
     for file, (name, _) in zip(files, heads, strict=True):
         own = _file_of(images, name, stem_of(file))
         found.append(Found(stem_of(file), Entry(own, splits.get(stem_of(file)))))
     names = sorted({each for _, classes in heads for each in classes})
-    meta = Meta(tuple(Category(k, each) for k, each in enumerate(names, 1)))
-    if sidecar.meta and set(names) <= {each.name for each in sidecar.meta.categories}:
-        meta = sidecar.meta
+    meta = sidecar.by_name(Meta(tuple(Category(k, each) for k, each in enumerate(names, 1))))
     ids: dict[str, int] = {}
     for each in meta.categories:
         ids.setdefault(each.name, each.id)
@@ -122,10 +120,10 @@ def read(path: Path, images: Path | None = None) -> Dataset:
 
 def _file_of(home: Path, name: str | None, stem: str) -> str:
     """Returns an image's path: as it is said, else by the annotation file's name."""
-    if name is not None and (home / name).is_file():
+    if name is not None and is_there(home / name):
         return name
     guesses = (stem + end for end in (*EXTENSIONS, *(end.upper() for end in EXTENSIONS)))
-    return next((each for each in guesses if (home / each).is_file()), name or f"{stem}.jpg")
+    return next((each for each in guesses if is_there(home / each)), name or f"{stem}.jpg")
 
 
 def _head(path: Path, name: str) -> tuple[str | None, list[str]]:
@@ -141,8 +139,8 @@ def _head(path: Path, name: str) -> tuple[str | None, list[str]]:
         return None, []
 
 
-def _splits(root: Path) -> dict[str, str]:
-    """Returns each image's split, by its path without ending."""
+def _splits(root: Path, known: Set[str]) -> dict[str, str]:
+    """Returns each image's split, by its path without ending; these are known."""
     folder = root / "ImageSets" / "Main"
     out: dict[str, str] = {}
     if not folder.is_dir():
@@ -153,8 +151,10 @@ def _splits(root: Path) -> dict[str, str]:
             lines = (folder / file).read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError):
             raise DataError(folder / file, "cannot be read as text") from None
-        stems = [line.strip() for line in lines if line.strip()]
-        listed = split == "trainval" or any(re.search(r"\s-?[01]$", line) for line in stems)
+        # A name may end in a space, or in what else says whether a class occurs: "photo 1".
+        stems = [line if line in known else line.strip() for line in lines if line.strip()]
+        others = (line for line in stems if line not in known)
+        listed = split == "trainval" or any(re.search(r"\s-?[01]$", line) for line in others)
         if listed:  # of two splits together, or whether a class occurs
             continue
         for stem in stems:
@@ -302,7 +302,10 @@ class _Layout:
         if image.mask is not None:
             where = self.place_mask(image)
             mask = FileContent(out / where) if mask_ending(image) in _MASKS else None
-        restored = image_of(tree, image.name, image.content, found, ids, mask)
+        try:
+            restored = image_of(tree, image.name, image.content, found, ids, mask)
+        except DataError:  # the name of a class that XML cannot hold
+            restored = AnnotatedImage("", image.content)
         sidecar.add(stem, said_by(tree), image, restored, where)
 
 

@@ -10,7 +10,6 @@ Reference: https://github.com/webdataset/webdataset.
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,13 +21,24 @@ from typing import IO, Any
 import numpy as np
 
 from augpipe.data.address import Address
-from augpipe.data.annotated import AnnotatedImage, Category, Dataset, Entry, Meta, safe_name
+from augpipe.data.annotated import (
+    AnnotatedImage,
+    Category,
+    Dataset,
+    Entry,
+    Meta,
+    safe_name,
+    to_json,
+)
+from augpipe.data.coco_objects import OWN, own_of
 from augpipe.data.content import Content, SliceContent
+from augpipe.data.encode import unwritable
+from augpipe.data.jsonscan import loads
 from augpipe.data.places import is_image, mask_ending, split_in, visible
 from augpipe.data.records import categories_in, from_record, to_record
 from augpipe.data.shapes import Notes
 from augpipe.data.sidecar import SidecarWriter, read_sidecar
-from augpipe.data.splitfiles import Growing, dumped
+from augpipe.data.splitfiles import Growing, dumped, file_part
 from augpipe.errors import DataError, UsageError, printable, reason
 
 NAME = "webdataset"
@@ -39,7 +49,7 @@ _IMAGES = (10_000, 500_000_000)
 """The most images in a shard, and the bytes after which it is closed."""
 
 _TEXT = 1 << 24  # bytes of a member that is read as text
-_SHARD = re.compile(r"(?:(.*)-)?\d{6}\.tar")
+_SHARD = re.compile(r"(?:(.*)-)?\d{6}\.tar", re.DOTALL)
 
 
 def sniff(path: Path) -> bool:
@@ -108,8 +118,10 @@ def read(path: Path, images: Path | None = None) -> Dataset:
                 continue
             where = f"{shard}: {sample.key}"
             name = safe_name(named if isinstance(named, str) else f"{sample.key}.{ending}", where)
-            own = record.get("augpipe") or {}
+            own = own_of(record, where)
             whole = own.get("split", split) if own else split
+            if whole is not None:
+                whole = safe_name(whole, where)
             entries.append(Entry(name, whole, record.get("image_id")))
             samples.append((number, sample.start, sample.end))
             found |= {each.id: each for each in categories_in(record)}
@@ -182,7 +194,7 @@ def _members(shard: Path, start: int, end: int | None) -> Iterator[tarfile.TarIn
                 where = f"{shard}: {printable(member.name)}"
                 if not member.isreg():
                     raise DataError(where, "a link or a device, not a file")
-                if member.offset_data + member.size > length:
+                if member.size < 0 or member.offset_data + member.size > length:
                     raise DataError(where, "a truncated shard")
                 yield member
     except (tarfile.TarError, EOFError, ValueError) as error:
@@ -209,7 +221,7 @@ def _record(shard: Path, sample: _Sample) -> dict[str, Any]:
         return {}
     where = f"{shard}: {sample.key}.json"
     try:
-        value = json.loads(_text(shard, sample, "json"))
+        value = loads(_text(shard, sample, "json"))
     except (ValueError, RecursionError):
         raise DataError(where, "not JSON") from None
     if not isinstance(value, dict):
@@ -248,7 +260,8 @@ def _load(shard: Path, sample: _Sample, entry: Entry, meta: Meta) -> AnnotatedIm
         if ending in sample.members:
             extra[ending] = _text(shard, sample, ending).strip()
     label = extra.pop("cls", None)
-    if label is not None and label.isdigit() and int(label) < len(meta.classes):
+    numbered = label is not None and label.isascii() and label.isdigit() and len(label) < 10
+    if numbered and int(label) < len(meta.classes):
         label = meta.classes[int(label)]
     return AnnotatedImage(entry.name, content, entry.split, label=label, mask=mask, extra=extra)
 
@@ -278,11 +291,14 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
     """
     numbers = {name: k for k, name in enumerate(meta.classes)}
     shards: dict[str | None, _Shards] = {}
+    taken: dict[str, str | None] = {}
+    with SidecarWriter(out, NAME, meta):  # first: when all shards are there, all is there
+        pass
     with ExitStack() as stack:
-        stack.enter_context(SidecarWriter(out, NAME, meta))
         for image in images:
             if image.split not in shards:
-                prefix = "" if image.split is None else f"{image.split.replace('/', '_')}-"
+                prefix = "" if image.split is None else f"{image.split}-"
+                prefix = file_part(image.split, taken, prefix, image.name)
                 shards[image.split] = _Shards(out, prefix)
                 stack.push(shards[image.split].close)
             shards[image.split].add(image, meta, numbers)
@@ -309,7 +325,10 @@ class _Shards:
         self._put(f"{key}.{ending}", data)
         if image.label is not None and image.label in numbers:
             self._put(f"{key}.cls", str(numbers[image.label]).encode())
-        self._put(f"{key}.json", dumped(to_record(image, meta)).encode())
+        record = to_record(image, meta)
+        if image.split is not None and "/" in image.split:  # which the shard's name does not tell
+            record[OWN] = to_json(image)
+        self._put(f"{key}.json", dumped(record).encode())
         if image.mask is not None:
             self._put(f"{key}.mask{mask_ending(image)}", image.mask.read())
         self._count += 1
@@ -317,22 +336,32 @@ class _Shards:
         self._size += len(data)
 
     def _put(self, name: str, data: bytes) -> None:
-        if self._tar is None:
-            self._file = Growing(self._out / f"{self._prefix}{self._number:06d}.tar")
-            self._tar = tarfile.open(  # noqa: SIM115 - closed with the shard
-                fileobj=self._file.part(), mode="w", format=tarfile.USTAR_FORMAT
-            )
         info = tarfile.TarInfo(name)
         info.size = len(data)
-        self._tar.addfile(info, io.BytesIO(data))
+        try:
+            if self._tar is None:
+                self._file = Growing(self._out / f"{self._prefix}{self._number:06d}.tar")
+                self._tar = tarfile.open(  # noqa: SIM115 - closed with the shard
+                    fileobj=self._file.part(), mode="w", format=tarfile.USTAR_FORMAT
+                )
+            self._tar.addfile(info, io.BytesIO(data))
+        except OSError as error:
+            raise unwritable(self._out, error) from error
         self._tar.members = []  # type: ignore[attr-defined]
 
     def close(self, kind: Any, error: Any, trace: Any) -> None:
         """Ends the shard that is open, and begins another with the next image."""
-        if self._tar is not None and self._file is not None:
-            if error is None:
-                self._tar.close()
-            self._file.__exit__(kind, error, trace)
-            self._number += 1
+        tar, file = self._tar, self._file
         self._file = self._tar = None
         self._size = self._held = 0
+        if tar is None or file is None:
+            return
+        if error is not None:
+            file.__exit__(kind, error, trace)
+            return
+        with file:
+            try:
+                tar.close()
+            except OSError as failure:
+                raise unwritable(self._out, failure) from failure
+        self._number += 1

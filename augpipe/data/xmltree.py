@@ -10,7 +10,7 @@ from augpipe.errors import DataError
 
 _BYTES = 16_000_000
 _DEPTH = 30
-_ELEMENTS = 500_000
+_ELEMENTS = 100_000
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ from augpipe.data.places import (
     walk,
 )
 from augpipe.data.shapes import Notes
-from augpipe.data.sidecar import Found, Sidecar, SidecarWriter, by_name, read_sidecar
+from augpipe.data.sidecar import Found, Sidecar, SidecarWriter, read_sidecar
 from augpipe.data.yolo_config import (
     config_in,
     dump_config,
@@ -123,8 +123,7 @@ def read(path: Path, images: Path | None = None) -> Dataset:
     native = Meta(
         tuple(Category(k, name, None, shape, (), flip) for k, name in enumerate(names)), (), extra
     )
-    sidecar = read_sidecar(root)
-    meta = sidecar.meta if sidecar.meta and by_name(sidecar.meta, names) else native
+    sidecar, meta = read_sidecar(root).by_number(native)
     places = {key: place for key, _, place in found}
     if task is None:
         task = "pose" if points[0] else _task(place.labels for place in places.values())

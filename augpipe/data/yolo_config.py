@@ -10,7 +10,7 @@ from augpipe.data.annotated import Category, Meta
 from augpipe.data.places import kind_of, visible
 from augpipe.data.splitfiles import dumped
 from augpipe.data.yolo_lines import Labels, Task
-from augpipe.errors import DataError, reason
+from augpipe.errors import DataError, RecipeError, reason
 from augpipe.yamltree import parse
 
 _YAML = ("data.yaml", "data.yml", "dataset.yaml")
@@ -43,9 +43,14 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If it is no mapping, with the line.
     """
-    tree = parse(text_of(path), str(path))
-    if tree.problems:
-        raise DataError(path, str(tree.problems[0]).removeprefix(f"{path}:"))
+    text = text_of(path)
+    try:
+        tree = parse(text, str(path))
+        problems = tree.problems
+    except RecipeError as error:
+        problems = [*error.problems]
+    if problems:
+        raise DataError(path, str(problems[0]).removeprefix(f"{path}:"))
     given = tree.plain()
     if not isinstance(given, dict):
         raise DataError(path, "must be a mapping with names and train")
@@ -94,7 +99,8 @@ def keypoints_of(
     ):
         raise DataError(path, "kpt_shape must be [number of keypoints, 2 or 3]")
     if not isinstance(flip, list) or (
-        flip and sorted(map(str, flip)) != sorted(map(str, range(shape[0])))
+        flip
+        and not (all(isinstance(each, int) for each in flip) and sorted(flip) == [*range(shape[0])])
     ):
         raise DataError(path, "flip_idx must name each keypoint once")
     return (shape[0], shape[1]), tuple(flip), task

@@ -12,14 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from augpipe.data.annotated import Annotation, Box, box_of
 from augpipe.data.shapes import clipped, hull
 from augpipe.errors import DataError, printable
+from augpipe.types import Floats
 
 Task = Literal["detect", "segment", "obb", "pose"]
 """What a dataset's lines say, in Ultralytics' words."""
 
 _FINE = 6  # decimals of a pixel: shares cannot say more, and whole pixels stay whole
+_AT_ONCE = 200_000  # pairs of points
+_MOST_PAIRS = 20_000_000  # of an outline's parts that are joined: a second, and no more
 _SLACK = 0.01  # how far beyond the image a share may lie
 
 
@@ -93,7 +98,8 @@ class Labels:
     ) -> list[str | None]:
         """Returns the line of each object; None for one that no line can say.
 
-        A box without area or outside the image, a crowd, and a mask in run lengths have none.
+        A box without area or outside the image, a crowd, a mask in run lengths, and an outline of
+        too many parts to be joined have none.
         What reaches beyond the image ends at its edge.
         """
         return [self._line(each, size, where) for each in annotations]
@@ -110,8 +116,10 @@ class Labels:
             return None
         match self.task:
             case "segment":
+                if each.rle or _pairs(each.polygons) > _MOST_PAIRS:
+                    return None
                 shape = joined(each.polygons) if each.polygons else _corners(inside)
-                return None if each.rle else " ".join((kind, *_shares(shape, size)))
+                return " ".join((kind, *_shares(shape, size)))
             case "obb":
                 shape = each.oriented or _corners(inside)
                 return " ".join((kind, *_shares(shape, size)))
@@ -133,16 +141,33 @@ def joined(parts: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
 
     The way there and back is the same line, so that the area is that of the parts.
     """
-    out = [(part[k], part[k + 1]) for part in parts[:1] for k in range(0, len(part), 2)]
+    out = np.array(parts[0]).reshape(-1, 2)
     for part in parts[1:]:
-        more = [(part[k], part[k + 1]) for k in range(0, len(part), 2)]
-        _, i, j = min(
-            ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2, i, j)
-            for i, a in enumerate(out)
-            for j, b in enumerate(more)
-        )
-        out = out[: i + 1] + more[j:] + more[: j + 1] + out[i:]
-    return tuple(each for point in out for each in point)
+        more = np.array(part).reshape(-1, 2)
+        i, j = _nearest(out, more)
+        out = np.concatenate([out[: i + 1], more[j:], more[: j + 1], out[i:]])
+    return tuple(out.reshape(-1).tolist())
+
+
+def _pairs(parts: Sequence[tuple[float, ...]]) -> int:
+    """Returns how many pairs of points `joined` looks at."""
+    pairs = held = 0
+    for part in parts:
+        pairs += held * len(part) // 4
+        held += len(part)
+    return pairs
+
+
+def _nearest(points: Floats, others: Floats) -> tuple[int, int]:
+    """Returns the first two that are nearest to one another."""
+    best = (math.inf, 0, 0)
+    rows = max(1, _AT_ONCE // len(others))
+    for start in range(0, len(points), rows):
+        some = points[start : start + rows, None, :] - others[None, :, :]
+        distances = (some**2).sum(axis=2)
+        i, j = divmod(int(distances.argmin()), len(others))
+        best = min(best, (float(distances[i, j]), start + i, j))
+    return best[1:]
 
 
 def _pixels(shares: Sequence[float], size: tuple[int, int]) -> tuple[float, ...]:

@@ -12,22 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from augpipe.data.annotated import AnnotatedImage, Entry, safe_name, to_json
+from augpipe.data.annotated import AnnotatedImage, Entry, to_json
 from augpipe.data.content import FileContent
+from augpipe.data.decode import as_rgb
 from augpipe.data.encode import encode
-from augpipe.data.formats import Format
+from augpipe.data.formats import Format, placed, placed_mask
 from augpipe.data.masks import open_mask
 from augpipe.data.splitfiles import dumped
-from augpipe.errors import DataError
-from augpipe.expansion.manifest import Extra, Row, parameters
+from augpipe.errors import AugpipeError, DataError
+from augpipe.expansion.manifest import Extra, Row, line_of, parameters
 from augpipe.expansion.names import Output
 from augpipe.expansion.objects import Objects, flips
-from augpipe.expansion.render import Origin, Renderer, named
+from augpipe.expansion.render import Origin, Renderer, Sampled, named
+from augpipe.expansion.shared import Shared, check_shareable
 from augpipe.expansion.sources import Plan
 from augpipe.ir import Foreign
 from augpipe.kinds.convert import array_of, movable, pil_mask
 from augpipe.rng import Trace
-from augpipe.types import Array
+from augpipe.types import Array, Picture
 
 _PIXELS, _MOST = 4_000_000, 64  # held, and drawn, at a time
 
@@ -57,8 +59,9 @@ class AnnotatedRenderer:
 
     def __post_init__(self) -> None:
         nodes = self.renderer.pipeline.nodes
+        pairs = self.renderer.recipe.keypoints.flip_pairs
         object.__setattr__(self, "target", self.plan.target)
-        object.__setattr__(self, "_flips", flips(self.plan.dataset.meta))
+        object.__setattr__(self, "_flips", flips(self.plan.dataset.meta, pairs))
         object.__setattr__(self, "_solid", any(node.kind is Foreign for node in nodes))
 
     def render(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
@@ -67,27 +70,129 @@ class AnnotatedRenderer:
         Raises:
             DataError: If the image or its record cannot be used. Its `where` is the image's path.
         """
-        entry = self.plan.dataset.entries[index]
-        origin = Origin(self.plan.dataset.root, entry.relative, None, index)
+        origin = self.origin(index)
         with named(origin):
-            image = self.plan.dataset[index]
-            safe_name(self.target.place(image), origin.relative)
-            data = image.content.read()
+            image, data, digest = self._read(index)
             origin = replace(origin, label=image.label)
-            digest = hashlib.sha256(data)
-            digest.update(dumped(to_json(image)).encode())
             for each in outputs:
                 if each.copy is None:
-                    yield self._original(image, origin, digest.hexdigest(), each, data)
-            pixels = self.renderer.open(data, origin.relative)
-            size = (pixels.shape[0], pixels.shape[1])
-            if image.size not in (None, size):
-                said = f"{image.size[0]} × {image.size[1]}" if image.size else ""
-                raise DataError(
-                    origin.relative, f"is {size[0]} × {size[1]}, its annotations say {said}"
-                )
-            objects = Objects(image, self._flips, self._solid, size)
-            yield from self._copies(pixels, objects, origin, digest.hexdigest(), outputs)
+                    yield self._original(image, origin, digest, each, data)
+            pixels, objects = self._opened(image, data, origin)
+            yield from self._copies(pixels, objects, origin, digest, outputs)
+
+    def origin(self, index: int) -> Origin:
+        """Returns an image as the manifest knows it, but for its class, which its record has."""
+        entry = self.plan.dataset.entries[index]
+        return Origin(self.plan.dataset.root, entry.relative, None, index)
+
+    def _read(self, index: int) -> tuple[AnnotatedImage, bytes, str]:
+        """Returns an image's record, its content, and the hash of both."""
+        image = self.plan.dataset[index]
+        placed(self.target, image)
+        data = image.content.read()
+        digest = hashlib.sha256(data)
+        digest.update(dumped(to_json(image)).encode())
+        return image, data, digest.hexdigest()
+
+    def _opened(self, image: AnnotatedImage, data: bytes, origin: Origin) -> tuple[Array, Objects]:
+        """Returns an image's pixels and objects."""
+        pixels = self.renderer.open(data, origin.relative)
+        size = (pixels.shape[0], pixels.shape[1])
+        if image.size not in (None, size):
+            said = f"{image.size[0]} × {image.size[1]}" if image.size else ""
+            raise DataError(
+                origin.relative, f"is {size[0]} × {size[1]}, its annotations say {said}"
+            )
+        return pixels, Objects(image, self._flips, self._solid, size)
+
+    def together(
+        self, copy: int, members: Sequence[tuple[int, Output]]
+    ) -> tuple[list[Made], dict[int, str]]:
+        """Returns one copy of images that share a batch; see `Renderer.together`.
+
+        Args:
+            copy: Which copy.
+            members: The images' indices, each with what is made of it.
+
+        Raises:
+            AugpipeError: The images are no batch, or the batch section cannot take them.
+        """
+        failed: dict[int, str] = {}
+        ready = self._sampled(copy, members, failed, rgb=False)
+        if len({each.sampled.given for each in ready}) > 1:
+            kept = [(each.sampled.origin.index, each.sampled.output) for each in ready]
+            ready = self._sampled(copy, kept, failed, rgb=True)
+        return self._batch(copy, ready, failed) if ready else [], failed
+
+    def _sampled(
+        self,
+        copy: int,
+        members: Sequence[tuple[int, Output]],
+        failed: dict[int, str],
+        rgb: bool,
+    ) -> list[_Member]:
+        """Does the sample section to one copy of each image; notes which cannot be used."""
+        done: list[_Member] = []
+        for index, output in members:
+            trace: Trace = {}
+            origin = self.origin(index)
+            try:
+                with named(origin):
+                    image, data, digest = self._read(index)
+                    origin = replace(origin, label=image.label)
+                    pixels, objects = self._opened(image, data, origin)
+                    pixels = pixels.pixels() if isinstance(pixels, Picture) else pixels
+                    drawn = _mask_of(image, origin)
+                    mask = None if drawn is None else _planes(drawn, origin.relative)
+                    check_shareable(image, mask)
+                    given = objects.sample(as_rgb(pixels) if rgb else pixels, mask)
+                    (sample,) = self.renderer.pipeline_of(origin.label).run(
+                        [given], np.array([index], np.int64), copy, trace
+                    )
+                    moved = objects.moved(sample, self.renderer.recipe.boxes)
+            except DataError as error:
+                failed[index] = error.reason
+                continue
+            own = Sampled(
+                origin, output, digest, sample.image, pixels.shape[2], parameters(trace, 0)
+            )
+            masked = None if drawn is None else (drawn, sample.masks[0])
+            done.append(_Member(own, replace(image, annotations=moved), masked))
+        return done
+
+    def _batch(self, copy: int, ready: Sequence[_Member], failed: dict[int, str]) -> list[Made]:
+        """Does the batch section to images of one size, and to all that belongs to them."""
+        own = [each.sampled for each in ready]
+        masked = [each.mask for each in ready if each.mask is not None]
+        if masked and len(masked) < len(ready):
+            raise AugpipeError("some images of a batch have masks and some have none")
+        size = (own[0].image.shape[0], own[0].image.shape[1])
+        shared = Shared([each.image for each in ready], [m for _, m in masked], size, self._flips)
+        given = shared.targets()
+        if (numbers := self.renderer.numbers(own)) is not None:
+            given["label"] = numbers
+        pixels, moved, trace = self.renderer.through_section(copy, own, given)
+        settings = self.renderer.settings
+        made = []
+        for k, (each, image, mask) in enumerate(ready):
+            index, name = each.origin.index, each.origin.relative
+            try:
+                picture = np.ascontiguousarray(pixels[k])
+                data = encode(picture, settings.format, settings.quality, name=name)
+            except DataError as error:
+                failed[index] = error.reason
+                continue
+            row = self.renderer.batch_row(own, k, data, trace, moved.get("label"))
+            file = None
+            if mask is not None:
+                drawn, plane = mask
+                file = _png(moved["mask"][k].numpy().astype(plane.dtype)[:, :, None], drawn)
+            record = replace(
+                self._renamed(image, each.output, index, copy, picture),
+                annotations=shared.objects(moved, k),
+            )
+            made.append(self._made(row, record, data, file))
+        return made
 
     def _original(
         self, image: AnnotatedImage, origin: Origin, digest: str, output: Output, data: bytes
@@ -106,7 +211,7 @@ class AnnotatedRenderer:
         outputs: Sequence[Output],
     ) -> Iterator[Made]:
         image = objects.image
-        drawn = None if image.mask is None else open_mask(image.mask, origin.relative)
+        drawn = _mask_of(image, origin)
         mask = None if drawn is None else _planes(drawn, origin.relative)
         sample = objects.sample(pixels, mask)
         copies = [(each, each.copy) for each in outputs if each.copy is not None]
@@ -115,7 +220,7 @@ class AnnotatedRenderer:
         for start in range(0, len(copies), count):
             some = copies[start : start + count]
             trace: Trace = {}
-            done = self.renderer.pipeline.run(
+            done = self.renderer.pipeline_of(origin.label).run(
                 [sample] * len(some),
                 np.full(len(some), origin.index),
                 np.array([copy for _, copy in some]),
@@ -124,25 +229,35 @@ class AnnotatedRenderer:
             for row, ((output, copy), made) in enumerate(zip(some, done, strict=True)):
                 data = encode(made.image, settings.format, settings.quality, name=origin.relative)
                 own = replace(
-                    image,
-                    name=self._name(image, output),
-                    size=(made.image.shape[0], made.image.shape[1]),
+                    self._renamed(image, output, origin.index, copy, made.image),
                     annotations=objects.moved(made, rules),
-                    mask=None if drawn is None else FileContent(Path("mask.png")),
-                    id=self._id(image, origin.index, copy),
-                    source=_link(image, copy),
-                    extra=_extra(image, made.image),
                 )
                 told = self.renderer.row(origin, digest, output, data, parameters(trace, row))
                 moved = None if drawn is None else _png(made.masks[0], drawn)
                 yield self._made(told, own, data, moved)
 
+    def _renamed(
+        self, image: AnnotatedImage, output: Output, index: int, copy: int, pixels: Array
+    ) -> AnnotatedImage:
+        """Returns an image's record as that of a copy, but for its objects."""
+        return replace(
+            image,
+            name=self._name(image, output),
+            size=(pixels.shape[0], pixels.shape[1]),
+            mask=None if image.mask is None else FileContent(Path("mask.png")),
+            id=self._id(image, index, copy),
+            source=_link(image, copy),
+            extra=_extra(image, pixels),
+        )
+
     def _made(self, row: Row, image: AnnotatedImage, data: bytes, mask: bytes | None) -> Made:
         extra = None
         if mask is not None:
-            where = self.target.place_mask(image)
+            where = placed_mask(self.target, image)
             extra = Extra(where, hashlib.sha256(mask).hexdigest(), len(mask))
-        return Made(replace(row, record=to_json(image), mask=extra), data, mask)
+        own = replace(row, record=to_json(image), mask=extra)
+        line_of(own)  # before a file is written: what has no row cannot be kept
+        return Made(own, data, mask)
 
     def _name(self, image: AnnotatedImage, output: Output) -> str:
         """Returns the name that an output has within its split."""
@@ -153,7 +268,7 @@ class AnnotatedRenderer:
         match image.id:
             case int():
                 first = self.plan.dataset.last[0] + 1
-                return first + index * self.renderer.settings.copies + copy
+                return first + index * self.renderer.most + copy
             case str():
                 return f"{image.id}__{copy}"
         return None
@@ -171,6 +286,24 @@ def _extra(image: AnnotatedImage, pixels: Array) -> Mapping[str, Any]:
     if not isinstance(size, dict) or "depth" not in size:
         return image.extra
     return {**image.extra, "size": {**size, "depth": str(pixels.shape[2])}}
+
+
+class _Member(NamedTuple):
+    """One image on its way through a batch.
+
+    Args:
+        sampled: Its pixels, the sample section behind them.
+        image: Its record, with its objects as the sample section left them.
+        mask: Its own mask as it was, and as it is now.
+    """
+
+    sampled: Sampled
+    image: AnnotatedImage
+    mask: tuple[Image.Image, Array] | None
+
+
+def _mask_of(image: AnnotatedImage, origin: Origin) -> Image.Image | None:
+    return None if image.mask is None else open_mask(image.mask, origin.relative)
 
 
 def _planes(mask: Image.Image, where: str) -> Array:

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 from augpipe.data.address import Address
+from augpipe.data.claim import make_folder
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable, write_atomic
 from augpipe.errors import AugpipeError, UsageError
 from augpipe.expansion.jobs import Job, read_record
-from augpipe.expansion.record import JOB, Record
+from augpipe.expansion.record import JOB, OWN_FILES, Record
 
 _LEFTOVER = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{16}")
 
@@ -48,9 +49,12 @@ def take_over(out: Path, job: Job) -> Record:
 
     Raises:
         UsageError: If it holds something else.
-        AugpipeError: If it cannot be read or written.
+        AugpipeError: If it cannot be read or written, or a file of its own is a link.
     """
     try:
+        for name in OWN_FILES:
+            if (out / name).is_symlink():  # lines would be added to what it leads to
+                raise AugpipeError(f"{out / name}: is a link: put the file itself there")
         sweep(out, deep=(out / JOB).exists())
         if not (out / JOB).exists():
             if any(out.iterdir()):
@@ -74,16 +78,21 @@ def take_over(out: Path, job: Job) -> Record:
     return begun
 
 
+def is_leftover(name: str) -> bool:
+    """Tells whether a name is that of a file that a killed run was writing."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
 def sweep(out: Path, deep: bool = True) -> None:
     """Removes the temporary files of a killed run, or of workers that died."""
     if isinstance(out, Address):
         for name in out.files() if out.renames and deep else ():
-            if _LEFTOVER.fullmatch(name.rpartition("/")[2]):
+            if is_leftover(name.rpartition("/")[2]):
                 (out / name).unlink(missing_ok=True)
         return
     for folder, inner, files in os.walk(out):
         for name in files:
-            if _LEFTOVER.fullmatch(name):
+            if is_leftover(name):
                 (Path(folder) / name).unlink(missing_ok=True)
         if not deep:
             inner.clear()
@@ -110,13 +119,8 @@ class Writer:
         path = self.out / relative
         folder = path.parent
         if folder not in self._made:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                real = folder.resolve()
-            except OSError as error:
-                raise unwritable(folder, error) from error
-            if real != self._real / folder.relative_to(self.out):
-                raise AugpipeError(f"{folder}: leads out of the output folder, to {real}")
+            self._check_inside(folder)
+            make_folder(folder)
             self._made.add(folder)
         write_atomic(path, data)
 
@@ -124,12 +128,23 @@ class Writer:
         """Removes a file, if it is there.
 
         Raises:
-            AugpipeError: If it cannot be removed.
+            AugpipeError: If it cannot be removed, or its folder is a link to elsewhere.
         """
         path = self.out / relative
+        if path.parent not in self._made:
+            self._check_inside(path.parent)
         try:
             path.unlink(missing_ok=True)
         except NotADirectoryError:
             return
         except OSError as error:
             raise unwritable(path, error) from error
+
+    def _check_inside(self, folder: Path) -> None:
+        """Refuses a folder that leads elsewhere, before anything is made in it."""
+        try:
+            real = folder.resolve()
+        except (OSError, RuntimeError) as error:  # links that go round
+            raise AugpipeError(f"{folder}: cannot be followed ({error})") from error
+        if real != self._real / folder.relative_to(self.out):
+            raise AugpipeError(f"{folder}: leads out of the output folder, to {real}")

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from augpipe.data.address import place_of
-from augpipe.data.annotated import AnnotatedImage, Dataset, safe_name, stem_of
+from augpipe.data.annotated import AnnotatedImage, Dataset, stem_of
 from augpipe.data.claim import claimed
-from augpipe.data.content import FileContent
+from augpipe.data.content import BytesContent, FileContent
 from augpipe.data.formats import (
     BY_STEM,
+    SIZED,
     Format,
     check_reach,
     format_of,
     layout_for,
     open_dataset,
+    placed,
+    placed_mask,
 )
-from augpipe.data.shapes import Notes
+from augpipe.data.places import size_of
+from augpipe.data.shapes import Notes, check_shapes
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer
 from augpipe.expansion.progress import Meter, Progress
+from augpipe.expansion.staging import SEAL, Stage, stage_in
 from augpipe.plan.explain import plural
 
 _SHOWN = 20
@@ -95,7 +103,8 @@ def convert(
         progress: Called with the images done, their number, and how many could not be used.
 
     Raises:
-        UsageError: If the source is of no known format, or the folder is not empty.
+        UsageError: If the source is of no known format, the folder is not empty, or another process
+            is at work in it.
         DataError: If the source cannot be used as a whole.
         AugpipeError: If the work cannot go on.
     """
@@ -107,16 +116,59 @@ def convert(
     if split is not None:
         dataset = dataset.only(split)
     check_outside(dataset, out)
-    target = layout_for(to, dataset.entries)
-    done = Conversion(out, dataset.format, to)
-    meter = Meter(progress, len(dataset))
+    command = {
+        "source": str(place_of(source).resolve()),
+        "format": dataset.format,
+        "to": to,
+        "images": None if images is None else str(Path(images).expanduser().resolve()),
+        "split": split,
+    }
     with claimed(out):
-        if any(out.iterdir()):
-            raise UsageError(f"{out}: not empty: choose a new folder or empty this one")
-        placed = _placed(dataset, out, target, done, meter, strict)
-        target.write(out, dataset.meta, placed, done.notes)
-    meter(len(dataset), done.skipped, last=True)
+        stage = stage_in(out)
+        seal = stage.sealed()
+        if seal is None:
+            done = _made(dataset, stage, Conversion(out, dataset.format, to), progress, strict)
+            said = _SEALED.dump_python(replace(done, out=Path()), mode="json")
+            stage.show(json.dumps([command, said]).encode())
+        else:
+            done = _unsealed(seal, command, out)
+            stage.show()
+    Meter(progress, len(dataset))(len(dataset), done.skipped, last=True)
     return done
+
+
+def _made(
+    dataset: Dataset, stage: Stage, done: Conversion, progress: Progress | None, strict: bool
+) -> Conversion:
+    """Makes the whole dataset on a stage."""
+    target = layout_for(done.format, dataset.entries)
+    meter = Meter(progress, len(dataset))
+    with stage.making() as folder:
+        images = _placed(dataset, folder, target, done, meter, strict)
+        target.write(folder, dataset.meta, images, done.notes)
+    return done
+
+
+def _unsealed(seal: bytes, command: dict[str, str | None], out: Path) -> Conversion:
+    """Returns what came of a conversion that was killed when its dataset was whole.
+
+    Raises:
+        UsageError: If it was another one.
+    """
+    try:
+        said, done = json.loads(seal)
+        if said == command:
+            return replace(_SEALED.validate_python(done), out=out)
+        what = f"another conversion (of {said['source']} to {said['to']})"
+    except (ValueError, TypeError, KeyError, RecursionError, ValidationError):
+        what = f"what is no conversion of this version ({SEAL} says so)"
+    raise UsageError(
+        f"{out}: holds the end of {printable(what)} that was killed: run that again, choose a new "
+        "folder, or delete this one"
+    )
+
+
+_SEALED = TypeAdapter(Conversion)
 
 
 def check_outside(dataset: Dataset, out: Path) -> None:
@@ -146,7 +198,10 @@ def _placed(
         try:
             image = dataset[index]
             _check_places(image, target, taken)
-            kept = image if target.PACKED else _copied(image, out, target, writer)
+            check_shapes(image)
+            kept = _packed(image) if target.PACKED else _copied(image, out, target, writer)
+            if image.size is None and target.NAME in SIZED:
+                size_of(kept.content, image.name)
         except DataError as error:
             if strict:
                 raise
@@ -173,22 +228,34 @@ def _check_places(image: AnnotatedImage, target: Format, taken: set[bytes]) -> N
     Raises:
         DataError: If they do not.
     """
-    where = safe_name(target.place(image), image.name)
-    name = stem_of(where) if target.NAME in BY_STEM else where
-    short = hashlib.sha256(name.casefold().encode()).digest()[:12]
-    if short in taken:
-        raise DataError(image.name, f"a second image would be {name}")
-    taken.add(short)
+    where = placed(target, image)
+    names = {"image": stem_of(where) if target.NAME in BY_STEM else where}
     if image.mask is not None:
-        safe_name(target.place_mask(image), image.name)
+        names["mask"] = placed_mask(target, image)
+    own = {
+        what: hashlib.sha256(f"{what} {name.casefold()}".encode()).digest()[:12]
+        for what, name in names.items()
+    }
+    for what, short in own.items():
+        if short in taken:
+            raise DataError(image.name, f"a second {what} would be {names[what]}")
+    taken.update(own.values())
+
+
+def _packed(image: AnnotatedImage) -> AnnotatedImage:
+    """Returns an image with its bytes, read here: where they cannot be, it alone is left out."""
+    if image.mask is not None:
+        image.mask.read()
+    return replace(image, content=BytesContent(image.content.read()))
 
 
 def _copied(image: AnnotatedImage, out: Path, target: Format, writer: Writer) -> AnnotatedImage:
     place = target.place(image)
-    writer.write(place, image.content.read())
-    mask = None
-    if image.mask is not None:
-        where = target.place_mask(image)
-        writer.write(where, image.mask.read())
-        mask = FileContent(out / where)
-    return replace(image, content=FileContent(out / place), mask=mask)
+    data = image.content.read()
+    mask = None if image.mask is None else image.mask.read()
+    writer.write(place, data)
+    if mask is None:
+        return replace(image, content=FileContent(out / place))
+    where = target.place_mask(image)
+    writer.write(where, mask)
+    return replace(image, content=FileContent(out / place), mask=FileContent(out / where))

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 from typing import Literal
-
-from pydantic import TypeAdapter
 
 from augpipe.data.address import Address, place_of
 from augpipe.data.claim import claimed
-from augpipe.data.encode import Format, unwritable, write_atomic
+from augpipe.data.encode import Format
 from augpipe.data.formats import check_reach
-from augpipe.data.threads import Stopped
 from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.expansion.annotated import AnnotatedRenderer, Made
-from augpipe.expansion.claim import Writer, check_apart, sweep, take_over
+from augpipe.expansion.claim import check_apart, sweep, take_over
 from augpipe.expansion.engines import Run, engine_of
-from augpipe.expansion.finishing import finish, packed_contents
+from augpipe.expansion.finishing import drawn_again, finish, packed_contents
 from augpipe.expansion.jobs import Job, Task, key_of, prepare
-from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
-from augpipe.expansion.names import Output, stays_inside
+from augpipe.expansion.making import Making
+from augpipe.expansion.manifest import Manifest, Row, changes
+from augpipe.expansion.names import stays_inside
 from augpipe.expansion.progress import Meter, Progress
-from augpipe.expansion.record import ERRORS, JOB, Settings
-from augpipe.expansion.render import Origin, Renderer, renderer_of
+from augpipe.expansion.record import ERRORS, Settings
+from augpipe.expansion.skipped import SkippedFile
 from augpipe.expansion.sources import plan_for
 from augpipe.expansion.spool import manifest_of
 from augpipe.expansion.summary import Summary
@@ -74,7 +70,8 @@ def expand(
             may be at an address of fsspec, such as "s3://bucket/folder".
         out: A new or empty folder, or that of the same expansion, which is then finished; or an
             address, for the same formats.
-        copies: How many copies of each image.
+        copies: How many copies of each image, where the recipe's `per_class` and `balance` say
+            nothing else; 0 for those that they say, or for originals alone.
         workers: Threads; 0 works in the caller's. On a cluster, images at a time; 0 for as many as
             it has cores.
         keep_originals: Whether the images themselves are copied too, byte for byte.
@@ -104,14 +101,25 @@ def expand(
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
-    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
     ready = engine_of(engine, workers)
     source, out = place_of(source), place_of(out)
     _check_places(source, out, engine)
-    own = None if images is None else Path(images).expanduser()
-    plan = plan_for(source, source_format, to, own, split)
-    check_reach(out, "folder" if plan is None else plan.to)
-    job = prepare(as_recipe(recipe, overrides), source, settings, plan)
+    job = job_of(
+        recipe,
+        source,
+        copies=copies,
+        keep_originals=keep_originals,
+        format=format,
+        quality=quality,
+        split=split,
+        scaled_decoding=scaled_decoding,
+        batch_size=batch_size,
+        to=to,
+        source_format=source_format,
+        images=images,
+        overrides=overrides,
+    )
+    check_reach(out, "folder" if job.plan is None else job.plan.to)
     check_apart(source, job, out)
     with ready as run, claimed(out):
         begun = take_over(out, job)
@@ -129,13 +137,34 @@ def _check_places(source: Path, out: Path, engine: str) -> None:
             raise UsageError(f"{each}: is in the memory of this process, which no cluster sees")
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What came of a task: rows, and of sources that could not be used, the reason why not."""
+def job_of(
+    recipe: Recipe | str | Path,
+    source: str | Path,
+    *,
+    copies: int = 1,
+    keep_originals: bool = False,
+    format: Format = "png",
+    quality: int = 95,
+    split: str | None = None,
+    scaled_decoding: bool = False,
+    batch_size: int = 64,
+    to: str | None = None,
+    source_format: str | None = None,
+    images: str | Path | None = None,
+    overrides: Iterable[str] = (),
+) -> Job:
+    """Returns what `expand` would do with these arguments, of which it says what they are.
 
-    task: Task
-    rows: tuple[Row, ...]
-    failed: Mapping[int, str]
+    Raises:
+        UsageError: If nothing can be done with these arguments.
+        RecipeError: If the recipe does not hold.
+        DataError: If the source holds no image or cannot be listed.
+    """
+    settings = Settings(copies, keep_originals, format, quality, split, scaled_decoding, batch_size)
+    source = place_of(source)
+    own = None if images is None else Path(images).expanduser()
+    plan = plan_for(source, source_format, to, own, split)
+    return prepare(as_recipe(recipe, overrides), source, settings, plan)
 
 
 @dataclass(slots=True)
@@ -156,7 +185,7 @@ class _Run:
         """Does what is left to do."""
         pending = self._resume()
         kept, total = len(self.manifest), self.job.record.outputs
-        errors = _Errors(self.manifest.path.with_name(ERRORS))
+        errors = SkippedFile(self.manifest.path.with_name(ERRORS))
         if pending and (changed := changes(self.versions, self.job.record.versions)):
             raise UsageError(
                 f"{self.out}: was begun with other versions: {changed}. "
@@ -164,7 +193,7 @@ class _Run:
             )
         failed: set[int] = set()
         done = kept
-        work = engine(_Work(self.job, self.out, self.seen), pending)
+        work = engine(Making(self.job, self.out, self.seen), pending)
         meter = Meter(self.progress, total)
         meter(kept, 0)
         with self._kept(total):
@@ -177,7 +206,7 @@ class _Run:
                             why = f"{reason} (without --strict it would be skipped)"
                             raise DataError(relative, why)
                         if index not in failed:
-                            errors.add(index, relative, reason)
+                            errors.add(index, relative, reason, self._due(index))
                             failed.add(index)
                     if made.rows:
                         self.manifest.append(made.rows)
@@ -196,14 +225,20 @@ class _Run:
             self.job.listing.ignored,
             self.job.listing.ignored_names,
             self.job.left_out,
-            notes,
+            "\n".join(filter(None, (*self.job.notes, notes))),
         )
+
+    def _due(self, index: int) -> int | None:
+        """Returns how many outputs an image was to have, where that is not the same for all."""
+        return None if self.job.record.counts is None else len(self.job.names.outputs(index))
 
     def _finish(self) -> str:
         """Writes the annotation files of an annotated dataset; returns what there is to say."""
         if self.job.plan is None or not len(self.manifest):
             return ""
-        return str(finish(self.job.plan, self.manifest.path, self.out))
+        notes = finish(self.job.plan, self.manifest.path, self.out)
+        again = drawn_again(self.job.recipe.constraint, self.manifest.path)
+        return "\n".join(filter(None, (str(notes), again)))
 
     def _resume(self) -> list[Task]:
         """Takes over what is done; returns the tasks that are not."""
@@ -276,134 +311,3 @@ class _Run:
     def _state(self, total: int) -> str:
         done = len(self.manifest)
         return f"{done} of {total} written and kept; run the same command again to go on"
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is done to tasks, as an engine is given it."""
-
-    job: Job
-    out: Path
-    seen: dict[int, str]
-
-    def size(self, task: Task) -> int:
-        """Returns how many outputs a task has."""
-        return len(self.job.outputs(task))
-
-    def begin(self, stop: Event) -> _Maker:
-        """Returns what does a task in this process."""
-        renderer = renderer_of(self.job.record, self.job.recipe)
-        if changed := changes(self.job.record.versions, renderer.versions):
-            raise UsageError(f"has other versions: {changed}: install the same everywhere")
-        home = self.job.listing.root
-        if not (self.out / JOB).exists() or not home.exists():
-            hidden = home if (self.out / JOB).exists() else self.out
-            raise UsageError(f"{hidden}: is not seen there: use a shared folder or an address")
-        plan = self.job.plan
-        own = None if plan is None else AnnotatedRenderer(renderer, plan)
-        return _Maker(self.job, renderer, own, Writer(self.out), stop, self.seen)
-
-    def lost(self, task: Task, reason: str) -> _Made:
-        """Returns what came of a task that no process survives."""
-        for _, each in self.job.outputs(task):
-            Writer(self.out).remove(each.path)
-        return _Made(task, (), dict.fromkeys(task.indices, reason))
-
-
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """Writes the outputs of a task. Runs in the workers."""
-
-    job: Job
-    renderer: Renderer
-    annotated: AnnotatedRenderer | None
-    writer: Writer
-    stop: Event
-    seen: dict[int, str]
-
-    def __call__(self, task: Task) -> _Made:
-        if task.copy is not None:
-            members = [(self._origin(index), out) for index, out in self.job.outputs(task)]
-            made, failed = self.renderer.together(task.copy, members)
-            for origin, out in members:
-                if origin.index in failed:
-                    self.writer.remove(out.path)
-            return _Made(task, tuple(self._write(row, data) for row, data in made), failed)
-        (index,) = task.indices
-        outputs = [each for _, each in self.job.outputs(task)]
-        rows: list[Row] = []
-        try:
-            for row, data, mask in self._rendered(index, outputs):
-                rows.append(self._write(row, data, mask))
-        except DataError as error:
-            for each in outputs:
-                self.writer.remove(each.path)
-            for row in rows:
-                if row.mask is not None:
-                    self.writer.remove(row.mask.path)
-            return _Made(task, (), {index: error.reason})
-        return _Made(task, tuple(rows), {})
-
-    def _rendered(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
-        if self.annotated is not None:
-            yield from self.annotated.render(index, outputs)
-        else:
-            for row, data in self.renderer.render(self._origin(index), outputs):
-                yield Made(row, data)
-
-    def _origin(self, index: int) -> Origin:
-        source = self.job.sources[index]
-        made = self.job.is_generated(index)
-        return Origin(source.path, source.relative, source.label, index, made)
-
-    def _write(self, row: Row, data: bytes, mask: bytes | None = None) -> Row:
-        if self.stop.is_set():
-            raise Stopped
-        if row.source_sha256 != self.seen.get(row.index, row.source_sha256):
-            raise AugpipeError(
-                f"{self.job.sources[row.index].path}: changed since some of its copies were made: "
-                "bring the old file back, or choose a new output folder"
-            )
-        self.writer.write(row.output, data)
-        if row.mask is not None and mask is not None:
-            self.writer.write(row.mask.path, mask)
-        return row
-
-
-@dataclass(frozen=True, slots=True)
-class _ErrorRow:
-    source: str
-    reason: str
-
-
-class _Errors:
-    """errors.jsonl, made anew by each run: what could not be used is tried again."""
-
-    def __init__(self, path: Path) -> None:
-        self._lines = LineFile(path)
-        self._known: dict[int, bytes] = {}
-
-    @property
-    def count(self) -> int:
-        """Returns how many rows there are."""
-        return len(self._known)
-
-    def clear(self) -> None:
-        """Removes the rows of an earlier run."""
-        try:
-            self._lines.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise unwritable(self._lines.path, error) from error
-
-    def add(self, index: int, source: str, reason: str) -> None:
-        """Adds the row of a source."""
-        line = TypeAdapter(_ErrorRow).dump_json(_ErrorRow(source, reason)) + b"\n"
-        self._known[index] = line
-        self._lines.append(line)
-
-    def close(self) -> None:
-        """Closes the file, its rows in the order of the sources."""
-        self._lines.close()
-        if list(self._known) != sorted(self._known):
-            lines = [line for _, line in sorted(self._known.items())]
-            write_atomic(self._lines.path, b"".join(lines))

@@ -14,15 +14,18 @@ from augpipe.data.encode import EXTENSIONS
 from augpipe.data.folder import Listing, Source, scan
 from augpipe.errors import RecipeError, UsageError, printable, reason
 from augpipe.expansion import generated
+from augpipe.expansion.balance import count_copies, differs
 from augpipe.expansion.manifest import Key, is_pipe, versions_for
 from augpipe.expansion.names import Names, Output, choose
 from augpipe.expansion.record import (
     JOB,
     OWN_FILES,
+    CountsRecord,
     DatasetRecord,
     Record,
     Settings,
 )
+from augpipe.expansion.render import Origin
 from augpipe.expansion.sources import Plan
 from augpipe.learned.files import BUNDLED, digest_of
 from augpipe.recipe import Recipe, load
@@ -43,6 +46,8 @@ class Job:
         names: The outputs' names.
         record: What is kept of all this in job.json.
         plan: The annotated dataset that the images are of; None for folders of images.
+        labels: The class of each source, where one is known.
+        notes: What of the recipe's `balance` could not be, in words.
     """
 
     recipe: Recipe
@@ -52,6 +57,8 @@ class Job:
     names: Names
     record: Record
     plan: Plan | None = None
+    labels: tuple[str | None, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -67,22 +74,28 @@ class Job:
         """Tells whether a source is one of `gan_generate`."""
         return index >= len(self.listing.sources)
 
+    def origin(self, index: int) -> Origin:
+        """Returns a source as the manifest knows it."""
+        source = self.sources[index]
+        made = self.is_generated(index)
+        return Origin(source.path, source.relative, source.label, index, made)
+
     def tasks(self) -> Iterator[Task]:
         """Yields what there is to do: the same tasks each time.
 
         Where images share a batch, each copy's batches are drawn by the seed anew, of sizes that
         differ by one at most.
         """
-        count = len(self.sources)
         if not self.together or self.settings.keep_originals:
-            yield from (Task((index,)) for index in range(count))
-        if not self.together or not count:
+            yield from (Task((index,)) for index in range(len(self.sources)))
+        if not self.together:
             return
-        parts = -(-count // self.settings.batch_size)
-        for copy in range(self.settings.copies):
+        copies = np.asarray(self.names.copies)
+        for copy in range(self.record.most):
+            (members,) = np.nonzero(copies > copy)
             draws = Draws(self.recipe.seed, np.array([copy]), op="expand")
-            order = draws.permutation("batches", count)[0]
-            for part in np.array_split(order, parts):
+            order = members[draws.permutation("batches", len(members))[0]]
+            for part in np.array_split(order, -(-len(members) // self.settings.batch_size)):
                 yield Task(tuple(np.sort(part).tolist()), copy)
 
     def outputs(self, task: Task) -> list[tuple[int, Output]]:
@@ -127,8 +140,9 @@ def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None 
         DataError: If the source cannot be read or holds no image.
     """
     runnable, left_out = for_files(recipe)
-    if plan is not None:
-        _check_alone(runnable)
+    if plan is not None and runnable.gan_generate is not None:
+        raise UsageError("gan_generate adds images to class folders only: leave it out")
+    _check_strengths(runnable)
     listing = scan(source, settings.split) if plan is None else plan.listing()
     said = recipe.classes
     if said is not None and runnable.batch and said < len(listing.classes):
@@ -138,13 +152,22 @@ def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None 
     bases = [each.relative for each in sources] if plan is None else plan.bases()
     if plan is not None and settings.keep_originals:
         plan.check_originals(bases)
+    labels = tuple(each.label for each in sources)
+    if plan is not None and differs(recipe):
+        labels = plan.labels()
+    classes = tuple(dict.fromkeys((*listing.classes, *filter(None, labels))))
+    copies = count_copies(recipe, settings, labels, classes)
     names = choose(
         bases,
-        settings.copies,
+        copies.counts,
         EXTENSIONS[settings.format],
         settings.keep_originals,
         OWN_FILES,
     )
+    counts = None
+    if differs(recipe):
+        total = int(copies.counts.sum()) + settings.keep_originals * len(sources)
+        counts = CountsRecord(outputs=total, most=int(copies.counts.max()))
     text = recipe.dump(defaults=True)
     dataset = None
     if plan is not None:
@@ -161,8 +184,9 @@ def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None 
         classes=listing.classes,
         weights=digests(runnable),
         dataset=dataset,
+        counts=counts,
     )
-    return Job(runnable, left_out, listing, sources, names, record, plan)
+    return Job(runnable, left_out, listing, sources, names, record, plan, labels, copies.notes)
 
 
 def _absolute(path: Path) -> str:
@@ -174,20 +198,23 @@ def _absolute(path: Path) -> str:
     return out
 
 
-def _check_alone(recipe: Recipe) -> None:
-    """Refuses what is done to batches, where each image has objects of its own.
+def _check_strengths(recipe: Recipe) -> None:
+    """Refuses strengths of classes that an op does not allow, or that would not reach it.
 
     Raises:
-        UsageError: If there is such an op.
+        UsageError: If there is one.
     """
-    if recipe.batch:
-        names = ", ".join(op.name() for op in recipe.batch)
-        raise UsageError(
-            f"{names}: needs a batch, and annotated images are expanded one by one: leave it out, "
-            "or use it in training (pipe.batch moves boxes and masks too)"
-        )
-    if recipe.gan_generate is not None:
-        raise UsageError("gan_generate adds images to class folders only: leave it out")
+    for name, rule in recipe.per_class.items():
+        if rule.strength != 1.0 and recipe.batch:
+            names = ", ".join(op.name() for op in recipe.batch)
+            raise UsageError(
+                f"per_class.{name}: images of all classes share the batches of {names}, which a "
+                "class's strength does not reach: leave out one or the other"
+            )
+        try:
+            recipe.at_strength(rule.strength)
+        except UsageError as error:
+            raise UsageError(f"per_class.{name}: {error}") from None
 
 
 def digests(recipe: Recipe) -> dict[str, str]:

@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 import PIL
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 import augpipe
 from augpipe.data.encode import replacing, unwritable
-from augpipe.errors import DataError, UsageError, reason
+from augpipe.errors import DataError, UsageError, in_a_line, reason
 from augpipe.recipe import Recipe
 from augpipe.rng import Trace
 
@@ -137,6 +138,18 @@ def rows_of(path: Path) -> Iterator[tuple[bytes, Row | None]]:
         raise DataError(path, f"cannot be read ({reason(error)})") from error
 
 
+def line_of(row: Row) -> bytes:
+    r"""Returns a row's line.
+
+    Raises:
+        DataError: If the record in it cannot be written: it holds half a letter, as in "\ud800".
+    """
+    try:
+        return _ROW.dump_json(row, exclude_defaults=True) + b"\n"
+    except PydanticSerializationError as error:
+        raise DataError(row.source, f"its record cannot be written: {in_a_line(error)}") from None
+
+
 class Manifest:
     """A manifest being written: rows are appended as outputs are made, and sorted at the end.
 
@@ -198,7 +211,7 @@ class Manifest:
         Raises:
             AugpipeError: If they cannot be written.
         """
-        lines = [_ROW.dump_json(row, exclude_defaults=True) + b"\n" for row in rows]
+        lines = list(map(line_of, rows))
         start = self._lines.size
         self._lines.append(b"".join(lines))
         for row, line in zip(rows, lines, strict=True):

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from augpipe.types import Ints
+
 _LONGEST = 255  # bytes in a name, on every common file system
 
 
@@ -43,17 +45,12 @@ class Names:
 
     bases: tuple[str, ...]
     originals: tuple[str, ...]
-    copies: int
+    copies: Sequence[int] | Ints
     extension: str
-
-    @property
-    def each(self) -> int:
-        """Returns how many outputs a source has."""
-        return self.copies + bool(self.originals)
 
     def outputs(self, index: int) -> tuple[Output, ...]:
         """Returns a source's outputs, in the manifest's order: the original comes first."""
-        return (*self.original(index), *(self.copy(index, k) for k in range(self.copies)))
+        return (*self.original(index), *(self.copy(index, k) for k in range(self.copies[index])))
 
     def original(self, index: int) -> tuple[Output, ...]:
         """Returns a source's original, if it is kept."""
@@ -71,7 +68,11 @@ def stays_inside(relative: str) -> bool:
 
 
 def choose(
-    sources: Sequence[str], copies: int, extension: str, originals: bool, reserved: Iterable[str]
+    sources: Sequence[str],
+    copies: Sequence[int] | Ints,
+    extension: str,
+    originals: bool,
+    reserved: Iterable[str],
 ) -> Names:
     """Names the outputs so that no two are the same, capitals aside.
 
@@ -85,7 +86,7 @@ def choose(
         originals: Whether the originals are among the outputs.
         reserved: Names in the output folder that are taken already.
     """
-    tail = f"__{copies - 1}{extension}"
+    tail = f"__{max([*copies, 1]) - 1}{extension}"
     taken = {_fold(name) for name in reserved}
     taken.update(_fold(folder) for folder in _folders(sources))
     marks = [int(len((_stem(each)[1] + tail).encode()) > _LONGEST) for each in sources]
@@ -113,9 +114,10 @@ def choose(
                     moved[index] = True
         for name in taken | by_original.keys():
             found = copy_name.fullmatch(name)
-            if found and int(found[2]) < copies and found[1] in by_base:
+            own = by_base.get(found[1], ()) if found else ()
+            if found and own and int(found[2]) < max(copies[index] for index in own):
                 again = True
-                marks[by_base[found[1]][0]] += 1
+                marks[own[0]] += 1
         if not again:
             return Names(bases, kept, copies, extension)
 

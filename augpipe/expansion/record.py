@@ -16,7 +16,9 @@ from augpipe.errors import UsageError
 JOB = "job.json"
 MANIFEST = "manifest.jsonl"
 ERRORS = "errors.jsonl"
-OWN_FILES = (JOB, MANIFEST, ERRORS)
+REPORT = "report.html"
+SIMILAR = "similar.jsonl"
+OWN_FILES = (JOB, MANIFEST, ERRORS, REPORT, SIMILAR)
 """The files in an output folder that are no images."""
 
 
@@ -25,7 +27,7 @@ class Settings:
     """What decides the outputs beside the recipe and the images.
 
     Args:
-        copies: How many augmented copies of each image, at least 1.
+        copies: How many augmented copies of each image, where the recipe says nothing else.
         keep_originals: Whether the images themselves are copied too.
         format: "png", "jpeg" or "webp".
         quality: 1 to 100, for JPEG and WebP.
@@ -43,8 +45,8 @@ class Settings:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if not 1 <= self.copies <= 2**32:
-            raise UsageError(f"copies is {self.copies}: it goes from 1 to {2**32}")
+        if not 0 <= self.copies <= 2**32:
+            raise UsageError(f"copies is {self.copies}: it goes from 0 to {2**32}")
         if self.format not in get_args(Format):
             allowed = ", ".join(get_args(Format))
             raise UsageError(f"format is {self.format!r}: it is one of {allowed}")
@@ -65,6 +67,17 @@ class DatasetRecord(BaseModel):
     """The format that it is expanded to."""
     images: str | None = None
     """The absolute path of its images, where they do not lie beside it."""
+
+
+class CountsRecord(BaseModel):
+    """What job.json holds of copies that are more of some classes than of others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    outputs: Annotated[int, Field(ge=0, lt=2**63)]
+    """How many outputs there are to be, if no image is skipped."""
+    most: Annotated[int, Field(ge=0, le=2**32)]
+    """The most copies that an image gets."""
 
 
 class Record(BaseModel):
@@ -94,15 +107,24 @@ class Record(BaseModel):
     """The SHA-256 of each file of weights that the recipe names."""
     dataset: DatasetRecord | None = None
     """What is said of an annotated dataset; null for folders of images."""
+    counts: CountsRecord | None = None
+    """What the recipe's `balance` and `per_class` come to; null without them."""
 
     def dump(self) -> bytes:
         """Returns the content of job.json."""
-        without = {"dataset"} if self.dataset is None else None
+        without = {name for name in ("dataset", "counts") if getattr(self, name) is None}
         return self.model_dump_json(indent=2, exclude=without).encode() + b"\n"
+
+    @property
+    def most(self) -> int:
+        """Returns the most copies that an image gets."""
+        return self.settings.copies if self.counts is None else self.counts.most
 
     @property
     def outputs(self) -> int:
         """Returns how many outputs there are to be, if no image is skipped."""
+        if self.counts is not None:
+            return self.counts.outputs
         return self.images * (self.settings.copies + self.settings.keep_originals)
 
     def differences(self, other: Record) -> list[str]:
@@ -122,6 +144,8 @@ class Record(BaseModel):
             found.append(f"the images ({self.images}, now {other.images})")
         elif self.listing_sha256 != other.listing_sha256:
             found.append("the images (their names or sizes)")
+        elif self.counts != other.counts and self.recipe_sha256 == other.recipe_sha256:
+            found.append("the classes of the images (another number of copies)")
         found += self.other_weights(other.weights)
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +22,13 @@ from augpipe.expansion.record import Record, Settings
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import Recipe
 from augpipe.rng import Trace
+from augpipe.settings import KeypointRules
 from augpipe.targets import Sample
 from augpipe.types import Array, Picture
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from augpipe.batch import BatchSection
 
 _PIXELS = 4_000_000  # held at a time: many copies of a small image, few of a large one
@@ -61,13 +64,20 @@ class Renderer:
         settings: The expansion's settings.
         classes: The names of the classes.
         to: The format of an annotated dataset, or None.
+        most: The most copies that an image gets.
+
+    Attributes:
+        pipeline: The sample section.
+        own: By class, the sample section of those that have one of another strength.
     """
 
     recipe: Recipe
     settings: Settings
     classes: Sequence[str] = ()
     to: str | None = None
+    most: int = 1
     pipeline: Pipeline = field(init=False)
+    own: Mapping[str | None, Pipeline] = field(init=False)
     versions: dict[str, str] = field(init=False)
     generator: Generator | None = field(init=False)
     section: BatchSection | None = field(init=False)
@@ -80,11 +90,29 @@ class Renderer:
         if self.recipe.batch:
             from augpipe.batch import BatchSection
 
-            section = BatchSection(self.recipe, pipeline.batch_nodes, self.classes or None)
+            recipe = self.recipe
+            if self.to is not None:  # whose categories say which keypoints change places
+                recipe = recipe.model_copy(update={"keypoints": KeypointRules()})
+            section = BatchSection(recipe, pipeline.batch_nodes, self.classes or None)
         used = versions_for(self.recipe, self.to)
-        parts = {"pipeline": pipeline, "versions": used, "generator": made, "section": section}
-        for name, each in parts.items():
-            object.__setattr__(self, name, each)
+        own = {
+            name: Pipeline(self.recipe.at_strength(each.strength))
+            for name, each in self.recipe.per_class.items()
+            if each.strength != 1.0
+        }
+        parts = {
+            "pipeline": pipeline,
+            "own": own,
+            "versions": used,
+            "generator": made,
+            "section": section,
+        }
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
+
+    def pipeline_of(self, label: str | None) -> Pipeline:
+        """Returns the sample section for images of a class."""
+        return self.own.get(label, self.pipeline)
 
     def render(self, origin: Origin, outputs: Sequence[Output]) -> Iterator[tuple[Row, bytes]]:
         """Yields the row and the content of each output of one source, in the order given.
@@ -143,9 +171,9 @@ class Renderer:
         members: Sequence[tuple[Origin, Output]],
         failed: dict[int, str],
         rgb: bool,
-    ) -> list[_Sampled]:
+    ) -> list[Sampled]:
         """Does the sample section to one copy of each source; notes which cannot be used."""
-        done: list[_Sampled] = []
+        done: list[Sampled] = []
         for origin, output in members:
             trace: Trace = {}
             try:
@@ -159,18 +187,57 @@ class Renderer:
                     channels = image.shape[2]
                     given = Sample(as_rgb(image) if rgb else image)
                     index = np.array([origin.index], np.int64)
-                    (sample,) = self.pipeline.run([given], index, copy, trace)
+                    (sample,) = self.pipeline_of(origin.label).run([given], index, copy, trace)
             except DataError as error:
                 failed[origin.index] = error.reason
                 continue
             drawn = parameters(trace, 0)
-            done.append(_Sampled(origin, output, digest, sample.image, channels, drawn))
+            done.append(Sampled(origin, output, digest, sample.image, channels, drawn))
         return done
 
     def _batch(
-        self, copy: int, ready: Sequence[_Sampled], failed: dict[int, str]
+        self, copy: int, ready: Sequence[Sampled], failed: dict[int, str]
     ) -> list[tuple[Row, bytes]]:
         """Does the batch section to images of one size."""
+        classes = self.numbers(ready)
+        pixels, targets, trace = self.through_section(copy, ready, classes)
+        made = []
+        for k, each in enumerate(ready):
+            image, name = np.ascontiguousarray(pixels[k]), each.origin.relative
+            try:
+                data = encode(image, self.settings.format, self.settings.quality, name=name)
+            except DataError as error:
+                failed[each.origin.index] = error.reason
+                continue
+            row = self.batch_row(ready, k, data, trace, None if classes is None else targets)
+            made.append((row, data))
+        return made
+
+    def numbers(self, ready: Sequence[Sampled]) -> Tensor | None:
+        """Returns the numbers of the classes of sources, if all have one."""
+        import torch
+
+        labels = [each.origin.label for each in ready]
+        if None in labels:
+            return None
+        return torch.tensor([self.classes.index(str(label)) for label in labels])
+
+    def through_section(
+        self, copy: int, ready: Sequence[Sampled], targets: Any
+    ) -> tuple[Array, Any, Trace]:
+        """Does the batch section to sources of one size, in epoch `copy`.
+
+        Args:
+            copy: The copy that is made.
+            ready: The sources, the sample section behind them.
+            targets: What belongs to them, see `augpipe.kinds.batches.open_batch`; or None.
+
+        Returns:
+            (n, H, W, C), what became of the targets, and what was drawn.
+
+        Raises:
+            AugpipeError: The images are no batch, or the batch section cannot take them.
+        """
         import torch
 
         assert self.section is not None
@@ -183,36 +250,32 @@ class Renderer:
             )
         stacked = np.stack([each.image for each in ready]).transpose(0, 3, 1, 2)
         keys = np.array([each.origin.index for each in ready], np.int64)
-        labels = [each.origin.label for each in ready]
-        classes = None
-        if None not in labels:
-            classes = torch.tensor([self.classes.index(str(label)) for label in labels])
         trace: Trace = {}
+        images = torch.from_numpy(np.ascontiguousarray(stacked))
         try:
-            out = self.section(
-                torch.from_numpy(np.ascontiguousarray(stacked)),
-                classes,
-                index=keys,
-                epoch=copy,
-                trace=trace,
-            )
+            out = self.section(images, targets, index=keys, epoch=copy, trace=trace)
         except DataError as error:
             raise AugpipeError(f"the batch section cannot be done: {error}") from error
-        images, targets = (out, None) if classes is None else out
-        pixels = images.permute(0, 2, 3, 1).numpy()
-        made = []
-        for k, each in enumerate(ready):
-            image, name = np.ascontiguousarray(pixels[k]), each.origin.relative
-            try:
-                data = encode(image, self.settings.format, self.settings.quality, name=name)
-            except DataError as error:
-                failed[each.origin.index] = error.reason
-                continue
-            drawn = {**each.parameters, **parameters(trace, k)}
-            row = self.row(each.origin, each.digest, each.output, data, drawn)
-            shares = None if targets is None or targets.ndim == 1 else self._shares(targets[k])
-            made.append((replace(row, batch=tuple(keys.tolist()), shares=shares), data))
-        return made
+        images, moved = (out, None) if targets is None else out
+        return images.permute(0, 2, 3, 1).numpy(), moved, trace
+
+    def batch_row(
+        self, ready: Sequence[Sampled], k: int, data: bytes, trace: Trace, labels: Tensor | None
+    ) -> Row:
+        """Returns the row of the output of source k of a batch.
+
+        Args:
+            ready: The sources that shared the batch.
+            k: Which of them.
+            data: The output's content.
+            trace: What the batch section drew.
+            labels: What became of the classes' numbers; None where there are none.
+        """
+        each = ready[k]
+        drawn = {**each.parameters, **parameters(trace, k)}
+        row = self.row(each.origin, each.digest, each.output, data, drawn)
+        shares = None if labels is None or labels.ndim == 1 else self._shares(labels[k])
+        return replace(row, batch=tuple(one.origin.index for one in ready), shares=shares)
 
     def _shares(self, row: Any) -> dict[str, float]:
         """Returns the classes that have a share, by name; a number where there is no name."""
@@ -263,7 +326,7 @@ class Renderer:
             some, copies = copies[:count], copies[count:]
             epochs = [copy for _, copy in some]
             trace: Trace = {}
-            samples = self.pipeline.run(
+            samples = self.pipeline_of(origin.label).run(
                 [Sample(image) for image in images(epochs)],
                 np.full(len(some), origin.index),
                 np.array(epochs),
@@ -306,11 +369,11 @@ class Renderer:
 def renderer_of(record: Record, recipe: Recipe) -> Renderer:
     """Returns what makes the outputs of a job."""
     to = None if record.dataset is None else record.dataset.to
-    return Renderer(recipe, record.settings, record.classes, to)
+    return Renderer(recipe, record.settings, record.classes, to, record.most)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sampled:
+class Sampled:
     """One source on its way through a batch, the sample section behind it.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from augpipe.data.annotated import AnnotatedImage, Dataset, image_from, safe_name, stem_of, to_json
+from augpipe.data.annotated import AnnotatedImage, Dataset, image_from, stem_of, to_json
 from augpipe.data.content import Content, FileContent
 from augpipe.data.folder import Listing, Source
 from augpipe.data.formats import (
@@ -19,6 +19,7 @@ from augpipe.data.formats import (
     format_of,
     layout_for,
     open_dataset,
+    placed,
 )
 from augpipe.data.sidecar import SIDECAR
 from augpipe.data.splitfiles import dumped
@@ -62,9 +63,9 @@ class Plan:
             if self.to == "folder":
                 image = replace(image, label=self._label(index))
             try:
-                out.append(safe_name(target.place(image), entry.relative))
-            except DataError:  # said when the image's turn comes
-                out.append(entry.relative)
+                out.append(placed(target, image))
+            except DataError:  # said when the image's turn comes; nothing is called so
+                out.append(f"unusable-{index}")
         return out
 
     def _label(self, index: int) -> str | None:
@@ -72,6 +73,10 @@ class Plan:
             return self.dataset[index].label
         except DataError:  # said when the image's turn comes
             return None
+
+    def labels(self) -> tuple[str | None, ...]:
+        """Returns the class of each image; None where it has none, or its record is no good."""
+        return tuple(self._label(index) for index in range(len(self.dataset.entries)))
 
     def check_originals(self, bases: Sequence[str]) -> None:
         """Refuses originals that would share what belongs to them: labels, masks.
@@ -146,12 +151,14 @@ def rows_as_images(
         content = contents.get(row.output) or FileContent(out / row.output)
         image = image_from(row.record, content, mask)
         objects = []
-        for each in image.annotations:
+        for k, each in enumerate(image.annotations):
+            # Where images are mixed, one object may be in several, and twice in one.
+            mark = f"__i{row.index}__{k}" if row.batch else ""
             if isinstance(each.source, int):
                 last += 1
                 objects.append(replace(each, id=last))
             elif isinstance(each.source, str):
-                objects.append(replace(each, id=f"{each.source}__{row.copy}"))
+                objects.append(replace(each, id=f"{each.source}__{row.copy}{mark}"))
             else:
                 objects.append(each)
         yield replace(image, annotations=tuple(objects))

@@ -23,7 +23,7 @@ class Summary:
         ignored: Files of the source that were passed over, since their names are no images'.
         ignored_names: The first three of them.
         left_out: Ops of the recipe that were left out, since files hold no floats.
-        notes: What was found in an annotated dataset and is no error.
+        notes: What could not be balanced, or was found in an annotated dataset and is no error.
     """
 
     out: Path

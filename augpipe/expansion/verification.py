@@ -71,7 +71,8 @@ def verify(
     findings: list[Finding] = []
     for words in record.other_weights(digests(recipe)):
         findings.append(Finding("weights", str(out / JOB), f"was made with others: {words}"))
-    skipped, names = _skipped(out / ERRORS)
+    each = record.outputs // max(record.images, 1)
+    skipped, names, due = _skipped(out / ERRORS, each)
     reader = _Reader(out / MANIFEST, record, bool(recipe.batch), names)
     stop = threading.Event()
     plan = _plan(record, root)
@@ -90,9 +91,8 @@ def verify(
     if plan is not None and reader.keys:
         findings += _annotations(plan, out, contents, reader.named)
     findings += _unlisted(out, reader.named)
-    each = record.outputs // max(record.images, 1)
     # Of an image that could be used in some of its batches, those copies are there.
-    missing = record.outputs - len(reader.keys) - (skipped * each - reader.of_skipped)
+    missing = record.outputs - len(reader.keys) - (due - reader.of_skipped)
     if missing > 0:
         detail = f"{plural(missing, 'image')} not made: run expand again"
         findings.append(Finding("unfinished", str(out), detail))
@@ -179,7 +179,7 @@ class _Reader:
     def _problem(self, row: Row | None) -> str:
         if row is None:
             return "not a row of a manifest"
-        if row.index >= self.record.images or (row.copy or 0) >= self.record.settings.copies:
+        if row.index >= self.record.images or (row.copy or 0) >= self.record.most:
             return "names an image or a copy that the job does not have"
         paths = [row.output, row.source, row.mask.path if row.mask else row.output]
         if not all(map(stays_inside, paths)) or (row.record is None) != (not self.record.dataset):
@@ -235,11 +235,13 @@ class _Checker:
         outputs = [Output(row.copy, row.output) for row in rows]
         if self.annotated is not None:
             entries = self.annotated.plan.dataset.entries
-            if first.index >= len(entries) or entries[first.index].relative != first.source:
-                raise DataError(first.source, "is not the image of this number any more")
-            return self.annotated.render(first.index, outputs)
+            for row in rows:
+                if row.index >= len(entries) or entries[row.index].relative != row.source:
+                    raise DataError(row.source, "is not the image of this number any more")
         if first.batch:
-            return (Made(*pair) for pair in self._together(rows))
+            return self._together(rows)
+        if self.annotated is not None:
+            return self.annotated.render(first.index, outputs)
         pairs = self.renderer.render(self._origin(first), outputs)
         return (Made(*pair) for pair in pairs)
 
@@ -250,7 +252,7 @@ class _Checker:
             path = path_of("bundled" if rule is None else rule.model, "gan")
         return Origin(path, row.source, row.label, row.index, row.generated)
 
-    def _together(self, rows: Sequence[Row]) -> list[tuple[Row, bytes]]:
+    def _together(self, rows: Sequence[Row]) -> list[Made]:
         first = rows[0]
         missing = sorted(set(first.batch) - {row.index for row in rows})
         if missing:
@@ -258,12 +260,17 @@ class _Checker:
                 first.output, f"shared a batch with image {missing[0]}, which the manifest lacks"
             )
         assert first.copy is not None
-        members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
-        made, failed = self.renderer.together(first.copy, members)
+        if self.annotated is not None:
+            outs = [(row.index, Output(row.copy, row.output)) for row in rows]
+            made, failed = self.annotated.together(first.copy, outs)
+        else:
+            members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
+            pairs, failed = self.renderer.together(first.copy, members)
+            made = [Made(*pair) for pair in pairs]
         for index, why in failed.items():
             raise DataError(next(row.source for row in rows if row.index == index), why)
         # All of the batch would differ with one.
-        for row, (again, _) in zip(rows, made, strict=True):
+        for row, (again, _, _) in zip(rows, made, strict=True):
             if again.source_sha256 != row.source_sha256:
                 raise DataError(row.source, _CHANGED)
         return made
@@ -357,20 +364,26 @@ def _files(out: Path) -> Iterator[str]:
             yield (Path(folder) / name).relative_to(out).as_posix()
 
 
-def _skipped(path: Path) -> tuple[int, frozenset[str]]:
-    """Returns how many images errors.jsonl lists, and which."""
+def _skipped(path: Path, each: int) -> tuple[int, frozenset[str], int]:
+    """Returns how many images errors.jsonl lists, which, and how many outputs they have not.
+
+    Args:
+        path: The file.
+        each: How many outputs an image has of which the file does not say it.
+    """
     if is_pipe(path):
-        return 0, frozenset()
+        return 0, frozenset(), 0
     try:
         with path.open("rb") as file:
-            lines = list(file)
+            found = [_error_in(line, each) for line in file]
     except OSError:
-        return 0, frozenset()
-    return len(lines), frozenset(name for name in map(_source_in, lines) if name)
+        return 0, frozenset(), 0
+    return len(found), frozenset(name for name, _ in found if name), sum(due for _, due in found)
 
 
-def _source_in(line: bytes) -> str:
+def _error_in(line: bytes, each: int) -> tuple[str, int]:
     try:
-        return str(json.loads(line)["source"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
+        row = json.loads(line)
+        return str(row["source"]), int(row.get("outputs", each))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", each

@@ -42,7 +42,7 @@ class ControlTable:
             is 0.
         diversity: Of each row: the loss at the end of a training, over that of a training without
             augmentation (likewise).
-        learned: The name of the learned row.
+        learned: The name of the learned row; where there are several, of the most accurate one.
         by: Its accuracy less TrivialAugment's, in paired seeds.
         half: Half of Student's 95 % interval of that.
     """
@@ -53,6 +53,8 @@ class ControlTable:
     learned: str
     by: float
     half: float
+    candidates: tuple[str, ...] = ()
+    """The learned rows, where there are several."""
 
     @property
     def verdict(self) -> str:
@@ -67,13 +69,14 @@ class ControlTable:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What costs nothing and is better."""
-        first, *rows = self.comparison.rows
-        accuracies = [[each.accuracy for each in row.results] for row in (first, *rows)]
+        accuracies = {
+            row.name: [each.accuracy for each in row.results] for row in self.comparison.rows
+        }
         out = []
-        for row, own in zip((first, *rows[:-1]), accuracies[:-1], strict=True):
-            by, half = paired(own, accuracies[-1])
-            if row.name != TRIVIAL and by < -half:
-                out.append(f"{self.learned} is worse than {row.name} here: {_difference(by, half)}")
+        for name, own in accuracies.items():
+            by, half = paired(own, accuracies[self.learned])
+            if name not in (TRIVIAL, self.learned, *self.candidates) and by < -half:
+                out.append(f"{self.learned} is worse than {name} here: {_difference(by, half)}")
         return tuple(out)
 
     def __str__(self) -> str:
@@ -94,6 +97,8 @@ class ControlTable:
                 f"{row.name.ljust(wide)}  {100 * row.mean('accuracy'):8.2f}  {by:>17}  "
                 f"{near:>8}  {diversity:9.2f}  {row.mean('seconds'):7.0f}"
             )
+        if self.candidates:
+            lines.append(f"chosen by these images: {self.learned}")
         return "\n".join([*lines, self.verdict, *self.warnings])
 
     def noted(self) -> dict[str, Any]:
@@ -108,6 +113,7 @@ class ControlTable:
                 }
                 for row, affinity, diversity in rows
             ],
+            "learned": self.learned,
             "by": self.by, "half": _finite(self.half), "verdict": self.verdict,
             "warnings": list(self.warnings),
         }  # fmt: skip
@@ -131,6 +137,7 @@ def control(
     steps: int,
     jobs: int | None = None,
     tell: Callable[[str, int, Result], None] | None = None,
+    candidates: Sequence[str] = (),
 ) -> ControlTable:
     """Trains a small network with each and measures it on `data.unseen`.
 
@@ -138,12 +145,13 @@ def control(
         data: Its test images are not looked at.
         base: The ops that all but the first two rows have, of the sample section.
         learned: Rows beside the controls by name, each ops of the sample and of the batch section;
-            the last is the one to be judged.
+            the last is the one to be judged, unless there are `candidates`.
         folder: Where the runs are kept.
         seeds: Of each row.
         steps: Of each run.
         jobs: Runs at a time; one a core when left out.
         tell: Is told of each run.
+        candidates: Of which rows the most accurate one is to be judged.
     """
     plain = flip_and_crop(data.train.images.shape[-1])
     rows: dict[str, tuple[Items, Items]] = {
@@ -175,8 +183,9 @@ def control(
     losses = [
         float(np.mean([each.train_loss or 0.0 for each in row.results])) for row in comparison.rows
     ]
-    last = list(rows)[-1]
     by_name = {row.name: [each.accuracy for each in row.results] for row in comparison.rows}
+    # Of rows that are as accurate the last: what was learned, as it was learned.
+    judged = max(reversed(candidates or list(rows)[-1:]), key=lambda name: np.mean(by_name[name]))
     clearly = _told(net, made[NONE], data, 1)
     return ControlTable(
         comparison,
@@ -184,8 +193,9 @@ def control(
             _told(net, each, data, _DRAWS) / clearly if clearly else None for each in made.values()
         ),
         tuple(each / max(losses[0], 1e-12) for each in losses),
-        last,
-        *paired(by_name[TRIVIAL], by_name[last]),
+        judged,
+        *paired(by_name[TRIVIAL], by_name[judged]),
+        tuple(candidates),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Task:
         steps: int,
         jobs: int | None,
         say: Say,
+        candidates: Sequence[str] = (),
     ) -> ControlTable:
         """Returns the table of controls (see `control`), which report.json keeps too."""
 
@@ -84,6 +85,7 @@ class Task:
             steps=steps,
             jobs=jobs,
             tell=tell,
+            candidates=candidates,
         )
         write_atomic(self.folder / "report.json", json.dumps(table.noted(), indent=1).encode())
         return table

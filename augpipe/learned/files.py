@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from augpipe.errors import DataError, reason
+from augpipe.errors import DataError, printable, reason
 
 BUNDLED = "bundled"
 """The name of the weights that come with the package."""
@@ -34,6 +34,11 @@ def digest_of(source: str | Path, kind: str) -> str:
     """
     path = path_of(source, kind)
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.exists() and not path.is_file():  # to read a pipe or a device might never end
+            raise DataError(path, "is not a regular file")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(path, reason(error)) from None
+    except ValueError:  # a zero byte, or half a letter
+        raise DataError(printable(str(path)), "is not usable as a file name") from None

@@ -16,10 +16,10 @@ from augpipe.rng import Draws
 from augpipe.spec import Number, Pair, Range
 from augpipe.types import Floats, Frame
 
-Degrees = Annotated[Pair, Range(-360, 360, "degrees")]
-Lean = Annotated[Pair, Range(-80, 80, "degrees")]
-Fraction = Annotated[Pair, Range(-1, 1, "of the side")]
-Factor = Annotated[Pair, Range(0.01, 100, "times")]
+Degrees = Annotated[Pair, Range(-360, 360, "degrees", neutral=0)]
+Lean = Annotated[Pair, Range(-80, 80, "degrees", neutral=0)]
+Fraction = Annotated[Pair, Range(-1, 1, "of the side", neutral=0)]
+Factor = Annotated[Pair, Range(0.01, 100, "times", neutral=1)]
 
 _SURE = 0.6  # below 2/3 every perspective's quadrilateral is convex
 
@@ -145,7 +145,7 @@ class Perspective(_Interpolated):
 
     main: ClassVar[str] = "distortion"
 
-    distortion: Annotated[float, Number(0, 1, "of half a side")] = 0.5
+    distortion: Annotated[float, Number(0, 1, "of half a side", neutral=0)] = 0.5
     """How far corners may move inwards."""
 
     def means(self, draw: Draws, frame: Frame) -> Warp:

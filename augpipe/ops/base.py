@@ -38,9 +38,14 @@ class Op(Declared):
     lattice: ClassVar[bool] = False
     """Of a warp: whether it maps pixels onto pixels, so that nothing is interpolated."""
 
+    resizes: ClassVar[bool] = False
+    """Whether images may leave it with another size."""
+
     company: ClassVar[bool] = False
     """Whether it takes other images of the batch, and the classes of all."""
 
+    sees_boxes: ClassVar[bool] = False
+    """Whether what it draws depends on the boxes."""
     sections: ClassVar[tuple[str, ...]] = ("sample", "batch")
     """Where it may stand: what needs several images stands in `batch` only."""
 
@@ -92,6 +97,44 @@ class Op(Declared):
     def sampling(self) -> Sampling:
         """Returns how the op reads pixels, where it reads any."""
         return Sampling()
+
+    @property
+    def sizes(self) -> bool:
+        """Whether it may be what gives all images their size."""
+        return self.resizes and self.p >= 1.0
+
+    def at_strength(self, strength: float) -> Op:
+        """Returns the op, acting more or less.
+
+        Where a range's declaration knows the value x0 that changes nothing, each end x becomes
+        x0 + strength (x - x0): what is drawn uniformly does too, by the same random numbers. An op
+        without such a range acts `strength` times as often; but what `sizes` images stays.
+
+        Args:
+            strength: 0 or more; 1 leaves the op as it is.
+
+        Raises:
+            ValueError: It leads out of what the op allows (a pydantic ValidationError).
+        """
+        ranges = {
+            name: _about(each.neutral, strength, getattr(self, name))
+            for name, each in self.declared().items()
+            if each.neutral is not None
+        }
+        if ranges:
+            own = {name: getattr(self, name) for name in type(self).model_fields}
+            given = {name: value for name, value in own.items() if value is not None}
+            return self.model_validate({**given, **ranges}) if strength != 1.0 else self
+        if self.sizes or self.last:
+            return self
+        return self.model_copy(update={"p": min(1.0, strength * self.p)})
+
+
+def _about(neutral: float, strength: float, value: Any) -> Any:
+    """Returns a number, or a range, that is `strength` times as far from the neutral one."""
+    if isinstance(value, tuple):
+        return tuple(_about(neutral, strength, each) for each in value)
+    return neutral + strength * (value - neutral)
 
 
 class Probed(Op):
@@ -180,6 +223,10 @@ class Listed(Combinator):
 
     def inner(self) -> tuple[Op, ...]:
         return self.ops
+
+    def at_strength(self, strength: float) -> Op:
+        """Returns the combinator with each op inside acting more or less."""
+        return self.model_copy(update={"ops": tuple(op.at_strength(strength) for op in self.ops)})
 
 
 class Weighted(Listed):

@@ -19,8 +19,8 @@ from augpipe.rng import Draws
 from augpipe.spec import IntPair, Number, Pair, Range
 from augpipe.types import Bools, Floats, Frame
 
-Factor = Annotated[Pair, Range(0, 1000, "times")]
-Levels = Annotated[Pair, Range(-255, 255, "grey levels")]
+Factor = Annotated[Pair, Range(0, 1000, "times", neutral=1)]
+Levels = Annotated[Pair, Range(-255, 255, "grey levels", neutral=0)]
 
 _GREY = np.tile(LUMA, (3, 1))
 _EYE = np.eye(3)
@@ -139,7 +139,7 @@ class Hue(_Linear):
 
     main: ClassVar[str] = "shift"
 
-    shift: Annotated[Pair, Range(-0.5, 0.5, "turns")] = (-0.05, 0.05)
+    shift: Annotated[Pair, Range(-0.5, 0.5, "turns", neutral=0)] = (-0.05, 0.05)
     """Shift in full turns of the colour wheel; -0.5 and 0.5 are the same."""
 
     def means(self, draw: Draws, frame: Frame) -> Color:
@@ -156,13 +156,13 @@ class ColorJitter(_Linear):
     where levels are clipped in between.
     """
 
-    brightness: Annotated[float, Number(0, 1000, "strength")] = 0.0
+    brightness: Annotated[float, Number(0, 1000, "strength", neutral=0)] = 0.0
     """Strength of the brightness factor's range."""
-    contrast: Annotated[float, Number(0, 1000, "strength")] = 0.0
+    contrast: Annotated[float, Number(0, 1000, "strength", neutral=0)] = 0.0
     """Strength of the contrast factor's range."""
-    saturation: Annotated[float, Number(0, 1000, "strength")] = 0.0
+    saturation: Annotated[float, Number(0, 1000, "strength", neutral=0)] = 0.0
     """Strength of the saturation factor's range."""
-    hue: Annotated[float, Number(0, 0.5, "turns")] = 0.0
+    hue: Annotated[float, Number(0, 0.5, "turns", neutral=0)] = 0.0
     """Largest hue shift, in full turns of the colour wheel."""
 
     def means(self, draw: Draws, frame: Frame) -> Color:
@@ -289,7 +289,7 @@ class ColorTemperature(_Linear):
     rgb_only: ClassVar[bool] = True
     main: ClassVar[str] = "kelvin"
 
-    kelvin: Annotated[Pair, Range(2000, 15000, "kelvin")] = (4000.0, 12000.0)
+    kelvin: Annotated[Pair, Range(2000, 15000, "kelvin", neutral=6500)] = (4000.0, 12000.0)
     """Temperature of the light; 6500 changes nothing."""
 
     def means(self, draw: Draws, frame: Frame) -> Color:

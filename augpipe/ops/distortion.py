@@ -20,7 +20,7 @@ from augpipe.types import Floats, Frame, Interpolation, Sampling
 _SPLINE_RMS = 151.0 / 315.0  # of sum_ij c_ij B_i B_j for unit normal c: the integral of B**2
 
 Cells = Annotated[int, Number(1, 64, "cells", integer=True)]
-Bend = Annotated[Pair, Range(-0.3, 1, "of the radius")]
+Bend = Annotated[Pair, Range(-0.3, 1, "of the radius", neutral=0)]
 
 
 class Elastic(_Interpolated):
@@ -36,7 +36,7 @@ class Elastic(_Interpolated):
 
     kind: ClassVar[type[Meaning] | None] = Flow
 
-    amplitude: Annotated[Pair, Range(0, 0.5, "of the side")] = (0.01, 0.03)
+    amplitude: Annotated[Pair, Range(0, 0.5, "of the side", neutral=0)] = (0.01, 0.03)
     """Standard deviation of the displacement, as a fraction of each side; drawn per image."""
     cells: Cells = 5
     """Cells of the control grid along each side; fewer bend more smoothly."""
@@ -62,7 +62,7 @@ class GridDistortion(Op):
 
     cells: Cells = 5
     """Steps along each side."""
-    limit: Annotated[Pair, Range(-0.9, 0.9, "times")] = (-0.3, 0.3)
+    limit: Annotated[Pair, Range(-0.9, 0.9, "times", neutral=0)] = (-0.3, 0.3)
     """Relative change of a step's length."""
     interpolation: Annotated[Interpolation, Choice(("nearest", "bilinear", "bicubic"))] = "bilinear"
     """How images are read between pixel centres."""

@@ -86,7 +86,7 @@ class GaussianBlur(_Kernel):
 
     main: ClassVar[str] = "sigma"
 
-    sigma: Annotated[Pair, Range(0, 100, "pixels")] = (0.1, 2.0)
+    sigma: Annotated[Pair, Range(0, 100, "pixels", neutral=0)] = (0.1, 2.0)
     """Standard deviation of the Gaussian."""
 
     def means(self, draw: Draws, frame: Frame) -> Kernel:
@@ -160,7 +160,7 @@ class Defocus(_Kernel):
 
     main: ClassVar[str] = "radius"
 
-    radius: Annotated[Pair, Range(0, 49, "pixels")] = (1.0, 4.0)
+    radius: Annotated[Pair, Range(0, 49, "pixels", neutral=0)] = (1.0, 4.0)
     """Radius of the disk."""
 
     def means(self, draw: Draws, frame: Frame) -> Kernel:
@@ -185,7 +185,7 @@ class Sharpen(_Kernel):
 
     main: ClassVar[str] = "factor"
 
-    factor: Annotated[Pair, Range(0, 100, "times")] = (1.0, 2.0)
+    factor: Annotated[Pair, Range(0, 100, "times", neutral=1)] = (1.0, 2.0)
     """Sharpness factor: 0 smoothed, 1 unchanged, 2 twice as sharp."""
 
     def means(self, draw: Draws, frame: Frame) -> Kernel:
@@ -242,7 +242,7 @@ class Downscale(Op):
     kind: ClassVar[type[Meaning] | None] = Codec
     main: ClassVar[str] = "scale"
 
-    scale: Annotated[Pair, Range(0, 1, "of the side", above=True)] = (0.25, 0.5)
+    scale: Annotated[Pair, Range(0, 1, "of the side", above=True, neutral=1)] = (0.25, 0.5)
     """Size of the small image, as a fraction of the image's."""
 
     def means(self, draw: Draws, frame: Frame) -> Codec:

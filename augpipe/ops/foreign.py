@@ -54,6 +54,10 @@ class ForeignOp(Op):
     def means(self, draw: Draws, frame: Frame) -> Foreign:
         return Foreign(np.ones(len(frame), bool), self._adapter, draw.key("seed"))
 
+    @property
+    def sizes(self) -> bool:
+        return self.p >= 1.0 and facts().moves(self.foreign)
+
     def item(self, defaults: bool = False) -> str | dict[str, Any]:
         """Returns the recipe item; a null stands in it where it is not the default."""
         fields = {

@@ -38,7 +38,7 @@ class LatentNoise(Probed):
     sections: ClassVar[tuple[str, ...]] = ("batch", "sample")
     main: ClassVar[str] = "sigma"
 
-    sigma: Annotated[Pair, Range(0, 4, "latent deviations")] = (0.0, 0.25)
+    sigma: Annotated[Pair, Range(0, 4, "latent deviations", neutral=0)] = (0.0, 0.25)
     """Strength of the noise, drawn uniformly for each image."""
     noise: Annotated[LatentNoiseKind, Choice(("iid", "lowfreq", "style"))] = "iid"
     """What is moved."""

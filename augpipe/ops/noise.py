@@ -17,7 +17,7 @@ from augpipe.rng import Draws
 from augpipe.spec import Flag, Pair, Range
 from augpipe.types import Floats, Frame
 
-Share = Annotated[Pair, Range(0, 1, "of the pixels")]
+Share = Annotated[Pair, Range(0, 1, "of the pixels", neutral=0)]
 
 
 class _Noise(Op):
@@ -41,7 +41,7 @@ class GaussianNoise(_Noise):
 
     main: ClassVar[str] = "sigma"
 
-    sigma: Annotated[Pair, Range(0, 255, "grey levels")] = (0.0, 25.0)
+    sigma: Annotated[Pair, Range(0, 255, "grey levels", neutral=0)] = (0.0, 25.0)
     """Standard deviation of the noise."""
     per_channel: Annotated[bool, Flag()] = True
     """Whether each channel has its own noise; otherwise a pixel's channels share it."""
@@ -60,7 +60,7 @@ class MultiplicativeNoise(_Noise):
 
     main: ClassVar[str] = "sigma"
 
-    sigma: Annotated[Pair, Range(0, 1, "of the level")] = (0.0, 0.1)
+    sigma: Annotated[Pair, Range(0, 1, "of the level", neutral=0)] = (0.0, 0.1)
     """Standard deviation of the gain."""
     per_channel: Annotated[bool, Flag()] = True
     """Whether each channel has its own gain; otherwise a pixel's channels share it."""

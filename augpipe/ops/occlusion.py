@@ -59,7 +59,7 @@ class Cutout(_Occlusion):
 
     holes: Annotated[int, Number(1, 100, "squares", integer=True)] = 1
     """How many squares; they may overlap."""
-    size: Annotated[float, Number(0, 1, "of the shorter side", above=True)] = 0.25
+    size: Annotated[float, Number(0, 1, "of the shorter side", above=True, neutral=0)] = 0.25
     """Side of a square."""
     fill: Filling = 0.0
     """Grey level, one number or one a channel; or "mean" or "noise"."""
@@ -82,7 +82,7 @@ class RandomErasing(_Occlusion):
 
     p: Probability = 0.5
     """Probability that the op acts on an image."""
-    scale: Annotated[Pair, Range(0, 1, "of the image's area")] = (0.02, 0.33)
+    scale: Annotated[Pair, Range(0, 1, "of the image's area", neutral=0)] = (0.02, 0.33)
     """Area of the rectangle."""
     ratio: Annotated[Pair, Range(0, 100, "height / width", above=True)] = (0.3, 3.3)
     """Aspect ratio of the rectangle, drawn log-uniformly."""
@@ -145,7 +145,7 @@ class HideAndSeek(_Occlusion):
 
     grid: Annotated[IntPair, Range(1, 64, "patches a side", integer=True)] = (4, 14)
     """Patches along each side."""
-    hide: Annotated[float, Number(0, 1, "probability")] = 0.5
+    hide: Annotated[float, Number(0, 1, "probability", neutral=0)] = 0.5
     """Probability that a patch is hidden."""
     fill: Filling = "mean"
     """Grey level, one number or one a channel; or "mean" or "noise"."""

@@ -252,7 +252,7 @@ class RandAugment(_Policy):
 
     num_ops: Annotated[int, Number(1, 16, "ops", integer=True)] = 2
     """How many transforms an image gets."""
-    magnitude: Annotated[float, Number(0, 1000, "bins")] = 9.0
+    magnitude: Annotated[float, Number(0, 1000, "bins", neutral=0)] = 9.0
     """How strong they are: a bin, counted from 0."""
     magnitude_std: Annotated[float, Number(0, 1000, "bins")] = 0.0
     """Standard deviation of a normal magnitude, held to the bins; as timm's `mstd`."""

@@ -32,7 +32,7 @@ class Gamma(_Toned):
 
     main: ClassVar[str] = "gamma"
 
-    gamma: Annotated[Pair, Range(0, None, above=True)] = (0.8, 1.2)
+    gamma: Annotated[Pair, Range(0, None, above=True, neutral=1)] = (0.8, 1.2)
     """The exponent; below 1 brightens, 1 changes nothing, above 1 darkens."""
 
     def means(self, draw: Draws, frame: Frame) -> Curve:
@@ -47,7 +47,7 @@ class Solarize(_Toned):
 
     main: ClassVar[str] = "threshold"
 
-    threshold: Annotated[Pair, Range(0, 256, "grey levels")] = (128.0, 128.0)
+    threshold: Annotated[Pair, Range(0, 256, "grey levels", neutral=256)] = (128.0, 128.0)
     """The lowest level that is inverted; 0 inverts all levels, 256 none."""
 
     def means(self, draw: Draws, frame: Frame) -> Curve:

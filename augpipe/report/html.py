@@ -1,4 +1,4 @@
-"""A preview as one HTML file: no scripts, nothing fetched, light and dark."""
+"""A preview as one HTML file, and what such files share: no scripts, nothing fetched."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ figcaption span { display: block; color: var(--pale); font-size: .8rem; }
 ul { list-style: none; margin: .6rem 0 0; padding: 0; display: flex; flex-wrap: wrap;
   gap: .3rem 1.1rem; font-size: .9rem; }
 li i { display: inline-block; width: .75rem; height: .75rem; margin-right: .4rem; }
+table { border-collapse: collapse; margin-top: .75rem; font-size: .9rem; }
+th, td { text-align: left; padding: .2rem 1.2rem .2rem 0; overflow-wrap: anywhere; }
+th { font-weight: 500; color: var(--pale); }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.bar { width: 16rem; min-width: 6rem; }
+.bar i { display: block; height: .5rem; margin: .12rem 0; background: #0072b2; }
+.bar i.before { background: var(--pale); }
 details { margin-top: .75rem; }
 summary { cursor: pointer; }
 pre { overflow-x: auto; padding: .75rem; background: var(--soft); font-size: .8rem;
@@ -52,29 +59,46 @@ def draw_html(preview: Preview) -> str:
     cell = cell_of(preview.stories)
     facts = "\n".join(f"<p>{escape(fact)}</p>" for fact in preview.facts)
     stories = "\n".join(_story(story, cell, preview.names) for story in preview.stories)
+    body = f"""{facts}
+{legend(preview.names)}
+{folded("The plan", preview.plan)}
+{folded("The recipe", preview.recipe)}
+{stories}"""
+    return page(preview.title, body)
+
+
+def page(title: str, body: str) -> str:
+    """Returns a whole page.
+
+    Args:
+        title: Its heading, as text.
+        body: What follows, as HTML.
+    """
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(preview.title)}</title>
+<title>{escape(title)}</title>
 <style>
 {_STYLE}
 </style>
 </head>
 <body>
-<h1>{escape(preview.title)}</h1>
-{facts}
-{_legend(preview.names)}
-<details><summary>The plan</summary><pre>{escape(preview.plan)}</pre></details>
-<details><summary>The recipe</summary><pre>{escape(preview.recipe)}</pre></details>
-{stories}
+<h1>{escape(title)}</h1>
+{body}
 </body>
 </html>
 """
 
 
-def _legend(names: dict[int, str]) -> str:
+def folded(title: str, text: str) -> str:
+    """Returns a text that is shown when its title is clicked."""
+    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def legend(names: dict[int, str]) -> str:
+    """Returns the colours of classes of objects."""
     items = "".join(
         f'<li><i style="background: rgb{color_of(label)}"></i>{escape(name)}</li>'
         for label, name in names.items()
@@ -87,15 +111,22 @@ def _story(story: Story, cell: int, names: dict[int, str]) -> str:
     if story.steps:
         built = (
             f"<h3>Op by op, as in {escape(story.variants[1].title)}</h3>\n"
-            f"{_row(story.steps, cell, names)}"
+            f"{row(story.steps, cell, names)}"
         )
     return (
         f"<section>\n<h2>{escape(story.name)}</h2>\n"
-        f"{_row(story.variants, cell, names)}\n{built}\n</section>"
+        f"{row(story.variants, cell, names)}\n{built}\n</section>"
     )
 
 
-def _row(pictures: Sequence[Picture], cell: int, names: dict[int, str]) -> str:
+def row(pictures: Sequence[Picture], cell: int, names: dict[int, str]) -> str:
+    """Returns pictures side by side, each with its caption.
+
+    Args:
+        pictures: What to show.
+        cell: The longest side of each, in CSS pixels.
+        names: The names of the classes of objects.
+    """
     figures = "\n".join(_figure(picture, cell, names) for picture in pictures)
     return f'<div class="row">\n{figures}\n</div>'
 

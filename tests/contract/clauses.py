@@ -21,6 +21,7 @@ from augpipe import targets
 from augpipe.errors import RecipeError
 from augpipe.ir import Flow, Meaning, Normalize, Warp
 from augpipe.ops.base import Combinator, Op
+from augpipe.ops.geometry import Resize
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import realise
 from augpipe.plan.rules import plan
@@ -153,6 +154,27 @@ def p_zero_is_identity(op: Op) -> None:
     assert np.array_equal(out.image, image) and np.array_equal(out.masks[0], mask)
 
 
+def strength_leads_to_nothing(op: Op) -> None:
+    """At strength 1 it is itself; towards 0 the same draws leave the pixels, nearly, as they were.
+
+    What gives images their size stays what it is, or leads to all of the image at that size.
+    """
+    assert op.at_strength(1.0) == op
+    weak = op.at_strength(1e-6)
+    inner = op.inner() if isinstance(op, Combinator) and not op.private else ()
+    if op.last or (op.sizes and weak == op) or any(each.sizes for each in inner):
+        return
+    image = photo(height=40, width=40)
+    for index in range(4):
+        (out,) = through(weak, [image], [index])
+        want = image
+        if out.shape != image.shape:
+            how = getattr(op, "interpolation", "bilinear")
+            (want,) = through(Resize(size=out.shape[:2], interpolation=how), [image], [index])
+        far = np.abs(out.astype(float) - want).mean()
+        assert far < 1.0, f"{far:.2f} grey levels away at no strength"
+
+
 def input_is_untouched(op: Op) -> None:
     """The arrays that go in are the same afterwards."""
     images = [np.array(photo(height=h, width=w)) for h, w in sizes(op)]
@@ -234,9 +256,7 @@ def targets_agree_with_pixels(op: Op) -> None:
     image[y0:y1, x0:x1] = 255
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float)
     box = targets.outline(np.array([[x0, y0, x1, y1]]))
-    given = Sample(
-        image, [(image > 0).astype(np.uint8)], [targets.Points(corners, np.ones(4, bool))], [box]
-    )
+    given = Sample(image, [(image > 0).astype(np.uint8)], [targets.Points.of(corners)], [box])
     for index in range(6):
         (meaning,) = meanings(op, [index], [(height, width)])
         if not isinstance(meaning, (Warp, Flow)):
@@ -271,6 +291,7 @@ CLAUSES = [
     rows_stand_alone,
     kind_is_declared,
     p_zero_is_identity,
+    strength_leads_to_nothing,
     input_is_untouched,
     kind_is_kept,
     empty_batch,
@@ -285,6 +306,8 @@ def applies(clause: Any, op: Op) -> bool:
     """Whether a clause speaks of this op."""
     if op.company and clause is rows_stand_alone:
         return False  # an image needs its batch: tests/unit/test_mix.py
-    if mixes(op) and clause is targets_agree_with_pixels:
+    if mixes(op) and clause in (targets_agree_with_pixels, strength_leads_to_nothing):
         return False
+    if clause is strength_leads_to_nothing and op.name() == "rand_augment":
+        return False  # autocontrast and equalize, among its transforms, have no magnitude
     return not (clause is targets_agree_with_pixels and isinstance(op, Combinator))

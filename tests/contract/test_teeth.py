@@ -16,7 +16,7 @@ from augpipe.ops.color import Brightness
 from augpipe.ops.distortion import Elastic
 from augpipe.ops.geometry import HorizontalFlip
 from augpipe.rng import Draws
-from augpipe.spec import Number
+from augpipe.spec import Number, Pair, Range
 from augpipe.types import Frame
 from tests.contract import clauses
 
@@ -97,6 +97,13 @@ class MeansSomethingElse(Brightness):
         return Curve((("gamma", np.full(len(draw), 0.5)),))
 
 
+class AimsElsewhere(Brightness):
+    """Declares a neutral value that is none."""
+
+    factor: Annotated[Pair, Range(0, 1000, "times", neutral=0)] = (0.8, 1.2)
+    """Brightness factor."""
+
+
 class HoldsALambda(Brightness):
     """Cannot be pickled."""
 
@@ -119,6 +126,7 @@ class ForgetsAField(Brightness):
         (clauses.is_pure, CountsCalls()),
         (clauses.rows_stand_alone, LooksAtNeighbours()),
         (clauses.p_zero_is_identity, IgnoresGate()),
+        (clauses.strength_leads_to_nothing, AimsElsewhere()),
         (clauses.kind_is_declared, MeansSomethingElse()),
         (clauses.empty_batch, FailsOnNothing()),
         (clauses.pickles, HoldsALambda()),

@@ -131,8 +131,8 @@ def test_a_hostile_sidecar_is_told(tmp_path: Path, change: dict[str, Any], words
     image = AnnotatedImage("plain.png", content, "train", (20, 24), id=3)
     write("yolo", tmp_path / "out", META, [image])
     path = tmp_path / "out" / SIDECAR
-    head, line = path.read_text().splitlines()
-    path.write_text(head + "\n" + json.dumps({**json.loads(line), **change}) + "\n")
+    head, line, end = path.read_text().splitlines()
+    path.write_text("\n".join((head, json.dumps({**json.loads(line), **change}), end, "")))
     with pytest.raises(DataError, match=words):
         open_dataset(tmp_path / "out")[0]
 

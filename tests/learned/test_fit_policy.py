@@ -32,7 +32,7 @@ GARMENTS = ROOT / "samples" / "garments"
 SMALL: dict[str, Any] = {"steps": 12, "seeds": 2, "control_steps": 2, "jobs": 1}
 
 
-def table(*gains: float) -> ControlTable:
+def table(*gains: float, name: str = "learned") -> ControlTable:
     """Returns a table: TrivialAugment, and what is learned with these gains on it, seed by seed."""
 
     def results(*accuracies: float) -> tuple[Result, ...]:
@@ -42,19 +42,23 @@ def table(*gains: float) -> ControlTable:
     rows = {
         "no augmentation": none,
         "TrivialAugment": results(*[0.6] * len(gains)),
-        "learned": results(*(0.6 + gain for gain in gains)),
+        name: results(*(0.6 + gain for gain in gains)),
     }
-    made = [row_of(name, each, none if k else None) for k, (name, each) in enumerate(rows.items())]
-    first, last = ([each.accuracy for each in rows[name]] for name in [*rows][1:])
+    made = [row_of(row, each, none if k else None) for k, (row, each) in enumerate(rows.items())]
+    first, last = ([each.accuracy for each in rows[row]] for row in [*rows][1:])
     comparison = Comparison(tuple(made), "validation")
     ones = (1.0,) * 3
-    return ControlTable(comparison, ones, ones, "learned", *controls.paired(first, last))
+    return ControlTable(comparison, ones, ones, name, *controls.paired(first, last))
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the runs of the table out."""
-    monkeypatch.setattr(task, "control", lambda *_, **__: table(0.0, 0.01, -0.01, 0.0))
+
+    def control(*_: Any, candidates: Any = (), **__: Any) -> ControlTable:
+        return table(0.0, 0.01, -0.01, 0.0, name=candidates[-1] if candidates else "learned")
+
+    monkeypatch.setattr(task, "control", control)
     monkeypatch.setattr(teaching, "_KEPT_EVERY", 2)
 
 
@@ -83,7 +87,7 @@ def test_a_policy_is_a_plain_recipe_with_where_it_comes_from(tmp_path: Path) -> 
     said: list[str] = []
     fit_policy(GARMENTS, out, **SMALL, say=said.append)
     text = out.read_text()
-    sentence = "no evidence that learned beats TrivialAugment here"
+    sentence = "no evidence that learned policy beats TrivialAugment here"
     of = "210 images of 10 classes, 28 × 28 (from garments"
     for words in (of, "seed 0, 12 steps", sentence, "TrivialAugment"):
         assert words in text
@@ -105,6 +109,41 @@ def test_a_policy_is_a_plain_recipe_with_where_it_comes_from(tmp_path: Path) -> 
         assert plot.size[0] > 1000
     assert json.loads((folder / "report.json").read_text())["verdict"].startswith("no evidence")
     assert said[0] == "210 images of 28 × 28, 10 classes; 12 steps; 30 images held out"
+
+
+@pytest.mark.usefixtures("quick")
+def test_images_held_out_choose_how_strong_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it has ranges half as wide, about what changes nothing, and the same choices."""
+    tried: list[str] = []
+
+    def control(*_: Any, candidates: Any = (), **__: Any) -> ControlTable:
+        tried[:] = candidates
+        return table(0.0, 0.0, name=candidates[0])
+
+    fit_policy(GARMENTS, tmp_path / "whole.yaml", **SMALL)
+    monkeypatch.setattr(task, "control", control)
+    fit_policy(GARMENTS, tmp_path / "half.yaml", **SMALL)
+    assert tried == ["learned, at 0.5", "learned policy"]
+    whole, half = (load(tmp_path / f"{name}.yaml").recipe.sample[2:] for name in ("whole", "half"))
+    for one, other in zip(whole, half, strict=True):
+        assert (one.p, one.weights) == (other.p, other.weights)
+        turn, less = (next(op for op in each.ops if op.name() == "rotate") for each in (one, other))
+        assert less.degrees == pytest.approx([v / 2 for v in turn.degrees], abs=1e-3)
+        zoom, less = (next(op for op in each.ops if op.name() == "scale") for each in (one, other))
+        assert less.factor == pytest.approx([1 + (v - 1) / 2 for v in zoom.factor], abs=1e-3)
+
+
+def test_the_most_accurate_candidate_is_judged(tmp_path: Path) -> None:
+    data = open_labelled(GARMENTS, None, None, 0)
+    black = [{"brightness": {"factor": [0.0, 0.0]}}]  # nothing can be learned
+    rows = {"dark": (black, ()), "plain": (["horizontal_flip"], ())}
+    made = control(data, [], rows, tmp_path, seeds=1, steps=40, jobs=1, candidates=list(rows))
+    assert made.learned == "plain" and "chosen by these images: plain" in str(made)
+    turned = dict(reversed(rows.items()))
+    again = control(data, [], turned, tmp_path, seeds=1, steps=40, jobs=1, candidates=list(turned))
+    assert again.learned == "plain"
 
 
 @pytest.mark.usefixtures("quick")

@@ -18,7 +18,7 @@ from augpipe.recipe import Recipe, as_recipe, load
 
 
 def all_paths(sources: list[str], copies: int = 2, originals: bool = False) -> list[str]:
-    names = choose(sources, copies, ".png", originals, ["job.json"])
+    names = choose(sources, [copies] * len(sources), ".png", originals, ["job.json"])
     return [out.path for index in range(len(sources)) for out in names.outputs(index)]
 
 
@@ -73,7 +73,7 @@ def test_a_number_beyond_the_copies_clashes_with_nothing() -> None:
 
 
 def test_settings_refuse_what_makes_no_sense() -> None:
-    for bad in ({"copies": 0}, {"quality": 0}, {"quality": 101}, {"format": "gif"}):
+    for bad in ({"copies": -1}, {"quality": 0}, {"quality": 101}, {"format": "gif"}):
         with pytest.raises(UsageError, match=next(iter(bad))):
             Settings(**bad)  # type: ignore[arg-type]
 

@@ -256,3 +256,51 @@ def test_a_cache_is_memory_or_a_folder() -> None:
         assert rule is not None
         assert (rule.where, rule.max_gb) == (where, 10.0)
     assert load({"version": 1, "cache": None}).cache is None
+
+
+def test_a_strength_reaches_the_ops_inside_and_leaves_what_gives_the_size() -> None:
+    whole = load(
+        {
+            "version": 1,
+            "sample": [
+                {"one_of": ["equalize", {"gaussian_blur": [0.0, 2.0]}]},
+                {"random_crop": 20},
+                {"rand_augment": {"magnitude": 8}},
+                {"albumentations.RandomCrop": {"height": 8, "width": 8}},
+                {"albumentations.MotionBlur": {"p": 0.8}},
+            ],
+        }
+    )
+    weak = whole.at_strength(0.5)
+    assert [op.item() for op in weak.sample] == [
+        {"one_of": {"ops": [{"equalize": {"p": 0.25}}, {"gaussian_blur": {"sigma": [0.0, 1.0]}}]}},
+        {"random_crop": {"size": [20, 20]}},
+        {"rand_augment": {"magnitude": 4.0}},
+        {"albumentations.RandomCrop": {"height": 8, "width": 8}},
+        {"albumentations.MotionBlur": {"p": 0.4}},
+    ]
+    with pytest.raises(UsageError, match=r"strength 9 is too much for sample\[2\]\.rand_augment"):
+        whole.at_strength(9.0)
+
+
+def test_a_class_has_its_rules_by_name() -> None:
+    rules = {"cat": 5, "1": {"strength": 0.5}, "on": {"copies": 0}}
+    whole = load({"version": 1, "balance": "median", "per_class": rules})
+    assert whole.per_class["cat"].copies == 5
+    assert (whole.per_class["1"].copies, whole.per_class["1"].strength) == (None, 0.5)
+    assert load(yaml.safe_load(whole.dump(defaults=True))) == whole
+    for content, words in (
+        ({"per_class": {"cat": {"strenght": 1}}}, r"per_class\.cat\.strenght.*mean 'strength'\?"),
+        ({"per_class": {"cat": -2}}, r"per_class\.cat\.copies: must be an integer from 0"),
+        ({"per_class": {"dog": [1]}}, r"per_class\.dog: must be a mapping of copies, strength"),
+        ({"per_class": 3}, "a mapping of classes"),
+        ({"balance": {"target": "maxx"}}, "did you mean 'max'?"),
+        ({"balance": {}}, "balance needs it: max or median"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            load({"version": 1, **content})
+    checked = jsonschema.Draft202012Validator(schema())
+    assert checked.is_valid({"version": 1, "balance": "max", "per_class": rules})
+    assert checked.is_valid({"version": 1, "balance": {"target": 40}})
+    for bad in ({"balance": "min"}, {"balance": {}}, {"per_class": {"cat": {"copy": 1}}}):
+        assert not checked.is_valid({"version": 1, **bad})

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
-from augpipe.errors import AugpipeError, UsageError, in_a_line
+from augpipe.errors import AugpipeError, UsageError, in_a_line, reason
 from augpipe.expansion.engines import Result, Run, Work
 from augpipe.expansion.jobs import Task
 
@@ -45,18 +47,39 @@ def on_ray(workers: int) -> Iterator[Run]:
         ) from None
     own = not ray.is_initialized()
     if own:
+        _check_answer()
         try:
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except ConnectionError:
             raise UsageError(
                 "no Ray cluster was found: begin one with `ray start --head`, or say where it is "
-                f"in RAY_ADDRESS ({in_a_line(error)})"
+                "in RAY_ADDRESS"
             ) from None
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(f"the Ray cluster cannot be used ({in_a_line(error)})") from None
     try:
         yield functools.partial(_run, workers)
     finally:
         if own:
             ray.shutdown()
+
+
+def _check_answer() -> None:
+    """Makes sure that something is where RAY_ADDRESS says: Ray itself would try for minutes.
+
+    Raises:
+        UsageError: If there is nothing.
+    """
+    said = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = said.rpartition("/")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise UsageError(
+                f"no Ray cluster answers at RAY_ADDRESS={said} ({reason(error)}): begin one with "
+                "`ray start --head`, or correct the address"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

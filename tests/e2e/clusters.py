@@ -15,8 +15,8 @@ from threading import Event
 from typing import Any
 
 from augpipe.data.encode import TEMPORARY_PREFIX
-from augpipe.expansion.expanding import _Made, _Work
 from augpipe.expansion.jobs import Task
+from augpipe.expansion.making import Making, Outcome
 
 _MARK = "AUGPIPE_TEST_CLUSTER"
 QUIET = {
@@ -81,18 +81,21 @@ def _marked(home: str) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeDies(_Work):
+class NodeDies(Making):
     """The second node dies when it has done a task, and before anyone hears of it."""
 
     mark: str = ""
     head: str = ""
 
-    def begin(self, stop: Event) -> Callable[[Task], _Made]:  # type: ignore[override]
+    def begin(self, stop: Event) -> Callable[[Task], Outcome]:  # type: ignore[override]
         import ray
 
-        make, second = _Work.begin(self, stop), ray.get_runtime_context().get_node_id() != self.head
+        make, second = (
+            Making.begin(self, stop),
+            ray.get_runtime_context().get_node_id() != self.head,
+        )
 
-        def make_or_die(task: Task) -> _Made:
+        def make_or_die(task: Task) -> Outcome:
             if second:
                 make(task)
                 (self.out / f"{TEMPORARY_PREFIX}{'0' * 16}").write_bytes(b"the next one, begun")
@@ -106,15 +109,15 @@ class NodeDies(_Work):
 
 
 @dataclass(frozen=True, slots=True)
-class TaskKills(_Work):
+class TaskKills(Making):
     """One source ends the process that works on it, with an output written."""
 
     index: int = -1
 
-    def begin(self, stop: Event) -> Callable[[Task], _Made]:  # type: ignore[override]
-        make = _Work.begin(self, stop)
+    def begin(self, stop: Event) -> Callable[[Task], Outcome]:  # type: ignore[override]
+        make = Making.begin(self, stop)
 
-        def make_or_die(task: Task) -> _Made:
+        def make_or_die(task: Task) -> Outcome:
             made = make(task)
             if self.index in task.indices:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from augpipe.errors import AugpipeError, UsageError
 from augpipe.expansion import cluster, convert, expand, expanding
 from augpipe.expansion.jobs import prepare
+from augpipe.expansion.making import Making
 from augpipe.expansion.record import Settings
+from augpipe.expansion.skipped import SkippedFile
 from augpipe.recipe import load
 from tests.e2e import clusters
 from tests.e2e.expansion import start, tree, wait_for_lines
@@ -81,7 +84,7 @@ def test_a_file_that_ends_its_process_is_listed(
         return clusters.TaskKills(*given, index=5)
 
     expand(recipe, source, tmp_path / "local")
-    monkeypatch.setattr(expanding, "_Work", deadly)
+    monkeypatch.setattr(expanding, "Making", deadly)
     monkeypatch.setattr(cluster, "_TRIES", 1)
     done = expand(recipe, source, tmp_path / "ray", engine="ray")
     assert (done.written, done.skipped) == (11, 1)
@@ -138,7 +141,7 @@ def test_a_node_that_dies_has_its_work_done_by_the_other(
         return again(shard)
 
     expand(recipe, source, tmp_path / "local", copies=2)
-    monkeypatch.setattr(expanding, "_Work", deadly)
+    monkeypatch.setattr(expanding, "Making", deadly)
     monkeypatch.setattr(cluster._Shard, "again", noted)
     done = expand(recipe, source, tmp_path / "ray", copies=2, engine="ray")
     assert (done.written, done.skipped) == (24, 0)
@@ -152,9 +155,9 @@ def test_a_node_that_dies_has_its_work_done_by_the_other(
 
 
 def test_errors_are_told_in_the_order_of_the_sources(tmp_path: Path) -> None:
-    errors = expanding._Errors(tmp_path / "errors.jsonl")
+    errors = SkippedFile(tmp_path / "errors.jsonl")
     for index in (5, 0, 3):
-        errors.add(index, f"image {index}", "bad")
+        errors.add(index, f"image {index}", "bad", None)
     errors.close()
     lines = (tmp_path / "errors.jsonl").read_text().splitlines()
     assert [json.loads(line)["source"] for line in lines] == ["image 0", "image 3", "image 5"]
@@ -165,7 +168,7 @@ def test_shards_are_small_and_many(source: Path, recipe: Path) -> None:
     """Each task in one shard, in order; several for each core, of 256 outputs at most."""
     for copies, cores in ((1, 1), (1, 2), (200, 2), (1, 100), (300, 1)):
         job = prepare(load(recipe), source, Settings(copies))
-        work, tasks = expanding._Work(job, source, {}), list(job.tasks())
+        work, tasks = Making(job, source, {}), list(job.tasks())
         shards = list(cluster._shards(work, tasks, cores))
         assert [task for shard in shards for task in shard.tasks] == tasks
         assert len(shards) >= min(3 * cores, len(tasks))
@@ -188,9 +191,12 @@ def test_what_is_missing_is_said_in_a_line(
     with monkeypatch.context() as patch:
         patch.setattr(ray, "is_initialized", lambda: False)
         patch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("none")))
-        assert "no Ray cluster was found: begin one with `ray start --head`" in refusal(
-            engine="ray"
-        )
+        patch.delenv("RAY_ADDRESS", raising=False)
+        assert "found: begin one with `ray start --head`" in refusal(engine="ray")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            where = f"127.0.0.1:{server.getsockname()[1]}"
+        patch.setenv("RAY_ADDRESS", where)
+        assert f"answers at RAY_ADDRESS={where} (connection refused)" in refusal(engine="ray")
     monkeypatch.setitem(sys.modules, "ray", None)
     assert refusal(engine="ray").endswith("not installed: pip install 'augpipe[scale]'")
 
@@ -200,10 +206,10 @@ def test_a_node_that_would_do_other_work_says_so(
 ) -> None:
     job = prepare(load(recipe), source, Settings())
     with pytest.raises(UsageError, match="is not seen there: use a shared folder or an address"):
-        expanding._Work(job, tmp_path / "out", {}).begin(Event())
+        Making(job, tmp_path / "out", {}).begin(Event())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "job.json").touch()
-    expanding._Work(job, tmp_path / "out", {}).begin(Event())
+    Making(job, tmp_path / "out", {}).begin(Event())
     job.record.versions["numpy"] = "1.0"
     with pytest.raises(UsageError, match=r"has other versions: numpy 1\.0 is now .*: install"):
-        expanding._Work(job, tmp_path / "out", {}).begin(Event())
+        Making(job, tmp_path / "out", {}).begin(Event())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from augpipe import mixing
 from augpipe.backends import batched
 from augpipe.backends.batched.pieces import layout as layout_of
+from augpipe.constraint import framed, kept, moved, settle
 from augpipe.data.workers import CallCounter
 from augpipe.errors import DataError, UsageError, first_sentence
 from augpipe.ir import (
@@ -43,12 +45,13 @@ from augpipe.plan.nodes import (
     places,
     realise,
     realised,
+    sees_boxes,
     segments,
 )
 from augpipe.recipe import Recipe
 from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Batch, move_outlines, move_points
-from augpipe.types import Array, Frame, Ints
+from augpipe.types import Array, Floats, Frame, Ints
 
 _EPSILON = 1e-4  # how far rounding may take a float image beyond 0..1
 
@@ -89,6 +92,7 @@ class BatchSection(nn.Module):
         self._timed = next(timed, "")
         self._calls = CallCounter()
         self._fits: set[int] = set()  # channel counts that every op can take
+        self._sees_boxes = sees_boxes(self.nodes)
         self._looked_at: set[tuple[torch.device, bool, bool]] = set()  # floats, labels in it
         self._moved = False
         self.register_buffer("_home", torch.empty(0), persistent=False)
@@ -182,7 +186,8 @@ class BatchSection(nn.Module):
         batch.images = batch.images if self.nodes else batch.images.clone()
         given = batch.images
         if self.nodes:
-            draws = Draws(seed, keys, epoch, trace=trace).together(self._layout)
+            attempts = self._settled(batch, seed, keys, epoch, trace)
+            draws = Draws(seed, keys, epoch, trace=trace, attempt=attempts).together(self._layout)
             # Pixels are computed in float32, whatever precision a training step runs in.
             with torch.autocast(batch.images.device.type, enabled=False):
                 batch = self._run(batch, draws, look)
@@ -192,8 +197,7 @@ class BatchSection(nn.Module):
             batch.images = self._run(one, draws, _pass, alone=True).images[:0]
         if targets is None:
             return batch.images
-        rules = self.recipe.boxes
-        return batch.images, opened.targets(batch, rules.min_area, rules.min_visibility)
+        return batch.images, opened.targets(batch, self.recipe.ending)
 
     def _check(self, batch: Batch) -> Callable[[Tensor], None]:
         """Refuses what no op could make sense of, and returns what looks at the images.
@@ -244,7 +248,7 @@ class BatchSection(nn.Module):
         gain = 1.0 if dtype == torch.uint8 else 255.0
         last = len(self._segments) - 1
         for k, (nodes, special) in enumerate(self._segments):
-            drawn = realised(nodes, draws, _frame(batch.images), sparse=True)
+            drawn = realised(nodes, draws, self._frame(batch), sparse=True)
             leaves = any(leaves_levels(meaning) for _, meaning in drawn)
 
             def leave(part: Tensor, leaves: bool = leaves) -> Tensor:
@@ -257,9 +261,39 @@ class BatchSection(nn.Module):
             if special is not None and not (alone and special.kind in (Generated, Mix)):
                 # What makes rows of labels does so where it acts on no image, too.
                 sparse = not any(step.op.relabels for step in special.steps)
-                for meaning in realise((special,), draws, _frame(batch.images), sparse=sparse):
+                for meaning in realise((special,), draws, self._frame(batch), sparse=sparse):
                     batch = self._special(meaning, special, batch)
         return batch
+
+    def _settled(
+        self, batch: Batch, seed: int, keys: Ints, epoch: int, trace: Trace | None
+    ) -> Ints | int:
+        """Returns which attempt each image takes, so that the constraint holds.
+
+        It is held by the geometry before the first op that takes the images themselves.
+        """
+        rule, boxes = self.recipe.constraint, batch.boxes
+        if rule is None or boxes is None or not len(keys):
+            return 0
+        height, width = batch.images.shape[2:]
+        before = [framed([each.outlines], (height, width)) for each in boxes]
+
+        def least(rows: Ints, attempt: int) -> Floats:
+            draws = Draws(seed, keys[rows], epoch, attempt=attempt).together(self._layout)
+            sets = [[boxes[row].outlines] for row in rows.tolist()]
+            frame = replace(_frame(batch.images[: len(rows)]), outlines=sets)
+            meanings = realise(self._segments[0][0], draws, frame, sparse=True)
+            ends = (moved(each, meanings, k) for k, each in enumerate(sets))
+            return np.array([kept(before[row], end) for row, end in zip(rows, ends, strict=True)])
+
+        return settle(rule, len(keys), least, trace)
+
+    def _frame(self, batch: Batch) -> Frame:
+        """Returns what ops may know of a batch."""
+        frame = _frame(batch.images)
+        if self._sees_boxes and batch.boxes is not None:
+            return replace(frame, outlines=[[each.outlines] for each in batch.boxes])
+        return frame
 
     def _special(self, meaning: Meaning, node: Node, batch: Batch) -> Batch:
         """Does what needs the images themselves, or all of them."""
@@ -326,7 +360,7 @@ def _do(
             moves.append(meaning)
     names = [str(node) for node, _ in drawn]
     batch.images, batch.masks = batched.render_all(
-        alone, batch.images, batch.masks, gain, leave, look, names
+        alone, batch.images, batch.masks, gain, leave, look, names, batch.heatmaps
     )
     for meaning in moves:
         for row, each in enumerate(batch.boxes or ()):

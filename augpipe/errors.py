@@ -7,7 +7,8 @@ text as it stands (no traceback unless `--debug`) and exits with its `exit_code`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -135,3 +136,17 @@ def first_sentence(error: BaseException) -> str:
     """Returns the beginning of what a library says went wrong."""
     lines = str(error).strip().splitlines() or ["not available"]
     return lines[0].split(". ")[0][:160]
+
+
+def check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> None:
+    """Refuses, with a hint, options that a class does not have."""
+    own = [
+        name
+        for name, each in inspect.signature(cls).parameters.items()
+        if each.kind is each.KEYWORD_ONLY and name not in ("seed", "keep")
+    ]
+    known = [*own, *more]
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+            raise UsageError(f"{cls.__name__} has no option '{name}' ({hint})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,8 +15,9 @@ import numpy as np
 from augpipe import recipe as recipes
 from augpipe.ahead import Ahead, Foresee, Group, ascending, generated
 from augpipe.backends import opencv
+from augpipe.constraint import framed, kept, moved, settle
 from augpipe.data.workers import CallCounter, calm_cv2
-from augpipe.errors import DataError, UsageError, did_you_mean
+from augpipe.errors import DataError, UsageError, check_options
 from augpipe.ir import Meaning
 from augpipe.kinds import Packed, unpack
 from augpipe.kinds.convert import unlevelled
@@ -30,6 +30,7 @@ from augpipe.plan.nodes import (
     located,
     places,
     realise,
+    sees_boxes,
     segments,
 )
 from augpipe.plan.rules import plan
@@ -37,7 +38,7 @@ from augpipe.recipe import Recipe
 from augpipe.rendering import plain_planes, ready, render, render_row
 from augpipe.rng import Draws, Trace, stream_key
 from augpipe.targets import Sample
-from augpipe.types import Array, Frame, Picture
+from augpipe.types import Array, Floats, Frame, Ints, Picture
 
 if TYPE_CHECKING:
     from augpipe.batch import BatchSection
@@ -95,6 +96,8 @@ class Pipeline:
         self._calls = CallCounter()
         self._ahead = Ahead(self.nodes, self._layout)
         self._fits: set[int] = set()  # channel counts that every op can take
+        self._ending = recipe.ending
+        self._sees_boxes = sees_boxes(self.nodes)
 
     def __repr__(self) -> str:
         return f"Pipeline({len(self.recipe.sample)} sample ops, {len(self.recipe.batch)} batch ops)"
@@ -125,7 +128,8 @@ class Pipeline:
     ) -> Any:
         """Augments one item; with those that should follow it, its parameters are drawn ahead."""
         sample = packed.sample
-        if len(self._segments) > 1:
+        bound = self._sees_boxes or self.recipe.constraint is not None
+        if len(self._segments) > 1 or (bound and sample.boxes):
             (sample,) = self.run([sample], np.array([index], np.int64), epoch, seed=seed)
         else:
             calm_cv2()
@@ -135,7 +139,7 @@ class Pipeline:
                 group = Group(own, epoch, sample.image.shape[:2])
                 meanings, row = self._ahead.find(group, index, foresee)
                 sample = render_row(meanings, None, row, sample)
-        return packed.repack(sample, self.recipe.boxes.min_area, self.recipe.boxes.min_visibility)
+        return packed.repack(sample, self._ending)
 
     def apply(
         self,
@@ -161,10 +165,8 @@ class Pipeline:
         if len(packed) == 1:
             return [self._alone(packed[0], int(keys[0]), operator.index(epoch), seed, ascending)]
         samples = self.run([each.sample for each in packed], keys, epoch, seed=seed)
-        rules = self.recipe.boxes
         return [
-            each.repack(sample, rules.min_area, rules.min_visibility)
-            for each, sample in zip(packed, samples, strict=True)
+            each.repack(sample, self._ending) for each, sample in zip(packed, samples, strict=True)
         ]
 
     def run(
@@ -174,6 +176,7 @@ class Pipeline:
         epochs: int | Array = 0,
         trace: Trace | None = None,
         seed: int | None = None,
+        attempts: Ints | None = None,
     ) -> list[Sample]:
         """Does the sample section to n samples; their arrays are not changed.
 
@@ -183,10 +186,13 @@ class Pipeline:
             epochs: One for all, or (n,).
             trace: Filled with the drawn parameters, by op key and name, each (n, ...).
             seed: Instead of the recipe's.
+            attempts: (n,), instead of those that the constraint settles.
         """
         calm_cv2()
         with located(self._places):
-            done, meanings = self._prepare(samples, indices, epochs, trace, seed, self._segments)
+            done, meanings = self._prepare(
+                samples, indices, epochs, trace, seed, self._segments, attempts
+            )
             return render(meanings, None, done)
 
     def stack(
@@ -223,7 +229,6 @@ class Pipeline:
         packed = [unpack(item, names) for item in items]
         keys = keys_of(indices, len(packed))
         calm_cv2()
-        rules = self.recipe.boxes
         stacked: Array | None = None
         out: list[Any] = []
         with located(self._places):
@@ -241,8 +246,7 @@ class Pipeline:
                 if stacked.shape[1:] != (channels, height, width) or stacked.dtype != image.dtype:
                     raise DataError("images", "differ in size, channels or dtype")
                 opencv.store(image, stacked[row])
-                end = (rules.min_area, rules.min_visibility)
-                out.append(each.repack(sample, *end, elsewhere=True))
+                out.append(each.repack(sample, self._ending, elsewhere=True))
         assert stacked is not None
         return stacked, out
 
@@ -256,7 +260,9 @@ class Pipeline:
         check_channels(self._kept, image.shape[2])
         draws = Draws(self.recipe.seed, np.zeros(1, np.int64))
         with located(self._places):
-            return render(realise(self._kept, draws, _frame([sample])), None, [sample])[0].image
+            return render(realise(self._kept, draws, self._frame([sample])), None, [sample])[
+                0
+            ].image
 
     def _prepare(
         self,
@@ -266,16 +272,45 @@ class Pipeline:
         trace: Trace | None,
         seed: int | None,
         parts: Segments,
+        attempts: Ints | None = None,
     ) -> tuple[list[Sample], list[Meaning]]:
-        """Does all segments but the last; returns that one's meanings, which no other follows."""
+        """Does all segments but the last; returns that one's meanings, which no other follows.
+
+        What the constraint does not hold for is drawn again until it does.
+        """
         self._check(samples)
-        draws = self.draws(indices, epochs, trace, seed)
+        rule = self.recipe.constraint
+        if attempts is not None or rule is None or not any(each.boxes for each in samples):
+            own = self.draws(indices, epochs, trace, seed, 0 if attempts is None else attempts)
+            return self._drawn(samples, own, parts)
+        sets = [framed(each.boxes, each.image.shape[:2]) for each in samples]
+        epochs = np.broadcast_to(epochs, len(samples))
+
+        def least(rows: Ints, attempt: int) -> Floats:
+            some = [samples[row] for row in rows.tolist()]
+            own = self.draws(indices[rows], epochs[rows], None, seed, attempt)
+            done, meanings = self._drawn(some, own, parts)
+            ends = (moved(each.boxes, meanings, k) for k, each in enumerate(done))
+            return np.array([kept(sets[row], end) for row, end in zip(rows, ends, strict=True)])
+
+        attempts = settle(rule, len(samples), least, trace)
+        return self._drawn(samples, self.draws(indices, epochs, trace, seed, attempts), parts)
+
+    def _drawn(
+        self, samples: Sequence[Sample], draws: Draws, parts: Segments
+    ) -> tuple[list[Sample], list[Meaning]]:
+        """Does `_prepare` with draws that are settled."""
         done = list(samples)
         for nodes, foreign in parts[:-1]:
-            done = render(realise(nodes, draws, _frame(done), sparse=True), None, done)
+            done = render(realise(nodes, draws, self._frame(done), sparse=True), None, done)
             assert foreign is not None
-            done = render(realise((foreign,), draws, _frame(done)), foreign, done)
-        return done, realise(parts[-1][0], draws, _frame(done), sparse=True)
+            done = render(realise((foreign,), draws, self._frame(done)), foreign, done)
+        return done, realise(parts[-1][0], draws, self._frame(done), sparse=True)
+
+    def _frame(self, samples: Sequence[Sample]) -> Frame:
+        """Returns what ops may know of samples."""
+        sizes = np.array([each.image.shape[:2] for each in samples], np.int64).reshape(-1, 2)
+        return Frame(sizes, [each.boxes for each in samples] if self._sees_boxes else None)
 
     def _check(self, samples: Sequence[Sample]) -> None:
         """Refuses what an op cannot take, whatever it draws."""
@@ -291,10 +326,11 @@ class Pipeline:
         epochs: int | Array = 0,
         trace: Trace | None = None,
         seed: int | None = None,
+        attempt: int | Array = 0,
     ) -> Draws:
-        """Returns the draws of the sample section for n images; see `run`."""
+        """Returns the draws of the sample section for n images; see `run` and `rng.Draws`."""
         seed = self.recipe.seed if seed is None else seed
-        draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace)
+        draws = Draws(seed, np.asarray(indices, np.int64), epochs, trace=trace, attempt=attempt)
         return draws.together(self._layout)
 
     @functools.cached_property
@@ -331,7 +367,7 @@ class Pipeline:
         """
         from augpipe.plan.explain import explain
 
-        return explain(self.nodes, self.batch_nodes, size)
+        return explain(self.nodes, self.batch_nodes, size, self.recipe.constraint)
 
     def dataset(self, base: Any, **options: Any) -> AugmentedDataset:
         """Wraps any map-style dataset for a plain DataLoader; see `AugmentedDataset`.
@@ -348,7 +384,7 @@ class Pipeline:
         from augpipe.data.dataset import AugmentedDataset, Collatable
 
         self._learn(base)
-        _check_options(AugmentedDataset, options, ("names", "with_index"))
+        check_options(AugmentedDataset, options, ("names", "with_index"))
         with_index = options.pop("with_index", False)
         apply = self._applier(options)
         if self.recipe.batch or with_index:
@@ -362,7 +398,7 @@ class Pipeline:
         """
         from augpipe.data.loader import Loader
 
-        _check_options(Loader, options, ("names",))
+        check_options(Loader, options, ("names",))
         names = options.pop("names", None)
         stack = functools.partial(self.stack, names=names) if names else self.stack
         rule = self.recipe.cache
@@ -380,21 +416,3 @@ class Pipeline:
     def _applier(self, options: dict[str, Any]) -> Any:
         names = options.pop("names", None)
         return functools.partial(self.apply, names=names) if names else self.apply
-
-
-def _check_options(cls: type, options: Iterable[str], more: Sequence[str]) -> None:
-    """Refuses, with a hint, options that a class does not have."""
-    own = [
-        name
-        for name, each in inspect.signature(cls).parameters.items()
-        if each.kind is each.KEYWORD_ONLY and name not in ("seed", "keep")
-    ]
-    known = [*own, *more]
-    for name in options:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-            raise UsageError(f"{cls.__name__} has no option '{name}' ({hint})")
-
-
-def _frame(samples: Sequence[Sample]) -> Frame:
-    return Frame(np.array([each.image.shape[:2] for each in samples], np.int64).reshape(-1, 2))

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augpipe import ops
 from augpipe.declared import Declared
-from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean
+from augpipe.errors import Place, Problem, RecipeError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.reading import SECTIONS, fail, override, read
 from augpipe.regularizers.base import Regularizer
@@ -37,10 +37,13 @@ from augpipe.settings import (
     BoxRules,
     CacheRule,
     ClassRule,
+    ConstraintRule,
     GenerateRule,
+    KeypointRules,
     TrainRule,
 )
 from augpipe.spec import ArgumentRefused, Flag, Number, declaration
+from augpipe.targets import Ending
 from augpipe.yamltree import Tree, wrap
 
 VERSION = 1
@@ -61,6 +64,10 @@ class Recipe(BaseModel):
     """How many classes labels have; the dataset's own number when left out."""
     boxes: BoxRules = BoxRules()
     """Which boxes are kept."""
+    keypoints: KeypointRules = KeypointRules()
+    """What is known of keypoints."""
+    constraint: ConstraintRule | None = None
+    """What must hold after the geometry; nothing when left out."""
     cache: CacheRule | None = None
     """Where what is always done alike is kept; nowhere when left out."""
     gan_generate: GenerateRule | None = None
@@ -92,6 +99,11 @@ class Recipe(BaseModel):
             out["classes"] = self.classes
         if self.boxes != BoxRules() or defaults:
             out["boxes"] = self.boxes.model_dump()
+        if self.keypoints != KeypointRules():
+            pairs = [list(pair) for pair in self.keypoints.flip_pairs]
+            out["keypoints"] = {"flip_pairs": pairs}
+        if self.constraint is not None:
+            out["constraint"] = self.constraint.model_dump()
         if self.cache is not None:
             out["cache"] = self.cache.model_dump()
         if self.gan_generate is not None:
@@ -109,6 +121,11 @@ class Recipe(BaseModel):
         if train := self.train.model_dump(exclude_defaults=not defaults, exclude_none=True):
             out["train"] = train
         return yaml.safe_dump(out, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+    @property
+    def ending(self) -> Ending:
+        """How targets end."""
+        return Ending(self.boxes.min_area, self.boxes.min_visibility, self.keypoints.flip_pairs)
 
     def one_by_one(self) -> tuple[Recipe, tuple[str, ...]]:
         """Returns the recipe for images that come one by one, and the ops that it leaves out.
@@ -128,18 +145,8 @@ class Recipe(BaseModel):
         Raises:
             UsageError: An op does not allow as much.
         """
-        made: list[Op] = []
-        for i, op in enumerate(self.sample):
-            try:
-                made.append(op.at_strength(strength))
-            except ValidationError as error:
-                detail = error.errors(include_url=False)[0]
-                where = ".".join(map(str, (f"sample[{i}]", op.name(), *detail["loc"])))
-                words = detail["msg"].removeprefix("Value error, ")
-                raise UsageError(
-                    f"strength {strength:g} is too much for {where}: {words}"
-                ) from None
-        return self.model_copy(update={"sample": tuple(made)})
+        made = tuple(op.at_strength(strength) for op in self.sample)
+        return self.model_copy(update={"sample": made})
 
 
 def _alone(op: Op) -> bool:
@@ -149,8 +156,9 @@ def _alone(op: Op) -> bool:
 
 
 _EXPANSION = ("gan_generate", "balance", "per_class")
-_SETTINGS = ("seed", "fuse", "classes", "boxes", "cache", *_EXPANSION, "train")
-_KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
+_RULES = ("seed", "fuse", "classes", "boxes", "keypoints", "constraint", "cache", *_EXPANSION)
+_SETTINGS = (*_RULES, "train")
+_KEYS = ("version", "extends", *_RULES, *SECTIONS, "train")
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -388,6 +396,8 @@ def _order(problem: Problem) -> tuple[str, int, int]:
 def _within(cls: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
     inner: dict[str, type[BaseModel]] = {
         "boxes": BoxRules,
+        "keypoints": KeypointRules,
+        "constraint": ConstraintRule,
         "cache": CacheRule,
         "gan_generate": GenerateRule,
         "balance": BalanceRule,

@@ -21,6 +21,7 @@ from augpipe.ir import (
     Taught,
     Warp,
     leaves_levels,
+    smooth,
 )
 from augpipe.plan.nodes import Node
 from augpipe.targets import Sample, move_outlines, move_points
@@ -94,19 +95,25 @@ def decoded(sample: Sample) -> Sample:
     image = sample.image
     if not isinstance(image, Picture):
         return sample
-    return Sample(image.pixels(), sample.masks, sample.points, sample.boxes)
+    return replace(sample, image=image.pixels())
 
 
 def _one(meaning: Alone, row: int, sample: Sample, into: Array | None) -> Sample:
     """Does row `row` of a meaning to a sample and to all that belongs to it."""
     masks, points, boxes = sample.masks, sample.points, sample.boxes
     if isinstance(meaning, Warp | Flow):
-        masks = [opencv.render_mask(meaning, row, mask) for mask in masks]
+        even = replace(meaning, sampling=smooth(meaning.sampling))
+        masks = [
+            opencv.render(even, row, mask)
+            if k in sample.heatmaps
+            else opencv.render_mask(meaning, row, mask)
+            for k, mask in enumerate(masks)
+        ]
         points = [move_points(meaning, row, each) for each in points]
         boxes = [move_outlines(meaning, row, each) for each in boxes]
     normalized = sample.normalized or leaves_levels(meaning)
     image = opencv.render(meaning, row, sample.image, into)
-    return Sample(image, masks, points, boxes, normalized)
+    return Sample(image, masks, points, boxes, normalized, sample.heatmaps)
 
 
 def plain_planes(items: Sequence[Any]) -> list[Array]:

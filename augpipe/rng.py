@@ -4,9 +4,10 @@ A draw is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 
 SC 2011) evaluated at
 
     key     = BLAKE2b-64(seed, op key, draw name)
-    counter = (block, epoch, index mod 2**32, index div 2**32)
+    counter = (block + 2**24 attempt, epoch, index mod 2**32, index div 2**32)
 
-so it depends on the seed, the epoch, the sample's index and the draw's name, and on
+so it depends on the seed, the epoch, the sample's index and the draw's name (and, where a
+constraint has things drawn again, on the attempt, which is 0 at first), and on
 nothing else: not on the worker, the batch, the order or what other ops draw. There is no
 generator object to seed, share, fork or save. Draws are vectorised over the samples;
 row k of a batch equals the same sample drawn alone, bit for bit.
@@ -33,6 +34,7 @@ Trace = dict[str, dict[str, NDArray[Any]]]
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
+_ATTEMPTS = np.uint64(24)  # no draw takes 2**24 blocks
 _ROUNDS = 10
 # What is added to the key in each round: multiples of the two Weyl constants.
 _BUMPS = np.arange(_ROUNDS, dtype=np.uint64)[:, None] * np.array(
@@ -101,6 +103,7 @@ class Draws:
         trace: Where drawn parameters are noted, by op and name; None to note nothing.
         asked: Where it is noted how many blocks each draw takes; None to note nothing.
         bank: Words that `together` made ahead.
+        attempt: How often all this was drawn before: for all samples, or (n,); below 256.
     """
 
     seed: int
@@ -110,6 +113,7 @@ class Draws:
     trace: Trace | None = None
     asked: dict[tuple[str, str], int] | None = None
     bank: dict[tuple[str, str], Words] = field(default_factory=dict)
+    attempt: int | NDArray[np.int64] = 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -117,7 +121,14 @@ class Draws:
     def at(self, op: str) -> Draws:
         """Returns the same samples' draws for another op key."""
         return Draws(
-            self.seed, self.indices, self.epoch, op, self.trace, self.asked, self.bank
+            self.seed,
+            self.indices,
+            self.epoch,
+            op,
+            self.trace,
+            self.asked,
+            self.bank,
+            self.attempt,
         )  # `replace` takes ten times as long, for every op of every image
 
     def note(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
@@ -156,6 +167,8 @@ class Draws:
         """Returns (n, 4 * len(keys)) words: one block a key, at the block number beside it."""
         index = self.indices.astype(np.uint64)[:, None]
         epoch = np.broadcast_to(np.asarray(self.epoch, np.uint64), index.shape[:1])[:, None]
+        if np.any(self.attempt):
+            blocks = blocks + (np.asarray(self.attempt, np.uint64)[..., None] << _ATTEMPTS)
         counter = (blocks, epoch, index & _LOW, index >> _HALF)
         out = philox(counter, (keys & _LOW, keys >> _HALF))
         return np.stack(out, axis=-1).reshape(len(self), 4 * len(keys))

@@ -16,7 +16,9 @@ from augpipe.settings import (
     BoxRules,
     CacheRule,
     ClassRule,
+    ConstraintRule,
     GenerateRule,
+    KeypointRules,
     TrainRule,
 )
 from augpipe.spec import Declaration, Json, declaration
@@ -45,6 +47,8 @@ def schema() -> Json:
     for key in ("seed", "fuse", "classes"):
         top[key] = _field_schema(Recipe, key)
     top["boxes"] = _settings(BoxRules)
+    top["keypoints"] = _settings(KeypointRules)
+    top["constraint"] = {**_settings(ConstraintRule), "required": ["min_visibility"]}
     bare = [_field_schema(CacheRule, "where"), {"type": "null"}]
     top["cache"] = {"anyOf": [*bare, {**_settings(CacheRule), "required": ["where"]}]}
     top["gan_generate"] = _settings(GenerateRule)

@@ -49,6 +49,64 @@ class BoxRules(BaseModel):
     """Boxes of which a smaller share is still in the image are dropped."""
 
 
+class ConstraintRule(BaseModel):
+    """What must hold after a section's geometry; where it does not, all is drawn again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    min_visibility: Annotated[float, Number(0, 1, "of what was seen of a box", above=True)]
+    """Every box of an image keeps at least this share of what was seen of it before."""
+    retries: Annotated[int, Number(1, 255, "attempts", integer=True)] = 20
+    """How often an image is drawn again at most; then the draw that keeps most is taken."""
+
+
+@dataclass(frozen=True)
+class FlipPairs(Declaration):
+    """A list of pairs of keypoints."""
+
+    def allowed(self) -> str:
+        """Words what is allowed."""
+        return "a list of pairs [left, right], keypoints counted from 0, each in one pair"
+
+    def parse(self, value: Any) -> tuple[tuple[int, int], ...]:
+        """Returns the pairs."""
+        if not isinstance(value, (list, tuple)):
+            raise Refused
+        number = Number(0, 65535, integer=True)
+        pairs = []
+        for each in value:
+            if not isinstance(each, (list, tuple)) or len(each) != 2:
+                raise Refused
+            pairs.append((int(number.parse(each[0])), int(number.parse(each[1]))))
+        flat = [k for pair in pairs for k in pair]
+        if len(set(flat)) < len(flat):
+            twice = next(k for k in flat if flat.count(k) > 1)
+            raise Refused(f"keypoint {twice} stands in it twice")
+        return tuple(pairs)
+
+    def plain(self, value: Any, defaults: bool = False) -> Any:
+        """Returns the pairs as YAML holds them."""
+        return [list(pair) for pair in value]
+
+    def schema(self) -> Json:
+        """Returns the JSON Schema."""
+        pair = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+        return {"type": "array", "items": {**pair, "minItems": 2, "maxItems": 2}}
+
+    def bad_values(self) -> Iterable[Any]:
+        """Yields what is refused."""
+        yield from (1, "left", [1, 2], [[1]], [[1, 2, 3]], [[-1, 2]], [[0.5, 1]], [[1, 2], [2, 3]])
+
+
+class KeypointRules(BaseModel):
+    """What is known of an object's keypoints."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    flip_pairs: Annotated[tuple[tuple[int, int], ...], FlipPairs()] = ()
+    """Keypoints of an object, counted from 0, that change places in a mirror: left and right."""
+
+
 class CacheRule(BaseModel):
     """Where is kept what `sample` always does alike: decoding, and ops before the first draw."""
 

@@ -1,7 +1,8 @@
 """Meanings applied to what is not pixels: boxes and keypoints; and what one sample holds.
 
 A box is carried through a whole section as two polygons, all of it and what is still seen of
-it; only `finish` takes the axis-aligned hull. So five rotations widen a box once, not five
+it; only `finish` takes the hull: the axis-aligned one, or of an oriented box the rectangle along
+its own sides. So five rotations widen a box once, not five
 times, and what an earlier op cut away stays away. Lines of sight are half-planes
 (ir.Warp.box, ir.Warp.lines, the output frame, the horizon); a half-plane of the output is one
 of the source too, so that everything is cut at once, in source coordinates, before it moves.
@@ -10,7 +11,7 @@ of the source too, so that everything is cut at once, in source coordinates, bef
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
@@ -18,12 +19,12 @@ import numpy as np
 from augpipe.errors import DataError
 from augpipe.flows import displace, fineness
 from augpipe.ir import Flow, Warp, frame_lines, rect
+from augpipe.polygons import areas, clipped, padded, rectangles_along, subdivided, within_lines
 from augpipe.types import Array, Bools, Floats, Ints
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SNAP = 1e-6  # pixels: a corner this far beyond a line still lies on it
 _LEAST = 1e-6  # square pixels: what is seen of a box below this is nothing
 
 
@@ -35,10 +36,12 @@ class Outlines:
         whole: (N, k, 2), where each box is, also beyond the frame.
         seen: (N, m, 2), the part that no crop or frame has cut away so far; all corners
             alike where nothing is left. The same array as `whole` until something is cut.
+        oriented: Whether they end as rectangles along their own sides.
     """
 
     whole: Floats
     seen: Floats
+    oriented: bool = False
 
     def __len__(self) -> int:
         return len(self.whole)
@@ -51,10 +54,17 @@ class Points:
     Args:
         at: (N, 2), x and y in continuous coordinates; NaN where there is none.
         seen: (N,), false from where a crop or a frame first left the point out.
+        mirrored: (N,), whether what lies around it is seen as in a mirror.
     """
 
     at: Floats
     seen: Bools
+    mirrored: Bools
+
+    @classmethod
+    def of(cls, at: Floats) -> Points:
+        """Starts keypoints on their way."""
+        return cls(at, np.ones(len(at), np.bool_), np.zeros(len(at), np.bool_))
 
     def __len__(self) -> int:
         return len(self.at)
@@ -71,6 +81,7 @@ class Sample:
         points: Sets of keypoints.
         boxes: Sets of boxes.
         normalized: Whether `image` has left grey levels for float32 values of its own.
+        heatmaps: Which of the masks are heat maps: float32, and read as images are.
     """
 
     image: Array
@@ -78,6 +89,7 @@ class Sample:
     points: list[Points] = field(default_factory=list)
     boxes: list[Outlines] = field(default_factory=list)
     normalized: bool = False
+    heatmaps: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +140,7 @@ class Batch:
         points: One set an image; None where there are none.
         classes: How many classes there are, where it is known.
         names: What they are called, where it is known.
+        heatmaps: Which of the masks are heat maps, read as images are.
     """
 
     images: Tensor
@@ -138,6 +151,22 @@ class Batch:
     points: list[Keypoints] | None = None
     classes: int | None = None
     names: Sequence[str] | None = None
+    heatmaps: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How targets end.
+
+    Args:
+        min_area: A box stays with at least this area seen, in square pixels of the result.
+        min_visibility: A box stays with at least this share of its own area seen.
+        flip_pairs: Keypoints of an object that change places in a mirror.
+    """
+
+    min_area: float = 0.0
+    min_visibility: float = 0.0
+    flip_pairs: tuple[tuple[int, int], ...] = ()
 
 
 def outline(boxes: Array, where: str = "boxes") -> Outlines:
@@ -158,6 +187,24 @@ def outline(boxes: Array, where: str = "boxes") -> Outlines:
         raise DataError(f"{where}[{row}]", f"{what} in [x0, y0, x1, y1] = {boxes[row].tolist()}")
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     return Outlines(corners, corners)
+
+
+def oriented_outline(corners: Array, where: str = "oriented_boxes") -> Outlines:
+    """Starts oriented boxes on their way.
+
+    Args:
+        corners: (N, 4, 2), one after another round each box, in pixels, continuous coordinates.
+        where: What errors call them.
+
+    Raises:
+        DataError: If a coordinate is not finite, with the row.
+    """
+    corners = np.asarray(corners, np.float64).reshape(-1, 4, 2)
+    for row in np.flatnonzero(~np.isfinite(corners).all(axis=(1, 2)))[:1]:
+        raise DataError(
+            f"{where}[{row}]", f"coordinates must be finite, in {corners[row].tolist()}"
+        )
+    return Outlines(corners, corners, oriented=True)
 
 
 def move_outlines(meaning: Warp | Flow, row: int, outlines: Outlines) -> Outlines:
@@ -186,20 +233,25 @@ def move_points(meaning: Warp | Flow, row: int, points: Points) -> Points:
     match meaning:
         case Warp():
             inverse = _inverse(meaning.matrix[row])
-            seen = points.seen & _holds(_sight(meaning, row, inverse), points.at)
-            return Points(_project(inverse, points.at), seen)
+            seen = points.seen & within_lines(_sight(meaning, row, inverse), points.at)
+            mirrored = points.mirrored ^ bool(np.linalg.det(inverse) < 0)
+            return Points(_project(inverse, points.at), seen, mirrored)
         case Flow():
             edges = _frame(meaning.size[row])
             at, found = displace(meaning, row, points.at)
-            seen = points.seen & found & _holds(edges, points.at) & _holds(edges, at)
-            return Points(at, seen)
+            seen = points.seen & found & within_lines(edges, points.at) & within_lines(edges, at)
+            return Points(at, seen, points.mirrored)
     assert_never(meaning)
 
 
 def finish(
     outlines: Outlines, size: Ints | tuple[int, int], min_area: float, min_visibility: float
 ) -> tuple[Floats, Ints]:
-    """Takes the axis-aligned hull of what is seen of each box, and drops what is too little.
+    """Takes the hull of what is seen of each box, and drops what is too little.
+
+    The hull is axis-aligned; that of an oriented box is the rectangle along its own sides. Where
+    a map has left it no right angles, of the rectangles along a side of what it became, the
+    smallest that holds all of it says how it lies.
 
     Args:
         outlines: The boxes.
@@ -208,14 +260,17 @@ def finish(
         min_visibility: A box stays with at least this share of its own area seen.
 
     Returns:
-        (K, 4) boxes x0, y0, x1, y1, and the K rows they had. A box without area is dropped.
+        (K, 4) boxes x0, y0, x1, y1, or (K, 4, 2) corners of oriented ones, clockwise as seen;
+        and the K rows they had. A box without area is dropped.
     """
     if not len(outlines):
-        return np.zeros((0, 4)), np.zeros(0, np.int64)
+        return np.zeros((0, 4, 2) if outlines.oriented else (0, 4)), np.zeros(0, np.int64)
     seen = visible(outlines, size)
     area, whole = areas(seen), areas(outlines.whole)
     enough = (area >= min_area) & (area >= min_visibility * whole * (1.0 - 1e-9))
     kept = np.flatnonzero(enough & (area > _LEAST))
+    if outlines.oriented:
+        return rectangles_along(outlines.whole[kept], seen[kept]), kept
     hull = np.concatenate([seen[kept].min(axis=1), seen[kept].max(axis=1)], axis=1)
     height, width = size
     return np.clip(hull, 0.0, [width, height, width, height]), kept
@@ -223,7 +278,7 @@ def finish(
 
 def visible(outlines: Outlines, size: Ints | tuple[int, int]) -> Floats:
     """Returns (N, k, 2): what is seen of each polygon on an image of this (height, width)."""
-    return _clip(outlines.seen, _frame(size)) if len(outlines) else outlines.seen
+    return clipped(outlines.seen, _frame(size)) if len(outlines) else outlines.seen
 
 
 def _frame(size: Ints | tuple[int, int]) -> Floats:
@@ -265,95 +320,27 @@ def _project(inverse: Floats, points: Floats) -> Floats:
 
 def _warp_outlines(meaning: Warp, row: int, outlines: Outlines) -> Outlines:
     inverse = _inverse(meaning.matrix[row])
-    seen = _clip(outlines.seen, _sight(meaning, row, inverse))
-    whole = _clip(outlines.whole, _horizon(inverse))
+    seen = clipped(outlines.seen, _sight(meaning, row, inverse))
+    whole = clipped(outlines.whole, _horizon(inverse))
     moved = _project(inverse, whole)
-    return Outlines(moved, moved if seen is whole else _project(inverse, seen))
+    left = moved if seen is whole else _project(inverse, seen)
+    return replace(outlines, whole=moved, seen=left)
 
 
 def _flow_outlines(meaning: Flow, row: int, outlines: Outlines) -> Outlines:
     edges = _frame(meaning.size[row])
     fine = fineness(meaning, row)
-    seen = _clip(outlines.seen, edges)
-    whole, _ = displace(meaning, row, _subdivide(outlines.whole, fine))
+    seen = clipped(outlines.seen, edges)
+    whole, _ = displace(meaning, row, subdivided(outlines.whole, fine))
     if seen is outlines.whole:
-        return Outlines(whole, _clip(whole, edges))
+        return replace(outlines, whole=whole, seen=clipped(whole, edges))
     count = max(seen.shape[1], outlines.whole.shape[1])
     cut = (padded(seen, count) != padded(outlines.whole, count)).any(axis=(1, 2))
-    part, _ = displace(meaning, row, _subdivide(seen[cut], fine))
+    part, _ = displace(meaning, row, subdivided(seen[cut], fine))
     count = max(part.shape[1], whole.shape[1])
     left = padded(whole, count)
     left[cut] = padded(part, count)
-    return Outlines(whole, _clip(left, edges))
-
-
-def _subdivide(polygons: Floats, fineness: float) -> Floats:
-    """Puts points on each side, `fineness` a pixel of the polygon's longest, 32 at most.
-
-    Polygons that have many corners already get fewer. The polygons with fewer points are
-    padded by their last one.
-    """
-    corners = polygons.shape[1]
-    after = np.roll(polygons, -1, axis=1)
-    longest = np.hypot(*np.moveaxis(after - polygons, 2, 0)).max(axis=1)
-    most = max(1, min(32, 256 // corners))
-    parts = np.clip(np.ceil(longest * fineness), 1, most).astype(np.int64)[:, None]
-    each = np.minimum(np.arange(corners * int(parts.max(initial=1))), corners * parts - 1)
-    side, t = each // parts, (each % parts / parts)[:, :, None]
-    rows = np.arange(len(polygons))[:, None]
-    return np.asarray(polygons[rows, side] * (1.0 - t) + after[rows, side] * t)
-
-
-def _holds(lines: Floats, points: Floats) -> Bools:
-    """Returns (n,): whether (n, 2) points lie within all half-planes; NaN does not."""
-    return np.asarray((_distances(lines, points) >= -_SNAP).all(axis=-1))
-
-
-def _distances(lines: Floats, points: Floats) -> Floats:
-    """Returns (..., m): how far (..., 2) points lie within each half-plane, in pixels."""
-    length = np.hypot(lines[:, 0], lines[:, 1])
-    lines = lines / np.where(length < 1e-12, 1.0, length)[:, None]
-    return np.asarray(points @ lines[:, :2].T + lines[:, 2])
-
-
-def _clip(polygons: Floats, lines: Floats) -> Floats:
-    """Cuts (N, k, 2) polygons by half-planes; the same array where none is cut."""
-    beyond = np.any(_distances(lines, polygons) < -_SNAP, axis=1)
-    rows = np.flatnonzero(beyond.any(axis=1))
-    if not len(rows):
-        return polygons
-    part = polygons[rows]
-    for line in lines[beyond.any(axis=0)]:
-        part = _cut(part, line[None])
-    count = max(polygons.shape[1], part.shape[1])
-    out = padded(polygons, count)
-    out[rows] = padded(part, count)
-    return out
-
-
-def _cut(polygons: Floats, line: Floats) -> Floats:
-    """Cuts all polygons by one half-plane (Sutherland and Hodgman, 1974).
-
-    Each side gives at most its crossing and its end. A polygon that lies beyond the line
-    wholly becomes one point.
-    """
-    here = _distances(line, polygons)[:, :, 0]
-    after, there = np.roll(polygons, -1, axis=1), np.roll(here, -1, axis=1)
-    crosses = (here >= -_SNAP) != (there >= -_SNAP)
-    t = np.clip(here / np.where(crosses, here - there, 1.0), 0.0, 1.0)[:, :, None]
-    ends = np.stack([polygons + t * (after - polygons), after], axis=2)
-    stays = np.stack([crosses, there >= -_SNAP], axis=2).reshape(len(polygons), -1)
-    count = stays.sum(axis=1, keepdims=True)
-    order = np.argsort(~stays, axis=1, kind="stable")
-    column = np.minimum(np.arange(max(int(count.max()), 1)), np.maximum(count - 1, 0))
-    chosen = np.take_along_axis(order, column, axis=1)[:, :, None]
-    return np.take_along_axis(ends.reshape(len(polygons), -1, 2), chosen, axis=1)
-
-
-def padded(polygons: Floats, count: int) -> Floats:
-    """Returns a copy with `count` corners each: the last one repeated."""
-    more = np.repeat(polygons[:, -1:], count - polygons.shape[1], axis=1)
-    return np.concatenate([polygons, more], axis=1)
+    return replace(outlines, whole=whole, seen=clipped(left, edges))
 
 
 def hulls(outlines: Outlines) -> Floats:
@@ -361,9 +348,3 @@ def hulls(outlines: Outlines) -> Floats:
     if not len(outlines):
         return np.zeros((0, 4))
     return np.concatenate([outlines.seen.min(axis=1), outlines.seen.max(axis=1)], axis=1)
-
-
-def areas(polygons: Floats) -> Floats:
-    """Returns (N,) areas, by the shoelace formula."""
-    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
-    return np.asarray(abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(axis=1)) / 2.0)

@@ -10,6 +10,7 @@ one place a use: where a sampler or a keypoint meets a matrix. Grey levels run f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,9 +58,12 @@ class Frame:
 
     Args:
         sizes: (n, 2), height and width of each at this point of the pipeline.
+        outlines: The sets of boxes (`targets.Outlines`) of each, as they lie there; None where
+            nobody asks, or there are none.
     """
 
     sizes: Ints
+    outlines: Sequence[Sequence[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -67,7 +67,7 @@ def batch(images: Tensor, *, boxes: bool = True, instances: bool = True, **more:
     for k, (x0, y0, x1, y1) in enumerate(RECTANGLES):
         drawn[:, k, y0:y1, x0:x1] = 1
     table = np.array(RECTANGLES, np.float64)
-    centres = Points((table[:, :2] + table[:, 2:]) / 2, np.ones(len(table), bool))
+    centres = Points.of((table[:, :2] + table[:, 2:]) / 2)
     at = np.arange(len(table))
     origin = [np.stack([np.full_like(at, i), at], axis=1) for i in range(n)]
     held: dict[str, Any] = {

@@ -59,8 +59,9 @@ class AnnotatedRenderer:
 
     def __post_init__(self) -> None:
         nodes = self.renderer.pipeline.nodes
+        pairs = self.renderer.recipe.keypoints.flip_pairs
         object.__setattr__(self, "target", self.plan.target)
-        object.__setattr__(self, "_flips", flips(self.plan.dataset.meta))
+        object.__setattr__(self, "_flips", flips(self.plan.dataset.meta, pairs))
         object.__setattr__(self, "_solid", any(node.kind is Foreign for node in nodes))
 
     def render(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:

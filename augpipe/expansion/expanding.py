@@ -17,7 +17,7 @@ from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.expansion.annotated import AnnotatedRenderer, Made
 from augpipe.expansion.claim import Writer, check_apart, take_over
-from augpipe.expansion.finishing import finish, packed_contents
+from augpipe.expansion.finishing import drawn_again, finish, packed_contents
 from augpipe.expansion.jobs import Job, Task, key_of, prepare
 from augpipe.expansion.manifest import LineFile, Manifest, Row, changes
 from augpipe.expansion.names import Output, stays_inside
@@ -227,7 +227,9 @@ class _Run:
         """Writes the annotation files of an annotated dataset; returns what there is to say."""
         if self.job.plan is None or not len(self.manifest):
             return ""
-        return str(finish(self.job.plan, self.manifest.path, self.out))
+        notes = finish(self.job.plan, self.manifest.path, self.out)
+        again = drawn_again(self.job.recipe.constraint, self.manifest.path)
+        return "\n".join(filter(None, (str(notes), again)))
 
     def _resume(self) -> list[Task]:
         """Takes over what is done; returns the tasks that are not."""

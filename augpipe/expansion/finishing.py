@@ -18,6 +18,8 @@ from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError
 from augpipe.expansion.manifest import Row, rows_of
 from augpipe.expansion.sources import Plan, rows_as_images
+from augpipe.plan.explain import plural
+from augpipe.settings import ConstraintRule
 
 
 def finish(plan: Plan, manifest: Path, out: Path) -> Notes:
@@ -44,6 +46,23 @@ def finish(plan: Plan, manifest: Path, out: Path) -> Notes:
     if plan.target.PACKED:
         _unpack(manifest, out)
     return notes
+
+
+def drawn_again(rule: ConstraintRule | None, manifest: Path) -> str:
+    """Says how often a constraint had images drawn again; "" where it never had to."""
+    if rule is None:
+        return ""
+    again, tries, less = 0, 0, 0
+    for told in (row.parameters.get("constraint") for row in _rows(manifest)):
+        match told:
+            case {"retries": int(retries), "visibility": int() | float() as share}:
+                again, tries = again + 1, tries + retries
+                less += share < rule.min_visibility - 1e-9
+    if not again:
+        return f"constraint: min_visibility {rule.min_visibility:g} held at once"
+    words = f"constraint: {plural(again, 'image')} drawn again, {plural(tries, 'time')} in all"
+    left = f"; in {less} a box still keeps less than {rule.min_visibility:g}" if less else ""
+    return words + left
 
 
 def _check_no_links(out: Path) -> None:

@@ -2,8 +2,9 @@
 
 A box moves as its four corners and ends as the hull of what is seen of it (`targets.finish`):
 whether an object stays is decided by its box. Outlines are cut at the frame and stay outlines;
-rotated boxes are not cut; masks in run lengths move as masks. Where an op of another library, which
-knows rectangles only, stands in the recipe, outlines move as masks too and stay such.
+rotated boxes end along their own sides; masks in run lengths move as masks. Where an op of
+another library, which knows rectangles only, stands in the recipe, outlines move as masks too and
+stay such.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from augpipe.data.rle import decode_rle, encode_rle
 from augpipe.data.shapes import hull, polygon_area
 from augpipe.errors import DataError
 from augpipe.settings import BoxRules
-from augpipe.targets import Outlines, Points, Sample, finish, outline, visible
+from augpipe.targets import Outlines, Points, Sample, finish, oriented_outline, outline, visible
 from augpipe.types import Array, Floats
 
 _FINE = 6  # decimals of a pixel that are kept
@@ -29,14 +30,20 @@ _STALE = ("area", "part", "polygon", "robndbox", "point")
 """Fields that tell where an object was: what they say is not true of an augmented one."""
 
 
-def flips(meta: Meta) -> dict[int, tuple[int, ...]]:
+def flips(meta: Meta, pairs: Sequence[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
     """Returns, for categories whose keypoints have sides, what each becomes in a mirror.
 
-    That is what the category says, else what follows from names with "left" and "right".
+    That is what the category says; else what follows from names with "left" and "right"; else
+    the recipe's pairs, where it has so many keypoints.
     """
     out = {}
+    highest = max((k for pair in pairs for k in pair), default=0)
+    swap = {k: other for a, b in pairs for k, other in ((a, b), (b, a))}
     for each in meta.categories:
+        count = len(each.keypoints)
         flip = each.flip or _by_name(each)
+        if list(flip) == list(range(count)) and highest < count:
+            flip = tuple(swap.get(k, k) for k in range(count))
         if any(k != other for k, other in enumerate(flip)):
             out[each.id] = flip
     return out
@@ -85,18 +92,8 @@ class Objects:
             masks.append(stack)
         if any(each.shape[:2] != self.size for each in masks):
             raise DataError(self.image.name, f"a mask is of another size than {_by(self.size)}")
-        points = [Points(at + 0.5, np.ones(len(at), np.bool_))] if len(at := self._points()) else []
-        if points and self._sided:
-            centre = np.array(self.size[::-1]) / 2.0
-            probe = centre + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-            points.append(Points(probe, np.ones(3, np.bool_)))
+        points = [Points.of(at + 0.5)] if len(at := self._points()) else []
         return Sample(pixels, masks, points, [each for each in self._outlines() if len(each)])
-
-    @property
-    def _sided(self) -> bool:
-        return any(
-            each.keypoints and each.category in self.flips for each in self.image.annotations
-        )
 
     def _boxed(self) -> list[int]:
         """Returns the objects that have a place."""
@@ -119,7 +116,8 @@ class Objects:
         boxes = [hull(objects[k], name) for k in self._boxed()]
         turned = [objects[k].oriented or () for k in self._turned()]
         own = outline(np.array(boxes, np.float64).reshape(-1, 4), name)
-        return own, _polygons([part for _, part in self._parts()]), _polygons(turned)
+        rectangles = oriented_outline(np.array(turned, np.float64), name)
+        return own, _polygons([part for _, part in self._parts()]), rectangles
 
     def _masks(self) -> Array | None:
         objects, name = self.image.annotations, self.image.name
@@ -152,7 +150,11 @@ class Objects:
         for (k, _), polygon in zip(self._parts(), visible(parts, size), strict=True):
             if (shape := _shape(polygon)) is not None:
                 polygons.setdefault(k, []).append(shape)
-        rotated = dict(zip(self._turned(), map(_flat, turned.whole), strict=True))
+        corners, left = finish(turned, size, 0.0, 0.0)
+        turned_ones = self._turned()
+        rotated = {
+            turned_ones[row]: _flat(each) for row, each in zip(left.tolist(), corners, strict=True)
+        }
         layers: dict[int, Array] = {}
         if solid := self._solid():
             layers = {k: sample.masks[-1][:, :, row] for row, k in enumerate(solid)}
@@ -181,8 +183,8 @@ class Objects:
         """Returns each object's keypoints: those out of sight have visibility 0 and no place."""
         if not sample.points:
             return [() for _ in self.image.annotations]
-        at, seen = sample.points[0].at - 0.5, sample.points[0].seen
-        mirrored = len(sample.points) > 1 and is_mirrored(sample.points[1].at)
+        (points,) = sample.points
+        at, seen = points.at - 0.5, points.seen
         out: list[tuple[float, ...]] = []
         first = 0
         for each in self.image.annotations:
@@ -192,10 +194,10 @@ class Objects:
                 shown = each.keypoints[3 * k + 2] if seen[first + k] else 0.0
                 x, y = rounded(at[first + k])
                 triples.append((x, y, shown) if shown else (0.0, 0.0, 0.0))
-            first += count
             flip = self.flips.get(each.category, ())
-            if mirrored and len(flip) == count:
+            if len(flip) == count and points.mirrored[first : first + count].any():
                 triples = [triples[k] for k in flip]
+            first += count
             out.append(tuple(value for triple in triples for value in triple))
         return out
 
@@ -223,12 +225,6 @@ def _flat(points: Floats) -> tuple[float, ...]:
 def rounded(values: Floats) -> Any:
     """Returns numbers as a record has them."""
     return tuple((np.round(values, _FINE) + 0.0).tolist())
-
-
-def is_mirrored(probe: Floats) -> bool:
-    """Tells by what became of three points, (0, 0), (1, 0) and (0, 1), whether all is mirrored."""
-    (ax, ay), (bx, by) = probe[1] - probe[0], probe[2] - probe[0]
-    return bool(ax * by - ay * bx < 0)
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -22,6 +22,7 @@ from augpipe.expansion.record import Record, Settings
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import Recipe
 from augpipe.rng import Trace
+from augpipe.settings import KeypointRules
 from augpipe.targets import Sample
 from augpipe.types import Array, Picture
 
@@ -89,7 +90,9 @@ class Renderer:
         if self.recipe.batch:
             from augpipe.batch import BatchSection
 
-            section = BatchSection(self.recipe, pipeline.batch_nodes, self.classes or None)
+            # Left and right change places by the category of each object (expansion/shared.py).
+            plain = self.recipe.model_copy(update={"keypoints": KeypointRules()})
+            section = BatchSection(plain, pipeline.batch_nodes, self.classes or None)
         used = versions_for(self.recipe, self.to)
         own = {
             name: Pipeline(self.recipe.at_strength(each.strength))

@@ -18,7 +18,7 @@ from augpipe.data.masks import fill
 from augpipe.data.rle import decode_rle, encode_rle
 from augpipe.data.shapes import hull
 from augpipe.errors import DataError
-from augpipe.expansion.objects import is_mirrored, rounded
+from augpipe.expansion.objects import rounded
 from augpipe.types import Array, Floats
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Shared:
         own = moved[:count]
         own = np.where(own[:, 2:] > 0, own, 0.0)
         flip = self.flips.get(each.category, ())
-        if len(flip) == count and is_mirrored(moved[-3:, :2]):
+        if len(flip) == count and _is_mirrored(moved[-3:, :2]):
             own = own[list(flip)]
         flat: tuple[float, ...] = rounded(own.reshape(-1))
         return flat
@@ -154,6 +154,11 @@ def _points(objects: Sequence[Annotation], most: int) -> Floats:
         out[row, : len(own)] = own
         out[row, most:] = _PROBE
     return out
+
+
+def _is_mirrored(probe: Floats) -> bool:
+    (ax, ay), (bx, by) = probe[1] - probe[0], probe[2] - probe[0]
+    return bool(ax * by - ay * bx < 0)
 
 
 def _short(weight: Any) -> float:

@@ -6,11 +6,12 @@ import re
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from augpipe.errors import DataError, in_a_line
+from augpipe.foreign.boxes import probed, unprobed
 from augpipe.foreign.facts import facts
 from augpipe.foreign.libraries import transform_class
 from augpipe.foreign.signature import signature
@@ -54,6 +55,8 @@ class Adapter(ABC):
 
     _quiet: ClassVar[threading.Lock] = threading.Lock()  # warnings' filters are the process's
 
+    upright: ClassVar[bool] = True
+    """Whether boxes travel as upright rectangles."""
     levels: ClassVar[frozenset[str]] = frozenset()
     """Arguments in the units of the image; recipes give them in grey levels 0 to 255."""
 
@@ -186,9 +189,14 @@ class Adapter(ABC):
         Raises:
             DataError: The transform cannot take the image or one of its targets.
         """
+        size = (sample.image.shape[0], sample.image.shape[1])
         try:
-            self._check_targets(sample.masks, sample.boxes, sample.points)
-            return self.one(sample, int(seed))
+            self._check_targets(sample.masks, sample.boxes, sample.points, sample.heatmaps)
+            points = [probed(each, size) for each in sample.points]
+            out = self.one(replace(sample, points=points), int(seed))
+            pairs = zip(out.points, sample.points, strict=True)
+            kept = [_kept(*pair) for pair in zip(out.boxes, sample.boxes, strict=True)]
+            return replace(out, points=[unprobed(*pair) for pair in pairs], boxes=kept)
         except Unfit as error:
             raise DataError(key or self.name, str(error)) from error.__cause__
 
@@ -215,9 +223,14 @@ class Adapter(ABC):
         masks = {name: each[rows] if some else each for name, each in given.masks.items()}
         boxes = [given.boxes[row].outlines for row in rows] if given.boxes is not None else []
         points = [given.points[row].points for row in rows] if given.points is not None else []
+        size = (images.shape[2], images.shape[3])
         try:
-            self._check_targets(list(masks.values()), boxes, points)
-            out = self.many(images, _filled(masks), boxes, points, seeds)
+            self._check_targets(list(masks.values()), boxes, points, given.heatmaps)
+            probes = [probed(each, size) for each in points]
+            out = self.many(images, _filled(masks), boxes, probes, seeds)
+            out.points = [unprobed(*pair) for pair in zip(out.points, points, strict=True)]
+            if self.upright:
+                out.boxes = [_kept(*pair) for pair in zip(out.boxes, boxes, strict=True)]
             if some and out.images.shape != images.shape:
                 sizes = (" × ".join(map(str, each.shape[2:])) for each in (images, out.images))
                 raise Unfit(f"gives some images of a batch another size: {', '.join(sizes)}")
@@ -244,9 +257,18 @@ class Adapter(ABC):
         return replace(batch, **changes)
 
     def _check_targets(
-        self, masks: Sequence[Any], boxes: Sequence[Outlines], points: Sequence[Points]
+        self,
+        masks: Sequence[Any],
+        boxes: Sequence[Outlines],
+        points: Sequence[Points],
+        heatmaps: Collection[Any],
     ) -> None:
         """Refuses what the transform does not carry along; a set of none is carried by any."""
+        if (heatmaps or self.upright) and not self.spares_alpha:  # it moves what it is given
+            if heatmaps:
+                raise Unfit("moves masks by nearest, and the image has heat maps")
+            if any(len(each) and each.oriented for each in boxes):
+                raise Unfit("knows upright boxes only, and the image has oriented ones")
         for sets, what in ((boxes, "boxes"), (points, "keypoints")):
             if any(map(len, sets)) and self.limited(f"no {what}"):
                 raise Unfit(f"takes no {what}, and the image has some")
@@ -314,6 +336,11 @@ class Adapter(ABC):
         Raises:
             Unfit: The transform cannot.
         """
+
+
+def _kept(after: Outlines, before: Outlines) -> Outlines:
+    """Returns boxes that came back from what knows upright ones: oriented ones did not move."""
+    return before if before.oriented else after
 
 
 def failed(error: Exception) -> Unfit:

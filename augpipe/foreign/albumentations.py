@@ -73,7 +73,7 @@ class Albumentations(Adapter):
         ]
         boxes = _boxes_out(sample.boxes, out["bboxes"], size) if sample.boxes else []
         points = _points_out(sample.points, out["keypoints"], size) if sample.points else []
-        return Sample(changed, masks, points, boxes, sample.normalized)
+        return Sample(changed, masks, points, boxes, sample.normalized, sample.heatmaps)
 
     def many(
         self,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from augpipe.targets import Outlines, Points, areas
+from augpipe.polygons import areas
+from augpipe.targets import Outlines, Points
 from augpipe.types import Floats
 
 
@@ -27,7 +28,35 @@ def points_of(at: Floats, before: Sequence[Points], size: tuple[int, int]) -> li
     inside = ((at >= 0) & (at <= (size[1], size[0]))).all(axis=1)
     cuts = np.cumsum([len(each) for each in before])[:-1]
     parts = zip(np.split(at, cuts), np.split(inside, cuts), before, strict=True)
-    return [Points(part, each.seen & seen) for part, seen, each in parts]
+    return [Points(part, each.seen & seen, each.mirrored) for part, seen, each in parts]
+
+
+def probed(points: Points, size: tuple[int, int]) -> Points:
+    """Returns keypoints with three more at the end, in whose turn a mirror shows."""
+    if not len(points):
+        return points
+    centre = np.array(size[::-1]) / 2.0
+    probe = Points.of(centre + np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) * centre / 4.0)
+    return Points(
+        np.concatenate([points.at, probe.at]),
+        np.concatenate([points.seen, probe.seen]),
+        np.concatenate([points.mirrored, probe.mirrored]),
+    )
+
+
+def unprobed(points: Points, before: Points) -> Points:
+    """Returns keypoints without their probe; where it was dropped nothing is known of a mirror.
+
+    Args:
+        points: What became of `probed(before, ...)`.
+        before: What it was.
+    """
+    if not len(before):
+        return points
+    origin, right, down = points.at[-3:]
+    (ax, ay), (bx, by) = right - origin, down - origin
+    turn = ax * by - ay * bx
+    return Points(points.at[:-3], points.seen[:-3], before.mirrored ^ bool(turn < 0))
 
 
 def outlines_of(boxes: Floats, before: Outlines, size: tuple[int, int]) -> Outlines:

@@ -9,7 +9,7 @@ among the images of a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ Params = dict[str, Any]
 
 class Kornia(Adapter):
     """An augmentation of Kornia."""
+
+    upright: ClassVar[bool] = False
 
     def one(self, sample: Sample, seed: int) -> Sample:
         """Refuses: Kornia takes batches of tensors."""

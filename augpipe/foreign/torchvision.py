@@ -45,6 +45,7 @@ class Torchvision(Adapter):
             points,
             boxes,
             sample.normalized,
+            sample.heatmaps,
         )
 
     def many(

@@ -8,7 +8,7 @@ b" as one meaning, where there is such a thing. Backends and targets are the onl
 from __future__ import annotations
 
 from augpipe.ir.combined import Blend, Cloud, Foreign, Generated, Latent, Mix, Objects, Taught
-from augpipe.ir.geometry import Basis, Flow, Warp, basis, frame_lines, keeps_axes, rect
+from augpipe.ir.geometry import Basis, Flow, Warp, basis, frame_lines, keeps_axes, rect, smooth
 from augpipe.ir.pixels import (
     LUMA,
     Codec,
@@ -70,6 +70,7 @@ __all__ = [
     "leaves_levels",
     "rect",
     "size_after",
+    "smooth",
 ]
 
 

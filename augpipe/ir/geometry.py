@@ -144,6 +144,11 @@ class Flow:
         return replace(self, control=pick(on, self.control, np.zeros(())))
 
 
+def smooth(sampling: Sampling) -> Sampling:
+    """Returns how heat maps are read: between pixels, and 0 outside."""
+    return replace(sampling, interpolation="bilinear", fill=0.0)
+
+
 def basis(kind: Basis, at: Floats, count: int, length: float) -> Floats:
     """Evaluates `count` basis functions along an axis.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,23 @@ import torch
 from torch import Tensor
 
 from augpipe.errors import DataError
-from augpipe.kinds.convert import box_layout, from_xyxy, rows_of, table, table_like, to_xyxy
+from augpipe.kinds.columns import Columns, Finished, Form, as_kind
 from augpipe.kinds.images import image_batch
-from augpipe.targets import Batch, Boxes, Keypoints, Points, finish, outline
-from augpipe.types import Floats, Ints
+from augpipe.kinds.roles import FIELDS
+from augpipe.targets import Batch, Ending, finish
 
-_FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
 _ROLES = {
     "label": "labels",
     "labels": "labels",
     "mask": "mask",
     "masks": "masks",
+    "heatmap": "heatmap",
+    "heatmaps": "heatmaps",
     "boxes": "boxes",
     "bboxes": "boxes",
+    "oriented_boxes": "boxes",
     "keypoints": "keypoints",
 }
-_Form = Callable[[Batch, Sequence[tuple[Floats, Ints]]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +41,21 @@ class Opened:
     """
 
     batch: Batch
-    form: _Form
+    form: Form
 
-    def targets(self, batch: Batch, min_area: float, min_visibility: float) -> Any:
+    def targets(self, batch: Batch, ending: Ending) -> Any:
         """Returns the targets of a transformed batch, in the form they came in.
 
         Args:
             batch: `self.batch`, transformed.
-            min_area: See `targets.finish`.
-            min_visibility: See `targets.finish`.
+            ending: How targets end.
         """
         height, width = batch.images.shape[2:]
-        finished = [
-            finish(each.outlines, (height, width), min_area, min_visibility)
+        finished = (
+            finish(each.outlines, (height, width), ending.min_area, ending.min_visibility)
             for each in batch.boxes or ()
-        ]
-        return self.form(batch, finished)
+        )
+        return self.form(batch, Finished(finished, ending))
 
 
 def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
@@ -66,10 +66,11 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
       of masks (B, H, W); a dict; or a list of B dicts, as detection models take them. Anything
       else passes through, unless images are mixed.
     - In a dict: `label` or `labels` as above; `mask` (B, H, W); `masks` (B, N, H, W), or a list
-      of (N, H, W), one an object where there are as many boxes; `boxes` or `bboxes`, a list of
-      (N, 4) or a tensor (B, N, 4), x0, y0, x1, y1 in pixels; `keypoints`,
-      a list of (N, 2), (N, 3) or (N, K, 2 or 3) pixel positions. In a list of dicts the same,
-      one image's in each.
+      of (N, H, W), one an object where there are as many boxes; `heatmap` (B, H, W) and
+      `heatmaps` (B, N, H, W), of floats, read between pixels as images are; `boxes` or `bboxes`,
+      a list of (N, 4) or a tensor (B, N, 4), x0, y0, x1, y1 in pixels; or `oriented_boxes`, see
+      `augpipe.kinds.items.unpack`; `keypoints`, a list of (N, 2), (N, 3) or (N, K, 2 or 3) pixel
+      positions. In a list of dicts the same, one image's in each.
     - What has a row a box goes with the boxes: `labels`, `scores`, `area`, `iscrowd`, `ids`,
       `difficult` and every key that begins with `box_`; `area` is not computed anew. Tensors
       (B, N, ...) come back as lists where images keep different boxes.
@@ -89,9 +90,11 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
         columns = {key: [each[key] for each in targets] for key in keys}
         form = reader.columns(columns)
 
-        def rows(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
+        def rows(batch: Batch, finished: Finished) -> Any:
             out = form(batch, finished)
-            return _as(targets, ({k: v[i] for k, v in out.items()} for i in range(len(targets))))
+            return as_kind(
+                targets, ({k: v[i] for k, v in out.items()} for i in range(len(targets)))
+            )
 
         return Opened(reader.batch, rows)
     if isinstance(targets, Mapping):
@@ -107,16 +110,10 @@ def open_batch(images: Any, targets: Any, mixes: bool) -> Opened:
     )
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Collects a batch while it walks the targets; each walk returns how to put it back."""
+class _Reader(Columns):
+    """Finds the columns."""
 
-    batch: Batch
-    mixes: bool
-
-    def same_count(self, where: str, value: Any) -> None:
-        if len(value) != len(self.batch.images):
-            raise DataError(where, f"has {len(value)} items for {len(self.batch.images)} images")
+    __slots__ = ()
 
     def columns(self, targets: Mapping[str, Any]) -> Callable[..., dict[str, Any]]:
         """Reads targets by name."""
@@ -133,7 +130,7 @@ class _Reader:
         }
         keys, rebuilt = list(targets), copy.copy(dict(targets))
 
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> dict[str, Any]:
+        def form(batch: Batch, finished: Finished) -> dict[str, Any]:
             out = {key: forms[key](batch, finished) for key in keys}
             if self.mixes and owner and batch.boxes is not None:
                 out["box_weights"] = [
@@ -147,20 +144,23 @@ class _Reader:
     def unstacked(self, targets: Mapping[str, Any], owner: str) -> Callable[..., dict[str, Any]]:
         """Reads targets whose boxes are one tensor (B, N, 4), and what has a row a box too."""
         shape = targets[owner].shape
-        if len(shape) != 3 or shape[2] != 4:
-            raise DataError(owner, f"boxes of shape {tuple(shape)}: expected (B, N, 4)")
+        forms = {5: "(B, N, 5)", 8: "(B, N, 8)"} if owner == "oriented_boxes" else {4: "(B, N, 4)"}
+        corners = owner == "oriented_boxes" and len(shape) == 4 and shape[2:] == (4, 2)
+        if not corners and (len(shape) != 3 or shape[2] not in forms):
+            expected = " or ".join(forms.values())
+            raise DataError(owner, f"boxes of shape {tuple(shape)}: expected {expected}")
 
         def tied(key: str, value: Any) -> bool:
             many = isinstance(value, Tensor) and value.shape[:2] == shape[:2]
             soft = _ROLES.get(key) == "labels" and many and value.dtype.is_floating_point
-            known = key in (owner, "masks", "keypoints", *_FIELDS) or key.startswith("box_")
+            known = key in (owner, "masks", "keypoints", *FIELDS) or key.startswith("box_")
             return many and known and not soft
 
         keys = [key for key, value in targets.items() if tied(key, value)]
         apart = {k: list(v) if k in keys else v for k, v in targets.items()}
         form = self.columns(apart)
 
-        def stacked(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> dict[str, Any]:
+        def stacked(batch: Batch, finished: Finished) -> dict[str, Any]:
             out = form(batch, finished)
             if len({len(kept) for _, kept in finished}) == 1:
                 out |= {key: torch.stack(out[key]) for key in keys}
@@ -171,248 +171,6 @@ class _Reader:
     def role(self, key: str, value: Any, owner: str | None) -> str:
         """Says what a value is for."""
         lists = isinstance(value, list | tuple)
-        if owner and lists and (key in _FIELDS or key.startswith("box_")):
+        if owner and lists and (key in FIELDS or key.startswith("box_")):
             return "field"
         return _ROLES.get(key, "other")
-
-    def column(self, role: str, value: Any, where: str, owner: str | None) -> _Form:
-        """Reads one value by its role."""
-        match role:
-            case "labels":
-                return self.labels(value, where)
-            case "mask":
-                return self.mask(value, where)
-            case "masks":
-                return self.masks(value, where, owner)
-            case "boxes":
-                return self.boxes(value, where)
-            case "keypoints":
-                return self.keypoints(value, where, owner)
-            case "field":
-                self.check_rows(value, where)
-                return lambda batch, finished: _gathered(value, batch, finished)
-        return lambda batch, finished: value
-
-    def check_rows(self, value: Sequence[Any], where: str) -> None:
-        """Refuses what does not have a row a box."""
-        self.same_count(where, value)
-        for k, (each, boxes) in enumerate(zip(value, self.batch.boxes or (), strict=True)):
-            scalar = not isinstance(each, Sized) or getattr(each, "shape", None) == ()
-            have, count = 0 if scalar else len(each), len(boxes.outlines)
-            if have != count or scalar:
-                raise DataError(f"{where}[{k}]", f"has {have or 'no'} items for {count} boxes")
-
-    def labels(self, value: Any, where: str) -> _Form:
-        lists = isinstance(value, list | tuple)
-        try:
-            own = self.stacked([torch.as_tensor(each) for each in value], where) if lists else value
-        except (TypeError, ValueError, RuntimeError):  # names, for instance
-            own = value
-        if not (isinstance(own, Tensor) and _is_labels(own)):
-            if not self.mixes:
-                return lambda batch, finished: value
-            have = (
-                f"{own.dtype} {tuple(own.shape)}" if isinstance(own, Tensor) else type(own).__name__
-            )
-            raise DataError(
-                where,
-                f"{have} cannot be mixed: classes are whole numbers (B,), soft and multi-label "
-                "rows are floats or booleans (B, K)",
-            )
-        if self.batch.labels is not None:
-            raise DataError(where, "a second set of class labels beside the first")
-        self.same_count(where, own)
-        rows, dtype = self.beside(own, where), own.dtype
-        self.batch.labels = rows.to(torch.int64) if rows.ndim == 1 else rows.to(torch.float32)
-
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-            if not self.mixes:
-                return value
-            labels = batch.labels
-            assert labels is not None
-            out = labels.to(dtype) if dtype.is_floating_point else labels
-            return list(out) if lists else out
-
-        return form
-
-    def mask(self, value: Any, where: str) -> _Form:
-        lists = isinstance(value, list | tuple)
-        stacked = self.stacked(value, where) if lists else value
-        flat = isinstance(stacked, Tensor) and stacked.ndim == 3
-        self.add_masks(stacked[:, None] if flat else stacked, where)
-
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-            out = batch.masks[where]
-            out = out[:, 0] if flat else out
-            return list(out) if lists else out
-
-        return form
-
-    def stacked(self, value: Sequence[Any], where: str) -> Tensor:
-        """Returns one tensor of an image's own each."""
-        self.same_count(where, value)
-        for k, each in enumerate(value):
-            fits = isinstance(each, Tensor) and isinstance(value[0], Tensor)
-            if not fits or each.shape != value[0].shape:
-                have = tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__
-                raise DataError(f"{where}[{k}]", f"{have}: expected tensors of one shape")
-        return torch.stack(list(value)) if value else self.batch.images.new_zeros(0)
-
-    def masks(self, value: Any, where: str, owner: str | None) -> _Form:
-        if isinstance(value, Tensor) and value.ndim == 4 and owner and self.as_many(value):
-            apart = self.masks(list(value), where, owner)
-
-            def stacked(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-                out = apart(batch, finished)
-                return torch.stack(out) if len({len(each) for each in out}) == 1 else out
-
-            return stacked
-        if not isinstance(value, list | tuple):
-            self.add_masks(value, where)
-            return lambda batch, finished: batch.masks[where]
-        self.same_count(where, value)
-        size = self.batch.images.shape[2:]
-        for k, each in enumerate(value):
-            if not isinstance(each, Tensor) or each.ndim != 3 or each.shape[1:] != size:
-                raise DataError(f"{where}[{k}]", f"expected masks (N, {size[0]}, {size[1]})")
-        counts = np.array([len(each) for each in value], np.int64)
-        most = int(counts.max(initial=0))
-        dtypes = {each.dtype for each in value if len(each)} or {torch.uint8}
-        if len(dtypes) > 1:
-            raise DataError(where, f"masks of different dtypes: {sorted(map(str, dtypes))}")
-        (dtype,) = dtypes
-        padded = self.batch.images.new_zeros((len(value), most, *size), dtype=dtype)
-        for k, each in enumerate(value):
-            padded[k, : len(each)] = each
-        self.add_masks(padded, where)
-        self.batch.instances[where] = counts
-        boxes = self.batch.boxes
-        tied = (
-            owner
-            and boxes
-            and all(len(b.outlines) == c for b, c in zip(boxes, counts, strict=True))
-        )
-
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-            out, counts = batch.masks[where], batch.instances[where]
-            if not tied:
-                return _as(value, (own[:c] for own, c in zip(out, counts.tolist(), strict=True)))
-            return type(value)(
-                own[kept.tolist()] for own, (_, kept) in zip(out, finished, strict=True)
-            )
-
-        return form
-
-    def as_many(self, masks: Tensor) -> bool:
-        """Tells whether every image has as many boxes as it has masks."""
-        return all(len(each.outlines) == masks.shape[1] for each in self.batch.boxes or ())
-
-    def add_masks(self, masks: Any, where: str) -> None:
-        images = self.batch.images
-        fits = isinstance(masks, Tensor) and masks.ndim == 4 and len(masks) == len(images)
-        if not fits or masks.shape[2:] != images.shape[2:]:
-            have = tuple(masks.shape) if isinstance(masks, Tensor) else type(masks).__name__
-            raise DataError(where, f"masks of {have} for images of {tuple(images.shape)}")
-        self.batch.masks[where] = self.beside(masks, where)
-
-    def beside(self, value: Tensor, where: str) -> Tensor:
-        """Returns a plain tensor that lies on the images' device.
-
-        Raises:
-            DataError: It lies elsewhere.
-        """
-        device = self.batch.images.device
-        if value.device != device:
-            raise DataError(where, f"lies on {value.device}, the images on {device}: move one")
-        return value.as_subclass(Tensor)
-
-    def boxes(self, value: Any, where: str) -> _Form:
-        self.same_count(where, value)
-        layouts = [box_layout(each, f"{where}[{k}]") for k, each in enumerate(value)]
-        sets = []
-        for k, (each, layout) in enumerate(zip(value, layouts, strict=True)):
-            rows = table(each, f"{where}[{k}]")
-            if rows.size and (rows.ndim != 2 or rows.shape[1] != 4):
-                raise DataError(f"{where}[{k}]", f"boxes of shape {rows.shape}: expected (N, 4)")
-            rows = to_xyxy(rows.reshape(-1, 4), layout)
-            sets.append(Boxes.of(outline(rows, f"{where}[{k}]"), k))
-        self.batch.boxes = sets
-
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-            height, width = batch.images.shape[2:]
-            own = (from_xyxy(each, k) for (each, _), k in zip(finished, layouts, strict=True))
-            pairs = zip(own, value, strict=True)
-            return _as(value, (table_like(each, like, (height, width)) for each, like in pairs))
-
-        return form
-
-    def keypoints(self, value: Any, where: str, owner: str | None) -> _Form:
-        self.same_count(where, value)
-        tables = [table(each, f"{where}[{k}]") for k, each in enumerate(value)]
-        like = next((each for each in tables if each.size), np.zeros((0, 2)))
-        for k, each in enumerate(tables):
-            if each.size and (
-                each.ndim < 2 or each.shape[1:] != like.shape[1:] or each.shape[-1] < 2
-            ):
-                raise DataError(
-                    f"{where}[{k}]", f"keypoints of shape {each.shape} beside {like.shape}"
-                )
-        flat = [each.reshape(-1, like.shape[-1]) for each in tables]
-        self.batch.points = []
-        for k, each in enumerate(flat):
-            points = Points(each[:, :2] + 0.5, np.ones(len(each), np.bool_))
-            rows = np.arange(len(each))
-            origin = np.stack([np.full_like(rows, k), rows], axis=1)
-            self.batch.points.append(Keypoints(points, origin))
-        counts = [len(each.outlines) for each in self.batch.boxes or ()]
-        tied = bool(owner) and like.ndim > 2 and [len(each) for each in tables] == counts
-        most = like.shape[1] if like.ndim > 2 else 1  # points of one object
-
-        def form(batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-            assert batch.points is not None
-            height, width = batch.images.shape[2:]
-            out = []
-            for k, marks in enumerate(batch.points):
-                whole = np.array([flat[i][r] for i, r in marks.origin.tolist()])
-                whole = whole.reshape(-1, like.shape[-1])
-                whole[:, :2] = marks.points.at - 0.5
-                if whole.shape[1] > 2:
-                    whole[~marks.points.seen, 2] = 0.0
-                if tied and batch.boxes is not None:
-                    kept = batch.boxes[k].origin[finished[k][1]].tolist()
-                    at = {(i, r): n for n, (i, r) in enumerate(marks.origin.tolist())}
-                    whole = whole[[at[i, r * most + n] for i, r in kept for n in range(most)]]
-                out.append(
-                    table_like(whole.reshape(-1, *like.shape[1:]), value[k], (height, width))
-                )
-            return _as(value, out)
-
-        return form
-
-
-def _is_labels(value: Tensor) -> bool:
-    """Tells whether a tensor holds classes (B,), or rows (B, K) of shares or of booleans."""
-    whole = not value.dtype.is_floating_point and not value.dtype.is_complex
-    return (value.ndim == 1 and whole and value.dtype != torch.bool) or (
-        value.ndim == 2 and (not whole or value.dtype == torch.bool)
-    )
-
-
-def _gathered(value: Sequence[Any], batch: Batch, finished: Sequence[tuple[Floats, Ints]]) -> Any:
-    """Returns what hangs on boxes, for the boxes that are left, wherever they came from."""
-    assert batch.boxes is not None
-    out = []
-    for k, (each, (_, kept)) in enumerate(zip(batch.boxes, finished, strict=True)):
-        origin = each.origin[kept]
-        if (origin[:, 0] == k).all():
-            out.append(rows_of(value[k], origin[:, 1]))
-            continue
-        parts = [rows_of(value[i], np.array([r])) for i, r in origin.tolist()]
-        tensors = isinstance(parts[0], Tensor)
-        out.append(torch.cat(parts) if tensors else [each for part in parts for each in part])
-    return _as(value, out)
-
-
-def _as(value: Sequence[Any], items: Iterable[Any]) -> Any:
-    """Returns items as the list or tuple that `value` is."""
-    return tuple(items) if isinstance(value, tuple) else list(items)

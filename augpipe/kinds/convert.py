@@ -275,38 +275,6 @@ def table_like(data: Floats, value: Any, size: tuple[int, int]) -> Any:
             return like(data, value)
 
 
-def box_layout(value: Any, where: str) -> str:
-    """Returns how a set of boxes is written: XYXY, or as its tv_tensor says.
-
-    Raises:
-        DataError: The boxes are rotated.
-    """
-    if kind(value) != "boxes":
-        return "XYXY"
-    layout = str(value.format.name)
-    if layout not in ("XYXY", "XYWH", "CXCYWH"):
-        raise DataError(where, f"rotated boxes ({layout}) are not supported")
-    return layout
-
-
-def to_xyxy(boxes: Floats, layout: str) -> Floats:
-    """Returns x0, y0, x1, y1 from (N, 4) of layout XYXY, XYWH or CXCYWH."""
-    if layout == "XYXY":
-        return boxes
-    start, size = boxes[:, :2], boxes[:, 2:]
-    start = start - size / 2.0 if layout == "CXCYWH" else start
-    return np.concatenate([start, start + size], axis=1)
-
-
-def from_xyxy(boxes: Floats, layout: str) -> Floats:
-    """Returns (N, 4) of layout XYXY, XYWH or CXCYWH from x0, y0, x1, y1."""
-    if layout == "XYXY":
-        return boxes
-    start, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    start = start + size / 2.0 if layout == "CXCYWH" else start
-    return np.concatenate([start, size], axis=1)
-
-
 def rows_of(value: Any, kept: Array) -> Any:
     """Returns these rows of an array, a tensor, a list or a tuple, as the same kind."""
     if kind(value) == "list":

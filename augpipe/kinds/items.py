@@ -18,12 +18,9 @@ import numpy as np
 
 from augpipe.errors import DataError, UsageError
 from augpipe.kinds.convert import (
-    TV_KINDS,
     apart,
     array_of,
-    box_layout,
     channels_last,
-    from_xyxy,
     is_tensor,
     kind,
     levels,
@@ -35,41 +32,28 @@ from augpipe.kinds.convert import (
     rows_of,
     table,
     table_like,
-    to_xyxy,
     unlevelled,
 )
-from augpipe.targets import Points, Sample, finish, outline
+from augpipe.kinds.layouts import box_layout, unmirrored
+from augpipe.kinds.roles import ALLOWED, Entry, role_of
+from augpipe.targets import Ending, Points, Sample, finish
 from augpipe.types import Array, Floats, Ints, Picture
 
-_KEYS = {
-    "image": "image",
-    "mask": "mask",
-    "masks": "masks",
-    "boxes": "boxes",
-    "bboxes": "boxes",
-    "keypoints": "keypoints",
-}
-_ALLOWED = {  # which plain kinds a role may be held in
-    "image": ("array", "tensor", "pil", "picture"),
-    "mask": ("array", "tensor", "pil"),
-    "masks": ("array", "tensor", "pil", "list"),
-    "boxes": ("array", "tensor", "list"),
-    "keypoints": ("array", "tensor", "list"),
-}
 _LEVELS = np.dtype(np.uint8)
-_FIELDS = frozenset(("labels", "scores", "area", "iscrowd", "ids", "difficult"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Result:
     """A transformed sample and, for each set of boxes, its boxes and the rows that were kept.
 
-    The image may be `elsewhere`: then None stands in its place.
+    The image may be `elsewhere`: then None stands in its place. Keypoints of `flip_pairs` change
+    places in a mirror.
     """
 
     sample: Sample
     boxes: list[tuple[Floats, Ints]]
     elsewhere: bool = False
+    flip_pairs: tuple[tuple[int, int], ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,15 +69,6 @@ class _Owner:
 
     index: int
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A value with the key and the place it was found at."""
-
-    key: Any
-    value: Any
-    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +88,7 @@ class Packed:
     def repack(
         self,
         sample: Sample,
-        min_area: float = 0.0,
-        min_visibility: float = 0.0,
+        ending: Ending = Ending(),  # noqa: B008 - a frozen value
         *,
         elsewhere: bool = False,
     ) -> Any:
@@ -124,13 +98,13 @@ class Packed:
 
         Args:
             sample: `self.sample`, transformed. May be called for many.
-            min_area: See `targets.finish`.
-            min_visibility: See `targets.finish`.
+            ending: How targets end.
             elsewhere: Whether None takes the image's place.
         """
-        result = _Result(sample, [], elsewhere)
+        result = _Result(sample, [], elsewhere, ending.flip_pairs)
         for each in sample.boxes:
-            result.boxes.append(finish(each, result.size, min_area, min_visibility))
+            end = finish(each, result.size, ending.min_area, ending.min_visibility)
+            result.boxes.append(end)
         return self.form(result)
 
 
@@ -139,9 +113,12 @@ def unpack(item: Any, names: Sequence[str | None] | None = None) -> Packed:
 
     - Images: uint8, or float in 0..1; arrays (H, W) or (H, W, C), tensors (H, W) or (C, H, W),
       PIL (L, RGB, RGBA; other modes become one of these by the rules of data/decode.py).
-    - In a dict (nested ones too): `image`; `mask`; `masks`, (N, H, W) or a list; `boxes` or
-      `bboxes`, (N, 4) x0, y0, x1, y1 in pixels; `keypoints`, (N, 2), (N, 3) with COCO's
-      visibility, or (N, K, 2 or 3) pixel positions.
+    - In a dict (nested ones too): `image`; `mask`; `masks`, (N, H, W) or a list; `heatmap`;
+      `heatmaps`, (N, H, W) or a list: of floats, read between pixels as images are; `boxes` or
+      `bboxes`, (N, 4) x0, y0, x1, y1 in pixels; or `oriented_boxes`, (N, 4, 2) or (N, 8) corners
+      clockwise from the first, or (N, 5) centre x and y, width, height and degrees
+      (counter-clockwise as seen); `keypoints`, (N, 2), (N, 3) with COCO's visibility, or
+      (N, K, 2 or 3) pixel positions.
     - With the boxes of the same dict are dropped, where there are as many: `masks`,
       (N, K, ...) keypoints, `labels`, `scores`, `area`, `iscrowd`, `ids`, `difficult` and
       every key that begins with `box_`. Area is dropped with its box, not computed anew.
@@ -186,21 +163,19 @@ class _Reader:
             if kind(item) != "list" or len(names) != len(item):
                 raise UsageError(f"names={tuple(names)} needs a tuple of {len(names)}")
             pairs = zip(names, item, strict=True)
-            forms = self.group([_Entry(name, each, name or "item") for name, each in pairs])
+            forms = self.group([Entry(name, each, name or "item") for name, each in pairs])
             return lambda result: _rebuilt(item, forms, result)
         if kind(item) == "dict":
             return self.mapping(item, "")
         if type(item) is tuple and len(item) == 2 and isinstance(item[1], int | np.integer):
-            image = self.entry(
-                _Entry("image", item[0], "item[0]"), None
-            )  # as most datasets have it
+            image = self.entry(Entry("image", item[0], "item[0]"), None)  # as most datasets have it
             return lambda result: (image(result) if image else item[0], item[1])
         if kind(item) == "list":
             keys = ["image", *[None] * len(item)]
-            entries = [_Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]
+            entries = [Entry(keys[k], value, f"item[{k}]") for k, value in enumerate(item)]
             forms = self.group(entries)
             return lambda result: _rebuilt(item, forms, result)
-        if kind(item) in ("image", *_ALLOWED["image"]):
+        if kind(item) in ("image", *ALLOWED["image"]):
             return self.image(item, "image")
         raise DataError(
             "item", f"{type(item).__name__} is not an image, a dict of targets or a tuple"
@@ -216,7 +191,7 @@ class _Reader:
             )
         start = f"{where}." if where else ""
         keys = list(value)
-        forms = self.group([_Entry(key, value[key], f"{start}{key}") for key in keys])
+        forms = self.group([Entry(key, value[key], f"{start}{key}") for key in keys])
 
         def form(result: _Result) -> Any:
             out = copy.copy(value)  # keeps the kind of dict
@@ -225,26 +200,29 @@ class _Reader:
 
         return form
 
-    def group(self, entries: Sequence[_Entry]) -> list[_Form | None]:
+    def group(self, entries: Sequence[Entry]) -> list[_Form | None]:
         """Reads values that stand side by side: boxes first, for the others may hang on them."""
-        held = [k for k, each in enumerate(entries) if _role(each) == "boxes"]
+        held = [k for k, each in enumerate(entries) if role_of(each) == "boxes"]
         if len(held) > 1:
             raise DataError(entries[held[1]].where, "a second set of boxes beside the first")
         owner, boxes = None, None
         for k in held:
-            boxes, owner = self.boxes(entries[k].value, entries[k].where)
+            oriented = entries[k].key == "oriented_boxes"
+            boxes, owner = self.boxes(entries[k].value, entries[k].where, oriented)
         return [boxes if k in held else self.entry(each, owner) for k, each in enumerate(entries)]
 
-    def entry(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
+    def entry(self, entry: Entry, owner: _Owner | None) -> _Form | None:
         """Reads one value by its role; None where it passes through."""
         value, where = entry.value, entry.where
-        match _role(entry):
+        match role_of(entry):
             case "image":
                 return self.image(value, where)
             case "mask":
                 return self.mask(value, where)
             case "masks":
                 return self.masks(value, where, owner)
+            case "heatmap" | "heatmaps" as role:
+                return self.heatmaps(value, where, stacked=role == "heatmaps")
             case "keypoints":
                 return self.keypoints(value, where, owner)
             case "field":
@@ -252,14 +230,14 @@ class _Reader:
             case "dict":
                 return self.mapping(value, where)
             case "list":
-                inner = [_Entry(None, each, f"{where}[{k}]") for k, each in enumerate(value)]
+                inner = [Entry(None, each, f"{where}[{k}]") for k, each in enumerate(value)]
                 forms = self.group(inner)
                 return (lambda result: _rebuilt(value, forms, result)) if any(forms) else None
             case "video":
                 raise DataError(where, "videos are not supported: give its frames one by one")
         return None
 
-    def field(self, entry: _Entry, owner: _Owner | None) -> _Form | None:
+    def field(self, entry: Entry, owner: _Owner | None) -> _Form | None:
         """Reads what may hold a value a box: it is filtered with them, where there are as many."""
         value = entry.value
         if owner is None or not getattr(value, "shape", True):
@@ -335,7 +313,7 @@ class _Reader:
         if kind(value) != "list":
             return self.mask(value, where, stacked=True, owner=owner)
         for k, each in enumerate(value):
-            if kind(each) not in ("mask", *_ALLOWED["mask"]):
+            if kind(each) not in ("mask", *ALLOWED["mask"]):
                 raise DataError(f"{where}[{k}]", f"{type(each).__name__} is not a mask")
         forms = [self.mask(each, f"{where}[{k}]") for k, each in enumerate(value)]
         tied = owner if owner and len(value) == owner.count else None
@@ -346,22 +324,33 @@ class _Reader:
 
         return form
 
-    def boxes(self, value: Any, where: str) -> tuple[_Form, _Owner]:
-        data, layout = table(value, where), box_layout(value, where)
+    def heatmaps(self, value: Any, where: str, stacked: bool) -> _Form:
+        """Reads a heat map, or with `stacked` (N, H, W) of them."""
+        if kind(value) == "list":
+            for k, each in enumerate(value):
+                if kind(each) not in ALLOWED["heatmap"]:
+                    raise DataError(f"{where}[{k}]", f"{type(each).__name__} is not a heat map")
+            forms = [self.heatmaps(each, f"{where}[{k}]", False) for k, each in enumerate(value)]
+            return lambda result: _rebuilt(value, forms, result)
+        data = array_of(value)
+        if data.dtype.kind != "f":
+            raise DataError(where, f"has dtype {data.dtype}: a heat map holds floats")
+        form = self.mask(data.astype(np.float32), where, stacked=stacked or is_tensor(value))
+        self.found.heatmaps |= {len(self.found.masks) - 1}
+        return lambda result: like(form(result), value)
+
+    def boxes(self, value: Any, where: str, oriented: bool) -> tuple[_Form, _Owner]:
+        data = table(value, where)
+        layout = box_layout(value, data, where, oriented)
         if kind(value) == "boxes":
             self.sizes.append((where, tuple(value.canvas_size)))
-        if not data.size:
-            data = data.reshape(0, 4)
-        if data.ndim != 2 or data.shape[1] < 4:
-            raise DataError(where, f"boxes of shape {data.shape}: expected (N, 4), xyxy in pixels")
-        owner = _Owner(len(self.found.boxes), len(data))
-        self.found.boxes.append(outline(to_xyxy(data[:, :4], layout), where))
+        opened = layout.open(data, where, more=True)
+        owner = _Owner(len(self.found.boxes), len(opened))
+        self.found.boxes.append(opened)
 
         def form(result: _Result) -> Any:
             boxes, kept = result.boxes[owner.index]
-            out = data[kept]
-            out[:, :4] = from_xyxy(boxes, layout)
-            return table_like(out, value, result.size)
+            return table_like(layout.close(boxes, data, kept), value, result.size)
 
         return form, owner
 
@@ -376,7 +365,7 @@ class _Reader:
         flat = data.reshape(-1, data.shape[-1])
         if np.isinf(flat[:, :2]).any():
             raise DataError(where, "infinite coordinates")
-        self.found.points.append(Points(flat[:, :2] + 0.5, np.ones(len(flat), np.bool_)))
+        self.found.points.append(Points.of(flat[:, :2] + 0.5))
         index = len(self.found.points) - 1
         tied = owner if data.ndim > 2 and owner and len(data) == owner.count else None
 
@@ -386,25 +375,11 @@ class _Reader:
             out[:, :2] = points.at - 0.5
             if out.shape[1] > 2:
                 out[~points.seen, 2] = 0.0
-            whole = out.reshape(data.shape)
+            whole = unmirrored(out.reshape(data.shape), points.mirrored, result.flip_pairs, where)
             kept = whole[result.boxes[tied.index][1]] if tied else whole
             return table_like(kept, value, result.size)
 
         return form
-
-
-def _role(entry: _Entry) -> str:
-    """Returns what a value is for: by its class, then by its key, then by what it holds."""
-    held, key = kind(entry.value), entry.key
-    if held in TV_KINDS.values():
-        return "masks" if held == "mask" and key == "masks" else held
-    if held == "dict" or not isinstance(key, str):
-        return held
-    role = _KEYS.get(key, "")
-    if held in _ALLOWED.get(role, ()):
-        return role
-    plain = held in ("array", "tensor", "list")
-    return "field" if plain and (key in _FIELDS or key.startswith("box_")) else held
 
 
 def _rebuilt(value: Any, forms: Sequence[_Form | None], result: _Result) -> Any:

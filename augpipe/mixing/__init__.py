@@ -59,7 +59,9 @@ def mix(meaning: Mix, batch: Batch, rules: Rules = (0.0, 0.0)) -> Batch:
     chosen = scene.chosen_mask()
     extra = [weights] if chosen is None else [weights, chosen]
     images = batch.images
-    layers = device.prepare(scene.meaning, on, images, batch.masks, scene.raster, extra)
+    layers = device.prepare(
+        scene.meaning, on, images, batch.masks, scene.raster, extra, batch.heatmaps
+    )
     shares, *rest = layers.extra
     if scene.cut_by is not None:
         own = batch.masks[scene.cut_by]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from augpipe.mixing.shapes import (
     within,
     without,
 )
-from augpipe.targets import Boxes, Keypoints, Points, areas, hulls, move_outlines, move_points
+from augpipe.polygons import areas
+from augpipe.targets import Boxes, Keypoints, Points, hulls, move_outlines, move_points
 from augpipe.types import Floats, Ints
 
 
@@ -135,15 +136,17 @@ def mix_points(scene: Scene) -> list[Keypoints] | None:
         seen = own.points.seen & ~covered.any(axis=1)
         parts = []
         if area < height * width:
-            parts.append(Keypoints(Points(own.points.at, seen), own.origin))
+            parts.append(Keypoints(replace(own.points, seen=seen), own.origin))
         for layer in np.flatnonzero(scene.meaning.opacity[k] > 0).tolist():
             theirs = scene.batch.points[scene.meaning.partner[k, layer]]
             moved = move_points(scene.views[layer], k, theirs.points)
             shown = moved.seen
             if scene.raster is not None:
                 shown = shown & at_pixels(scene.raster[k], moved.at)
-            parts.append(Keypoints(Points(moved.at, shown), theirs.origin))
+            parts.append(Keypoints(replace(moved, seen=shown), theirs.origin))
         at = np.concatenate([part.points.at for part in parts])
         shown = np.concatenate([part.points.seen for part in parts])
-        out[row] = Keypoints(Points(at, shown), np.concatenate([part.origin for part in parts]))
+        mirrored = np.concatenate([part.points.mirrored for part in parts])
+        origin = np.concatenate([part.origin for part in parts])
+        out[row] = Keypoints(Points(at, shown, mirrored), origin)
     return out

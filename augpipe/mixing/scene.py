@@ -9,8 +9,9 @@ import numpy as np
 from augpipe.backends.batched import mix as device
 from augpipe.ir import Cloud, Mix, Objects, Warp
 from augpipe.mixing.shapes import LEAST, still, take
+from augpipe.polygons import areas
 from augpipe.rng import field_words
-from augpipe.targets import Batch, Boxes, areas, hulls, move_outlines
+from augpipe.targets import Batch, Boxes, hulls, move_outlines
 from augpipe.types import Bools, Floats, Ints
 
 Rules = tuple[float, float]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from augpipe.ir import Warp, rect
-from augpipe.targets import Outlines, move_outlines, padded
+from augpipe.polygons import padded
+from augpipe.targets import Outlines, move_outlines
 from augpipe.types import Array, Bools, Floats, Ints, Sampling
 
 LEAST = 1e-6  # square pixels: what is seen of a box below this is nothing
@@ -22,7 +23,7 @@ def still(size: Ints, box: Floats | None = None) -> Warp:
 
 def take(outlines: Outlines, rows: Ints) -> Outlines:
     """Returns some of the boxes."""
-    return Outlines(outlines.whole[rows], outlines.seen[rows])
+    return Outlines(outlines.whole[rows], outlines.seen[rows], outlines.oriented)
 
 
 def narrowed(outlines: Outlines, before: Floats, after: Floats, size: Sequence[int]) -> Outlines:
@@ -45,7 +46,8 @@ def stack(parts: Sequence[Outlines]) -> Outlines:
         most = max(each.shape[1] for each in polygons)
         return np.concatenate([padded(each, most) for each in polygons])
 
-    return Outlines(joined([p.whole for p in parts]), joined([p.seen for p in parts]))
+    oriented = any(each.oriented for each in parts)
+    return Outlines(joined([p.whole for p in parts]), joined([p.seen for p in parts]), oriented)
 
 
 def extent(boxes: Floats) -> Floats:

@@ -15,6 +15,7 @@ from augpipe.plan.nodes import Node, Step, node, realise
 from augpipe.plan.placement import PLACEMENTS
 from augpipe.plan.rules import RULES
 from augpipe.rng import Draws
+from augpipe.settings import ConstraintRule
 from augpipe.types import Frame, Ints
 
 _LONGEST = 65_535  # pixels of a side that a size may have
@@ -94,15 +95,21 @@ class Explanation:
         parts: The sections that were explained.
         passes: All passes, in order.
         size: The (height, width) it was explained for, if any.
+        constraint: What must hold after each section's geometry.
     """
 
     parts: tuple[Part, ...]
     passes: tuple[Pass, ...]
     size: tuple[int, int] | None = None
+    constraint: ConstraintRule | None = None
 
     def __str__(self) -> str:
-        blocks = "\n\n".join(self._block(part) for part in self.parts)
-        return blocks or "nothing to do: the recipe has no ops"
+        blocks = [self._block(part) for part in self.parts]
+        if blocks and (rule := self.constraint) is not None:
+            times = plural(rule.retries, "time")
+            share = f"{rule.min_visibility:g} of what was seen of every box"
+            blocks.append(f"constraint: keeps {share}, or is drawn again, up to {times}")
+        return "\n\n".join(blocks) or "nothing to do: the recipe has no ops"
 
     def _block(self, part: Part) -> str:
         own = [each for each in self.passes if each.section == part.name]
@@ -124,6 +131,7 @@ def explain(
     sample: Sequence[Node],
     batch: Sequence[Node] = (),
     size: tuple[int, int] | None = None,
+    constraint: ConstraintRule | None = None,
 ) -> Explanation:
     """Explains a plan.
 
@@ -132,6 +140,7 @@ def explain(
         batch: The plan of the batch section.
         size: The (height, width) of the images, each from 1 to 65535, to say the frame size
             after each pass; one that is drawn is given as what 256 draws span.
+        constraint: What must hold after each section's geometry.
 
     Raises:
         UsageError: If the size is not two such numbers.
@@ -161,7 +170,7 @@ def explain(
                     sizes[i],
                 )
             )
-    return Explanation(tuple(parts), tuple(passes), size)
+    return Explanation(tuple(parts), tuple(passes), size, constraint)
 
 
 def _checked(size: Sequence[int]) -> tuple[int, int]:

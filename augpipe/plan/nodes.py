@@ -17,6 +17,7 @@ from augpipe.ir import (
     Blend,
     Color,
     Curve,
+    Flow,
     Meaning,
     Normalize,
     Regions,
@@ -25,6 +26,7 @@ from augpipe.ir import (
 )
 from augpipe.ops.base import Combinator, Op
 from augpipe.rng import Draws
+from augpipe.targets import move_outlines
 from augpipe.types import Array, Bools, Frame, Sampling
 
 
@@ -208,7 +210,7 @@ def realised(
                 _note(draws.trace.setdefault(step.key, {}), own.trace.get(step.key, {}), on)
             if on is not None:
                 meaning = meaning.gate(on)
-            frame = size_after(meaning, frame)
+            frame = _after(meaning, frame)
             whole = meaning if whole is None else _compose(whole, meaning)
         if whole is None:
             continue
@@ -216,6 +218,18 @@ def realised(
             whole = replace(whole, sampling=each.sampling)
         out.append((each, whole))
     return out
+
+
+def _after(meaning: Meaning, frame: Frame) -> Frame:
+    """Returns the frame that the next op will see, with its boxes where they are asked for."""
+    out = size_after(meaning, frame)
+    if frame.outlines is None or not isinstance(meaning, Warp | Flow):
+        return replace(out, outlines=frame.outlines)
+    moved = [
+        [move_outlines(meaning, row, each) for each in sets]
+        for row, sets in enumerate(frame.outlines)
+    ]
+    return replace(out, outlines=moved)
 
 
 def layout(nodes: Sequence[Node]) -> tuple[tuple[tuple[str, str], int], ...]:
@@ -310,6 +324,11 @@ def check_targets(nodes: Sequence[Node]) -> None:
     for step in (step for each in nodes for step in each.steps):
         if step.op.misplaced:
             raise DataError(step.key, step.op.misplaced)
+
+
+def sees_boxes(nodes: Sequence[Node]) -> bool:
+    """Tells whether what an op draws depends on the boxes."""
+    return any(step.op.sees_boxes for each in nodes for step in each.steps)
 
 
 def keys_of(indices: Sequence[int] | Array, count: int) -> Array:

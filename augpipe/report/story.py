@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from augpipe.data.decode import decode
 from augpipe.data.folder import Source
 from augpipe.errors import AugpipeError, DataError
+from augpipe.kinds import unpack
 from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import Step, steps
 from augpipe.recipe import Recipe
 from augpipe.report.annotations import Annotations, Marks
 from augpipe.rng import Trace
-from augpipe.targets import Sample
-from augpipe.types import Array
+from augpipe.types import Array, Ints
 
 _MOST_NUMBERS = 8  # of one draw in a note: four corners
 
@@ -140,11 +141,32 @@ def read(path: Path, rgb: bool) -> Array:
     return np.ascontiguousarray(image[:, :, [0, 0, 0] if image.shape[2] == 1 else [0, 1, 2]])
 
 
-def _made(pipe: Pipeline, start: Picture, index: int, epoch: int, title: str) -> Picture:
-    """Runs a pipeline on a picture and what belongs to it."""
+def _made(
+    pipe: Pipeline,
+    start: Picture,
+    index: int,
+    epoch: int,
+    title: str,
+    trace: Trace | None = None,
+    attempts: Ints | None = None,
+) -> Picture:
+    """Runs a pipeline on a picture and what belongs to it; see `Pipeline.run`."""
+    packed = unpack(_item(start))
+    keys = np.array([index], np.int64)
+    (sample,) = pipe.run([packed.sample], keys, epoch, trace, attempts=attempts)
+    out = packed.repack(sample, pipe.recipe.ending)
+    notes = resized(start.image, out["image"])
     if start.marks is None:
-        image = pipe(start.image, index=index, epoch=epoch)
-        return Picture(title, resized(start.image, image), image)
+        return Picture(title, notes, out["image"])
+    labels = tuple(int(label) for label in out["labels"])
+    marks = Marks(out["boxes"], labels, out["keypoints"], out.get("mask"))
+    return Picture(title, notes, out["image"], marks)
+
+
+def _item(start: Picture) -> dict[str, Any]:
+    """Returns a picture and what belongs to it as a pipeline takes them."""
+    if start.marks is None:
+        return {"image": start.image}
     item = {
         "image": start.image,
         "boxes": start.marks.boxes,
@@ -153,10 +175,7 @@ def _made(pipe: Pipeline, start: Picture, index: int, epoch: int, title: str) ->
     }
     if start.marks.mask is not None:
         item["mask"] = start.marks.mask
-    out = pipe(item, index=index, epoch=epoch)
-    labels = tuple(int(label) for label in out["labels"])
-    marks = Marks(out["boxes"], labels, out["keypoints"], out.get("mask"))
-    return Picture(title, resized(start.image, out["image"]), out["image"], marks)
+    return item
 
 
 def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Picture]:
@@ -165,14 +184,17 @@ def _steps(recipe: Recipe, original: Picture, index: int, epoch: int) -> list[Pi
     An op's draws are keyed by its name and occurrence, so they are the same in each prefix.
     """
     trace: Trace = {}
-    Pipeline(recipe).run([Sample(original.image)], np.array([index]), epoch, trace=trace)
+    _made(Pipeline(recipe), original, index, epoch, "", trace)
+    settled = trace.pop("constraint", None)
+    attempts = None if settled is None else settled["attempt"]
     counter: Counter[str] = Counter()
     before, out = original, []
     for i, op in enumerate(recipe.sample):
         own = {step.key: step for step in steps([op], counter)}
         acting = [step for key, step in own.items() if trace.get(key, {}).get("on", [True])[0]]
         prefix = Pipeline(recipe.model_copy(update={"sample": recipe.sample[: i + 1]}))
-        made = _made(prefix, original, index, epoch, f"{i + 1}  {op.name()}")
+        title = f"{i + 1}  {op.name()}"
+        made = _made(prefix, original, index, epoch, title, attempts=attempts)
         if np.array_equal(made.image, before.image):
             made = no_change(made, op)
         else:

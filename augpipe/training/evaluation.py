@@ -12,8 +12,9 @@ import torch
 
 from augpipe.errors import AugpipeError
 from augpipe.ops.base import Op
+from augpipe.ops.crops import CenterCrop, RandomCrop, RandomResizedCrop
 from augpipe.ops.foreign import ForeignOp
-from augpipe.ops.geometry import CenterCrop, Pad, RandomCrop, RandomResizedCrop, Resize
+from augpipe.ops.geometry import Pad, Resize
 from augpipe.ops.output import Normalize, ToFloat
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import is_fixed, steps

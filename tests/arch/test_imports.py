@@ -12,12 +12,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "augpipe"
 ORDER = [
     {"errors", "types"},
-    {"rng", "spec", "yamltree"},
+    {"polygons", "rng", "spec", "yamltree"},
     {"declared", "ir", "reading", "settings"},
     {"flows"},
     {"targets", "losses", "tensors"},
     {"foreign", "kinds", "backends", "regularizers", "networks"},
-    {"mixing"},
+    {"constraint", "mixing"},
     {"ops", "data"},
     {"learned"},
     {"plan"},

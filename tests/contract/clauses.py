@@ -256,9 +256,7 @@ def targets_agree_with_pixels(op: Op) -> None:
     image[y0:y1, x0:x1] = 255
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float)
     box = targets.outline(np.array([[x0, y0, x1, y1]]))
-    given = Sample(
-        image, [(image > 0).astype(np.uint8)], [targets.Points(corners, np.ones(4, bool))], [box]
-    )
+    given = Sample(image, [(image > 0).astype(np.uint8)], [targets.Points.of(corners)], [box])
     for index in range(6):
         (meaning,) = meanings(op, [index], [(height, width)])
         if not isinstance(meaning, (Warp, Flow)):

@@ -42,7 +42,7 @@ def scene(look: Look, ground: int = 0) -> Sample:
     return Sample(
         image.astype(np.float32) if look.floats else image,
         [mask, middle] if look.masks else [],
-        [Points(np.array([centre]), np.array([True]))] if look.points else [],
+        [Points.of(np.array([centre]))] if look.points else [],
         [outline(np.array([OBJECT], np.float64))] if look.boxes else [],
     )
 
@@ -51,7 +51,7 @@ def copied(sample: Sample) -> Sample:
     return Sample(
         sample.image.copy(),
         [each.copy() for each in sample.masks],
-        [Points(each.at.copy(), each.seen.copy()) for each in sample.points],
+        [Points(each.at.copy(), each.seen.copy(), each.mirrored.copy()) for each in sample.points],
         list(sample.boxes),
     )
 

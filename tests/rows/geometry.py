@@ -310,6 +310,12 @@ RESIZES = [
         index=5,
     ),
     sampled(
+        {"box_safe_crop": [170, 190]},
+        cut([170, 190], Mode.BILINEAR),
+        "torchvision.resized_crop",
+        index=2,
+    ),
+    sampled(
         {"random_resized_crop": {"size": 200, "scale": [0.1, 0.9], "interpolation": "bicubic"}},
         lambda i, d: cut([200, 200], Mode.BICUBIC)(i, d).clip(0, 255),
         "torchvision.resized_crop",

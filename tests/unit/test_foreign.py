@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -367,8 +368,7 @@ def batch(count: int = 3, floats: bool = False, targets: bool = True) -> Batch:
     masks = {"mask": (images[:, :1] > 128).to(torch.uint8)}
     boxes = [Boxes.of(outline(np.array([[9.0, 7, 22, 19]])), k) for k in range(count)]
     marks = [
-        Keypoints(Points(np.array([[15.5, 12.5]]), np.array([True])), np.array([[k, 0]]))
-        for k in range(count)
+        Keypoints(Points.of(np.array([[15.5, 12.5]])), np.array([[k, 0]])) for k in range(count)
     ]
     images = images.float() if floats else images
     if not targets:
@@ -480,10 +480,10 @@ def test_a_flip_is_our_flip_for_every_target(name: str) -> None:
     sample = Sample(
         photo(),
         [photo(1), photo(2).astype(np.uint16), photo(1).astype(np.float64)],
-        [Points(np.array([[3.5, 4.5], [np.nan, np.nan], [39.5, 0.5]]), np.array([True, True, 0]))],
+        [Points.of(np.array([[3.5, 4.5], [np.nan, np.nan], [39.5, 0.5]]))],
         [outline(np.array([[1.0, 2, 9, 12], [4, 4, 4, 9], [-5, 3, 6, 20]]))],
     )
-    sample.points[0] = Points(sample.points[0].at, sample.points[0].seen.astype(bool))
+    sample.points[0] = replace(sample.points[0], seen=np.array([True, True, False]))
     out = adapter(name).on_sample(sample, 0)
     pipe = augpipe.Pipeline(recipe("sample", {"horizontal_flip": {"p": 1}}))
     (expected,) = pipe.run([sample], np.array([0]))
@@ -503,7 +503,7 @@ def test_a_flip_is_our_flip_for_every_target(name: str) -> None:
 def test_a_crop_leaves_boxes_unseen_and_in_their_rows(library: str) -> None:
     size = {"height": 16, "width": 20} if library == "albumentations" else {"size": [16, 20]}
     sample = Sample(photo(), boxes=[outline(np.array([[0.0, 0, 5, 5], [12, 10, 24, 20]]))])
-    sample.points.append(Points(np.array([[2.5, 2.5], [15.5, 12.5]]), np.array([True, True])))
+    sample.points.append(Points.of(np.array([[2.5, 2.5], [15.5, 12.5]])))
     out = adapter(f"{library}.CenterCrop", **size).on_sample(sample, 0)
     assert out.image.shape == (16, 20, 3)
     hull, kept = finish(out.boxes[0], (16, 20), 1.0, 0.0)
@@ -641,7 +641,7 @@ def test_a_result_of_another_form_is_refused() -> None:
 def test_an_image_without_boxes_may_still_have_a_set_of_them(name: str) -> None:
     nothing = Sample(
         photo(),
-        points=[Points(np.zeros((0, 2)), np.zeros(0, bool))],
+        points=[Points.of(np.zeros((0, 2)))],
         boxes=[outline(np.zeros((0, 4)))],
     )
     out = adapter(name).on_sample(nothing, 3)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augpipe.mixing.shapes import extent, meet, narrowed, stack, through, without
-from augpipe.targets import areas, hulls, outline
+from augpipe.polygons import areas
+from augpipe.targets import hulls, outline
 
 SIDE = 9
 whole = st.integers(0, SIDE)

@@ -418,7 +418,7 @@ def rectangle() -> Sample:
     image = np.zeros((160, 200, 1), np.float32)
     image[56:100, 70:118] = 255
     corners = np.array([[70, 56], [118, 56], [118, 100], [70, 100]], float)
-    points = targets.Points(corners, np.ones(4, bool))
+    points = targets.Points.of(corners)
     box = targets.outline(np.array([[70, 56, 118, 100]]))
     return Sample(image, [(image > 0).astype(np.uint8)], [points], [box])
 
@@ -454,7 +454,7 @@ def test_targets_move_with_the_image(item: Any) -> None:
 def test_augmix_takes_targets_only_where_nothing_is_displaced() -> None:
     mask = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40, 1)
     image = photo(height=24, width=40)
-    points = targets.Points(np.zeros((1, 2)), np.ones(1, bool))
+    points = targets.Points.of(np.zeros((1, 2)))
     box = targets.outline(np.array([[1, 2, 3, 4]]))
     pipe = Pipeline(Recipe(sample=build("augmix")))
     pipe.run([Sample(image)], np.array([0]))

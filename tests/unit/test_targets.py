@@ -246,7 +246,7 @@ def test_flow_outline(kind, control, box):
     corners = outline(np.array([box])).whole[0]
 
     def sharp(polygon):
-        x, y = move_points(meaning, 0, Points(corners, np.ones(4, bool))).at.T
+        x, y = move_points(meaning, 0, Points.of(corners)).at.T
         return np.stack([np.clip(x, 0, W), np.clip(y, 0, H)], 1)
 
     if box == BOX:
@@ -265,7 +265,7 @@ def test_flow_inverse_returns_where_it_came_from(kind, control):
     across = basis(kind, p[:, 0], control.shape[2], W)
     u = np.einsum("ni,ijc,nj->nc", down, control[0], across)
     meaning = Flow(control, kind, FRAME.sizes, CONSTANT)
-    moved = move_points(meaning, 0, Points(p + u, np.ones(50, bool)))
+    moved = move_points(meaning, 0, Points.of(p + u))
     np.testing.assert_allclose(moved.at, p, atol=0.005)
     assert moved.seen.all()
 
@@ -276,7 +276,11 @@ def test_a_lens_has_a_value_beyond_the_frame():
     down = basis(kind, p[:, 1], control.shape[1], H)
     across = basis(kind, p[:, 0], control.shape[2], W)
     u = np.einsum("ni,ijc,nj->nc", down, control[0], across)
-    moved = move_points(Flow(control, kind, FRAME.sizes, CONSTANT), 0, Points(p + u, p[:, 0] > 0))
+    moved = move_points(
+        Flow(control, kind, FRAME.sizes, CONSTANT),
+        0,
+        Points(p + u, p[:, 0] > 0, np.zeros(len(p), bool)),
+    )
     np.testing.assert_allclose(moved.at, p, atol=0.01)
     assert not moved.seen.any()
 
@@ -325,7 +329,7 @@ def test_strong_flows_are_inverted(name, options):
         p = np.random.default_rng(index).uniform(0, [W, H], (150, 2))
         p[:4, 0], p[4:8, 1] = 0.0, H  # on two edges
         goal = read_at(meaning, p)
-        moved = move_points(meaning, 0, Points(goal, np.ones(len(p), bool)))
+        moved = move_points(meaning, 0, Points.of(goal))
         if folds(meaning):
             folded += 1
             near = ((moved.at > -0.1) & (moved.at < [W + 0.1, H + 0.1])).all(1)
@@ -347,7 +351,7 @@ def test_strong_flows_are_inverted(name, options):
 def test_a_box_through_a_strong_flow_holds_its_pixels(name):
     """By outlines for what bends; a grid keeps corners square, so there the hulls are alike."""
     options, tried = STRONG[name][0], 0
-    corners = Points(outline(np.array([BOX])).whole[0], np.ones(4, bool))
+    corners = Points.of(outline(np.array([BOX])).whole[0])
     for index in range(24):
         meaning = strong(name, options, index)
         moved = move_outlines(meaning, 0, outline(np.array([BOX])))
@@ -375,14 +379,14 @@ def test_where_a_flow_folds_a_point_is_found_or_not_seen():
     meaning = Flow(control, "hat", FRAME.sizes, CONSTANT)
     assert folds(meaning)
     goal = np.stack([np.linspace(0, W, 41), np.full(41, 70.0)], 1)
-    moved = move_points(meaning, 0, Points(goal, np.ones(41, bool)))
+    moved = move_points(meaning, 0, Points.of(goal))
     assert moved.seen.all()
     np.testing.assert_allclose(read_at(meaning, moved.at), goal, atol=RESIDUAL)
 
 
 def test_flow_takes_empty_far_and_missing_points():
     at = np.array([[np.nan, 3.0], [1e7, -1e7], [60.0, 60.0], [60.0, 60.0]])
-    moved = move_points(BENT, 0, Points(at, np.ones(4, bool)))
+    moved = move_points(BENT, 0, Points.of(at))
     assert np.isnan(moved.at[0]).any() and np.isfinite(moved.at[1:]).all()
     assert moved.seen.tolist() == [False, False, True, True]
     np.testing.assert_array_equal(moved.at[2], moved.at[3])
@@ -399,7 +403,7 @@ def test_a_side_is_divided_where_the_flow_bends():
         moved = move_outlines(meaning, 0, outline(boxes)).whole
         corners = outline(boxes).whole
         fine = corners[:, :, None] * (1 - t) + np.roll(corners, -1, 1)[:, :, None] * t
-        points = Points(fine.reshape(-1, 2), np.ones(fine.size // 2, bool))
+        points = Points.of(fine.reshape(-1, 2))
         want = move_points(meaning, 0, points).at.reshape(len(boxes), -1, 2)
         np.testing.assert_allclose(moved.min(1), want.min(1), atol=0.1)
         np.testing.assert_allclose(moved.max(1), want.max(1), atol=0.1)
@@ -461,7 +465,7 @@ def test_torchvision_rotate_where_nothing_is_cut(angle):
 
 def test_torchvision_keypoints():
     pixels = np.random.default_rng(2).uniform(0, H, (30, 2))
-    here = Points(pixels + 0.5, np.ones(30, bool))
+    here = Points.of(pixels + 0.5)
     want = tv.horizontal_flip_keypoints(torch.from_numpy(pixels), (H, W)).numpy()
     np.testing.assert_allclose(move_points(MIRROR, 0, here).at - 0.5, want, atol=1e-9)
     # torchvision turns keypoints about (W / 2, H / 2) as if they were continuous.
@@ -542,7 +546,7 @@ def test_no_inverse_sees_nothing():
         got, kept = hulls(warp(matrix), np.array([[1.0, 2, 30, 40]]))
         assert got.shape == (0, 4)
         assert kept.tolist() == []
-        points = Points(np.array([[3.0, 4.0]]), np.array([True]))
+        points = Points.of(np.array([[3.0, 4.0]]))
         assert not move_points(warp(matrix), 0, points).seen.any()
 
 
@@ -553,15 +557,13 @@ def test_behind_the_horizon():
     points = np.array([[30.0, 20.0], [-300.0, 20.0]])
     w = points @ inverse[2, :2] + inverse[2, 2]
     assert w[0] > 0 > w[1]
-    moved = move_points(warp(matrix), 0, Points(points, np.ones(2, bool)))
+    moved = move_points(warp(matrix), 0, Points.of(points))
     assert moved.seen.tolist() == [True, False]
     assert np.isfinite(moved.at).all()
     boxes = np.array([[10.0, 10, 60, 40], [-400, 10, -300, 40], [-250, 10, 20, 40]])
     got, kept = hulls(warp(matrix), boxes)
     assert kept.tolist() == [0, 2]
-    corners = move_points(
-        warp(matrix), 0, Points(np.array([[10.0, 10], [60, 40]]), np.ones(2, bool))
-    )
+    corners = move_points(warp(matrix), 0, Points.of(np.array([[10.0, 10], [60, 40]])))
     assert got[0, 2] == pytest.approx(corners.at[1, 0])
     moved = move_outlines(warp(matrix), 0, outline(boxes))
     assert finish(moved, (H, W), 0, 0.01)[1].tolist() == [0]
@@ -569,7 +571,7 @@ def test_behind_the_horizon():
 
 def test_keypoints_are_marked_not_dropped():
     at = np.array([[10.5, 10.5], [199.5, 20.5], [np.nan, 3.0], [60.5, 60.5]])
-    start = Points(at, np.ones(4, bool))
+    start = Points.of(at)
     moved = move_points(warp(shift(50, 0)), 0, start)
     np.testing.assert_allclose(moved.at[[0, 1, 3]], (at - [50, 0])[[0, 1, 3]])
     assert np.isnan(moved.at[2, 0])

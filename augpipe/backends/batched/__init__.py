@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -29,6 +29,7 @@ from augpipe.ir import (
     Normalize,
     Regions,
     Warp,
+    smooth,
 )
 
 
@@ -115,6 +116,7 @@ def render_all(
     leave: Callable[[Tensor], Tensor] = lambda part: part,
     look: Callable[[Tensor], None] = lambda part: None,
     names: Sequence[str] = (),
+    heatmaps: Collection[str] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Does meanings to a batch and to its masks, all parameters sent in one copy.
 
@@ -126,11 +128,15 @@ def render_all(
         leave: Takes what becomes of them to what is handed out.
         look: May refuse rows of the batch.
         names: What errors call each meaning.
+        heatmaps: Which of the masks are heat maps, of float32.
     """
     moves = [meaning for meaning in meanings if isinstance(meaning, Warp | Flow)]
     whole = {name: comparable(each) for name, each in masks.items()}
     programs = [lower_all(meanings, Shape.of(images), names)]
-    programs += [_lower_masks(moves, Shape.of(each)) for each in whole.values()]
+    even = [replace(meaning, sampling=smooth(meaning.sampling)) for meaning in moves]
+    for name, each in whole.items():
+        smoothly = name in heatmaps
+        programs.append(_lower_masks(even if smoothly else moves, Shape.of(each), not smoothly))
     sent = iter(send([program for group in programs for program in group], images.device))
     own, *others = [[next(sent) for _ in group] for group in programs]
     moved = {
@@ -140,12 +146,12 @@ def render_all(
     return run(own, images, gain, leave, look), moved
 
 
-def _lower_masks(moves: Sequence[Warp | Flow], shape: Shape) -> list[list[Piece]]:
+def _lower_masks(moves: Sequence[Warp | Flow], shape: Shape, mask: bool) -> list[list[Piece]]:
     programs = []
     for meaning in moves:
         if isinstance(meaning, Warp):
-            programs.append(warp.lower_warp(meaning, shape, mask=True))
+            programs.append(warp.lower_warp(meaning, shape, mask=mask))
         else:
-            programs.append(flow.lower_flow(meaning, shape, mask=True))
+            programs.append(flow.lower_flow(meaning, shape, mask=mask))
         shape = shape_after(meaning, shape)
     return programs

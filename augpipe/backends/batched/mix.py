@@ -14,7 +14,7 @@ the images as they were. With a_k the opacity of layer k where it lies, else 0:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch import Tensor
 from augpipe.backends.batched.pieces import Own, Piece, Sent, Shape, apply, chunks, layout, send
 from augpipe.backends.batched.reading import comparable
 from augpipe.backends.batched.warp import lower_warp
-from augpipe.ir import Cloud, Mix
+from augpipe.ir import Cloud, Mix, smooth
 from augpipe.rng import normal_field
 from augpipe.types import Array, Bools, Ints
 
@@ -80,6 +80,7 @@ def prepare(
     masks: Mapping[str, Tensor],
     cover: Bools | None,
     extra: Sequence[Array] = (),
+    heatmaps: Collection[str] = (),
 ) -> Layers:
     """Sends a mix to the device, in one copy.
 
@@ -90,6 +91,7 @@ def prepare(
         masks: By name, each (n, m, H, W).
         cover: (k, H, W), what the only layer is cut to, where the host knows it.
         extra: What else is needed there.
+        heatmaps: Which of the masks are heat maps.
     """
     height, width = images.shape[2:]
     shape = Shape(len(rows), images.shape[1], height, width)
@@ -97,7 +99,11 @@ def prepare(
     programs = {"": [lower_warp(view, shape) for view in views]}
     for name, each in masks.items():
         own = replace(shape, channels=each.shape[1])
-        programs[name] = [lower_warp(view, own, mask=True) for view in views]
+        smoothly = name in heatmaps
+        maps = [replace(view, sampling=smooth(view.sampling)) for view in views]
+        programs[name] = [
+            lower_warp(view, own, mask=not smoothly) for view in (maps if smoothly else views)
+        ]
     covers = () if cover is None else (cover[:, None],)
     held = (meaning.partner, meaning.box, meaning.opacity, *covers, *extra)
     flat = [pieces for program in programs.values() for pieces in program]

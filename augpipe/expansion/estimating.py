@@ -54,8 +54,7 @@ class Estimate:
     Args:
         out: The output folder.
         outputs: How many images it is to hold in the end.
-        masks: How many masks beside them, by the share of those made that have one.
-        kept: How many of the images are there already.
+        kept: How many of them are there already.
         bytes: What all images, masks and rows of the manifest take; None if nothing was measured.
         seconds: What is left takes; None if nothing was measured.
         workers: With how many threads.
@@ -68,7 +67,6 @@ class Estimate:
 
     out: Path
     outputs: int
-    masks: int
     kept: int
     bytes: int | None
     seconds: float | None
@@ -81,8 +79,7 @@ class Estimate:
 
     def __str__(self) -> str:
         there = f", {self.kept} of them there already" if self.kept else ""
-        masks = f" and {plural(self.masks, 'mask')}" if self.masks else ""
-        lines = [f"would write {plural(self.outputs, 'image')}{masks} to {self.out}{there}"]
+        lines = [f"would write {plural(self.outputs, 'image')} to {self.out}{there}"]
         if self.bytes is not None and self.seconds is not None:
             threads = plural(max(self.workers, 1), "thread")
             lines.append(
@@ -153,16 +150,12 @@ def estimate(job: Job, out: str | Path, workers: int = 0) -> Estimate:
     measured = _measure(_Probe(job, renderer, annotated), workers)
     total, left = job.record.outputs, job.record.outputs - kept
     size = seconds = None
-    masks = 0
     if measured.made:
-        share = sum(each.mask is not None for each in measured.made) / len(measured.made)
-        masks = round(share * total)
         size = math.ceil(measured.bytes_of(job))
         seconds = measured.seconds / len(measured.made) * left
     return Estimate(
         out,
         total,
-        masks,
         kept,
         size,
         seconds,

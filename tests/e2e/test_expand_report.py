@@ -148,14 +148,6 @@ def test_a_dry_run_counts_objects(tmp_path: Path) -> None:
     )  # fmt: skip
     assert {each.name: each.after for each in told.objects} == found
     assert all(each.after == 4 * each.before for each in told.objects)
-    assert told.masks == sum("mask" in row for row in rows(tmp_path / "out")) == 0
-
-
-def test_a_dry_run_counts_masks(tmp_path: Path) -> None:
-    expand(SMALL, SAMPLES, tmp_path / "in", to="masks")
-    told = estimate(job_of(SMALL, tmp_path / "in", copies=2), tmp_path / "out")
-    assert (told.outputs, told.masks) == (8, 8)
-    assert str(told).startswith("would write 8 images and 8 masks to")
 
 
 # ---------------------------------------------------------------- afterwards

@@ -29,7 +29,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augpipe.declared import Declared
-from augpipe.errors import Place, Problem, RecipeError, UsageError, did_you_mean
+from augpipe.errors import Place, Problem, RecipeError, did_you_mean
 from augpipe.ops.base import Combinator, Op, Ops
 from augpipe.reading import SECTIONS, fail, override, read
 from augpipe.regularizers.base import Regularizer
@@ -147,18 +147,8 @@ class Recipe(BaseModel):
         Raises:
             UsageError: An op does not allow as much.
         """
-        made: list[Op] = []
-        for i, op in enumerate(self.sample):
-            try:
-                made.append(op.at_strength(strength))
-            except ValidationError as error:
-                detail = error.errors(include_url=False)[0]
-                where = ".".join(map(str, (f"sample[{i}]", op.name(), *detail["loc"])))
-                words = detail["msg"].removeprefix("Value error, ")
-                raise UsageError(
-                    f"strength {strength:g} is too much for {where}: {words}"
-                ) from None
-        return self.model_copy(update={"sample": tuple(made)})
+        made = tuple(op.at_strength(strength) for op in self.sample)
+        return self.model_copy(update={"sample": made})
 
 
 def _alone(op: Op) -> bool:
@@ -168,12 +158,9 @@ def _alone(op: Op) -> bool:
 
 
 _EXPANSION = ("gan_generate", "balance", "per_class")
-_SETTINGS = (
-    *("seed", "fuse", "classes", "boxes", "keypoints", "constraint", "cache"),
-    *_EXPANSION,
-    "train",
-)
-_KEYS = ("version", "extends", *_SETTINGS[:-1], *SECTIONS, "train")
+_RULES = ("seed", "fuse", "classes", "boxes", "keypoints", "constraint", "cache", *_EXPANSION)
+_SETTINGS = (*_RULES, "train")
+_KEYS = ("version", "extends", *_RULES, *SECTIONS, "train")
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:

@@ -90,10 +90,9 @@ class Renderer:
         if self.recipe.batch:
             from augpipe.batch import BatchSection
 
-            recipe = self.recipe
-            if self.to is not None:  # whose categories say which keypoints change places
-                recipe = recipe.model_copy(update={"keypoints": KeypointRules()})
-            section = BatchSection(recipe, pipeline.batch_nodes, self.classes or None)
+            # Left and right change places by the category of each object (expansion/shared.py).
+            plain = self.recipe.model_copy(update={"keypoints": KeypointRules()})
+            section = BatchSection(plain, pipeline.batch_nodes, self.classes or None)
         used = versions_for(self.recipe, self.to)
         own = {
             name: Pipeline(self.recipe.at_strength(each.strength))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from augpipe.declared import Declared
+from augpipe.errors import UsageError
 from augpipe.ir import Meaning, Mix
 from augpipe.rng import Draws
 from augpipe.spec import Declaration, Json, Number, Numbers, Refused, Text
@@ -114,7 +116,7 @@ class Op(Declared):
             strength: 0 or more; 1 leaves the op as it is.
 
         Raises:
-            ValueError: It leads out of what the op allows (a pydantic ValidationError).
+            UsageError: It leads out of what the op allows.
         """
         ranges = {
             name: _about(each.neutral, strength, getattr(self, name))
@@ -124,7 +126,15 @@ class Op(Declared):
         if ranges:
             own = {name: getattr(self, name) for name in type(self).model_fields}
             given = {name: value for name, value in own.items() if value is not None}
-            return self.model_validate({**given, **ranges}) if strength != 1.0 else self
+            try:
+                return self.model_validate({**given, **ranges}) if strength != 1.0 else self
+            except ValidationError as error:
+                detail = error.errors(include_url=False)[0]
+                where = ".".join(map(str, (self.name(), *detail["loc"])))
+                words = detail["msg"].removeprefix("Value error, ")
+                raise UsageError(
+                    f"strength {strength:g} is too much for {where}: {words}"
+                ) from None
         if self.sizes or self.last:
             return self
         return self.model_copy(update={"p": min(1.0, strength * self.p)})

@@ -343,7 +343,7 @@ def _with_recipe(text: str) -> dict[str, str]:
         {"images": 10**30},
         {"source": 7},
         {"settings": []},
-        {"settings": {"copies": 0}},
+        {"settings": {"copies": -1}},
         {"settings": {"copies": 2**40}},
         {"settings": {"format": "gif"}},
         {"versions": {"a": {}}},

@@ -279,7 +279,7 @@ def test_a_strength_reaches_the_ops_inside_and_leaves_what_gives_the_size() -> N
         {"albumentations.RandomCrop": {"height": 8, "width": 8}},
         {"albumentations.MotionBlur": {"p": 0.4}},
     ]
-    with pytest.raises(UsageError, match=r"strength 9 is too much for sample\[2\]\.rand_augment"):
+    with pytest.raises(UsageError, match=r"strength 9 is too much for rand_augment"):
         whole.at_strength(9.0)
 
 

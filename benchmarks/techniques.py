@@ -217,8 +217,8 @@ LEARNED = Net(
     "garments",
 )
 SIDE = 32
-POLICY, UNIFORM, META = "POLICY", "UNIFORM", "META"
-"""What stands for the ops of the learned recipe, for one that has learned nothing, for weights."""
+POLICY = "POLICY"
+"""What stands for the ops of the learned recipe."""
 FLIP_CROP = ["horizontal_flip", {"random_crop": {"size": SIDE, "padding": 4}}]
 TOUGH = [{"label_smoothing": {"epsilon": 0.1}}, {"ema": {"decay": 0.99}}]
 
@@ -237,31 +237,23 @@ CLOTHES = Net(
     (
         Row("flip and crop: padding 4", sample=FLIP_CROP),
         upon("trivial_augment", ["trivial_augment"]),
-        upon("learned policy", [POLICY]),
         Row(
             "stack: flip and crop, learned policy, label_smoothing, ema",
             TOUGH,
             [*FLIP_CROP, POLICY],
         ),
-        upon("meta: p 0.5", batch=[{"meta": {"model": META, "p": 0.5}}]),
-        upon("uniform policy", [UNIFORM]),
-        upon("rand_augment: 2, magnitude 9", [{"rand_augment": {"num_ops": 2, "magnitude": 9}}]),
-        upon("cutout: size 0.4", [{"cutout": {"size": 0.4}}]),
-        upon("mixup: alpha 0.2", batch=[{"mixup": {"alpha": 0.2}}]),
-        upon("cutmix: alpha 1.0, p 0.5", batch=[{"cutmix": {"alpha": 1.0, "p": 0.5}}]),
-        upon("label_smoothing, ema", regularize=TOUGH),
     ),
     "clothing10",
     images="clothing10",
     tuning=1000,
-)  # fmt: skip
+)
 LONG = Net(
     "wrn_10_1",
     {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
     8000,
     (2e-2,),
     (0.2,),
-    (Row("learned policy", sample=[POLICY]), op("trivial_augment")),
+    (Row("learned policy", sample=[POLICY]),),
     "clothing10_long",
     FLIP_CROP,
     "clothing10",

@@ -36,11 +36,12 @@ def two_nodes() -> Iterator[Any]:
 
     home = tempfile.mkdtemp(prefix="ap-", dir="/tmp")  # sockets have short names only
     before = dict(os.environ)
-    os.environ.update({**QUIET, _MARK: home})
+    (Path(home) / "ray").mkdir()
+    os.environ.update({**QUIET, _MARK: home, "RAY_TMPDIR": home})
     node = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
     cluster = None
     try:
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "temp_dir": home})
+        cluster = Cluster(initialize_head=True, head_node_args=node)
         cluster.add_node(**node)
         os.environ["RAY_ADDRESS"] = cluster.address
         yield cluster

@@ -50,8 +50,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     head = b""
     try:
-        if path.exists() and not path.is_file():  # to open a pipe might never end
-            raise DataError(path, "is a folder" if path.is_dir() else "is not a regular file")
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe might never end
+            raise DataError(path, "is not a regular file")
         with path.open("rb") as file:
             head = file.read(16)
         with safe_open(path, "pt") as opened:

@@ -34,7 +34,7 @@ def digest_of(source: str | Path, kind: str) -> str:
     """
     path = path_of(source, kind)
     try:
-        if path.exists() and not path.is_file():  # to read a pipe or a device might never end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe might never end
             raise DataError(path, "is not a regular file")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,10 @@ from benchmarks import evidence, techniques
 from tests.training.support import write_idx_set
 from tests.training.test_comparing import Inline
 
-UNFINISHED = {"clothing10", "clothing10_long"}  # whose runs take an hour: it stands on the page once they are done
+UNFINISHED = {
+    "clothing10",
+    "clothing10_long",
+}  # whose runs take an hour: it stands on the page once they are done
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 

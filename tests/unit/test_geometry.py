@@ -35,6 +35,7 @@ ITEMS: list[Any] = [
     {"resize": {"size": [70, 5], "interpolation": "bicubic"}},
     {"resize": {"size": [7, 50], "interpolation": "nearest"}},
     {"random_resized_crop": {"size": [9, 30], "p": 0.5}},
+    {"box_safe_crop": {"size": [9, 30], "p": 0.5}},
     {"rotate": [-180, 180]},
     {"rotate": {"degrees": [-180, 180], "border": "reflect", "interpolation": "bicubic"}},
     "translate",

@@ -85,10 +85,12 @@ def _warm() -> None:
     """Does the like of each job once: what is imported on the way takes longer than the job."""
     import cv2
     import pyarrow.parquet  # noqa: F401
+    import torch
 
     from augpipe.expansion import convert, expand
 
-    cv2.setNumThreads(1)  # OpenCV's threads do not live on in a fork
+    cv2.setNumThreads(1)  # threads of OpenCV and torch do not live on in a fork
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for name, recipe in (("a", RECIPE), ("b", BATCH)):
             path = Path(folder) / f"{name}.yaml"

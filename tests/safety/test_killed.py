@@ -52,8 +52,10 @@ def test_killed_at_random_moments(
             killed += came["killed"]
         end = forge(call, **arguments, out=out)
         told = f"seed {SEED}, moment {k}: {name}, {what} {moment} of {said}"
-        assert not end.get("error", end), (told, end)
         now = tree(out)
+        if call == "convert" and now == left and "not empty" in end.get("error", ""):
+            continue  # all was there: what is whole is not begun again
+        assert not end.get("error", end), (told, end)
         assert now.keys() == left.keys(), told
         assert [each for each in now if now[each] != left[each]] == [], told
     assert killed >= MOMENTS  # but for the few whose clock came too late

@@ -220,7 +220,6 @@ SIDE = 32
 POLICY = "POLICY"
 """What stands for the ops of the learned recipe."""
 FLIP_CROP = ["horizontal_flip", {"random_crop": {"size": SIDE, "padding": 4}}]
-TOUGH = [{"label_smoothing": {"epsilon": 0.1}}, {"ema": {"decay": 0.99}}]
 
 
 def upon(name: str, sample: Sequence[Any] = (), batch: Sequence[Any] = (), **fields: Any) -> Row:
@@ -237,11 +236,6 @@ CLOTHES = Net(
     (
         Row("flip and crop: padding 4", sample=FLIP_CROP),
         upon("trivial_augment", ["trivial_augment"]),
-        Row(
-            "stack: flip and crop, learned policy, label_smoothing, ema",
-            TOUGH,
-            [*FLIP_CROP, POLICY],
-        ),
     ),
     "clothing10",
     images="clothing10",

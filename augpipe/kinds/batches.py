@@ -14,21 +14,11 @@ from torch import Tensor
 from augpipe.errors import DataError
 from augpipe.kinds.columns import Columns, Finished, Form, as_kind
 from augpipe.kinds.images import image_batch
-from augpipe.kinds.roles import FIELDS
+from augpipe.kinds.roles import FIELDS, KEYS
 from augpipe.targets import Batch, Ending, finish
 
-_ROLES = {
-    "label": "labels",
-    "labels": "labels",
-    "mask": "mask",
-    "masks": "masks",
-    "heatmap": "heatmap",
-    "heatmaps": "heatmaps",
-    "boxes": "boxes",
-    "bboxes": "boxes",
-    "oriented_boxes": "boxes",
-    "keypoints": "keypoints",
-}
+_OWN = {key: role for key, role in KEYS.items() if key != "image"}  # images stand beside these
+_ROLES = {"label": "labels", "labels": "labels", **_OWN}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from augpipe.kinds.convert import TV_KINDS, kind
 
-_KEYS = {
+KEYS = {
     "image": "image",
     "mask": "mask",
     "masks": "masks",
@@ -46,7 +46,7 @@ def role_of(entry: Entry) -> str:
         return "masks" if held == "mask" and key == "masks" else held
     if held == "dict" or not isinstance(key, str):
         return held
-    role = _KEYS.get(key, "")
+    role = KEYS.get(key, "")
     if held in ALLOWED.get(role, ()):
         return role
     plain = held in ("array", "tensor", "list")

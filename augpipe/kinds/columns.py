@@ -230,6 +230,12 @@ class Columns:
         names = [f"{where}[{k}]" for k in range(len(value))]
         rows = [table(each, name) for each, name in zip(value, names, strict=True)]
         layouts = [box_layout(*each, oriented) for each in zip(value, rows, names, strict=True)]
+        # A list of none has no shape of its own; what is mixed into it comes as the others are.
+        shaped = next((k for k, each in enumerate(rows) if each.ndim > 1), 0)
+        layouts = [
+            own if each.ndim > 1 else layouts[shaped]
+            for own, each in zip(layouts, rows, strict=True)
+        ]
         if len({each.oriented for each in layouts}) > 1:
             raise DataError(where, "some images have oriented boxes and others upright ones")
         opened = zip(layouts, rows, names, strict=True)

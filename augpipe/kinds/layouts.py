@@ -107,7 +107,7 @@ def box_layout(value: Any, data: Floats, where: str, oriented: bool = False) -> 
     if not oriented:
         return Layout("XYXY", (4,))
     rows = {(5,): "CXCYWHR", (8,): _CORNERS, (4, 2): _CORNERS}
-    row = data.shape[1:] if data.size else (8,)
+    row = data.shape[1:] if data.size or data.shape[1:] in rows else (8,)
     if row not in rows:
         expected = "expected (N, 4, 2) or (N, 8) corners, or (N, 5) cx, cy, w, h, degrees"
         raise DataError(where, f"oriented boxes of shape {data.shape}: {expected}")

@@ -245,3 +245,16 @@ def test_mixes_leave_of_them_what_they_leave_of_upright_ones(op: Any) -> None:
             assert np.allclose(got.max(axis=1), want[:, 2:])
             seen += len(got)
     assert seen > 30
+
+
+@pytest.mark.parametrize("row", [(5,), (8,), (4, 2)])
+def test_none_of_them_keep_the_shape_they_came_in(row: tuple[int, ...]) -> None:
+    """Also in a batch, where others may be mixed into an image that has none."""
+    assert moved({"pad": 0}, np.zeros((0, *row))).shape == (0, *row)
+    pipe = augpipe.load({"version": 1, "classes": 3, "batch": [{"mixup": {"alpha": 1.0, "p": 1}}]})
+    given = CENTRES if row == (5,) else corners(CENTRES).reshape(-1, *row)
+    for none in (torch.zeros(0), torch.zeros(0, *row)):
+        boxes = [none, torch.tensor(given)]
+        images = torch.zeros((2, 3, H, W), dtype=torch.uint8)
+        _, out = pipe.batch(images, {"oriented_boxes": boxes}, index=[0, 1], epoch=0)
+        assert [tuple(each.shape) for each in out["oriented_boxes"]] == [(3, *row)] * 2

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from augpipe.data.address import place_of
 from augpipe.data.annotated import image_from
 from augpipe.data.content import FileContent
 from augpipe.data.threads import ordered
@@ -134,8 +135,8 @@ def estimate(job: Job, out: str | Path, workers: int = 0) -> Estimate:
         UsageError: `expand` would refuse the folder.
         DataError: A manifest that is there cannot be read.
     """
-    out = Path(out).expanduser()
-    check_apart(Path(job.record.source), job, out)
+    out = place_of(out)
+    check_apart(place_of(job.record.source), job, out)
     kept = 0
     if (out / JOB).exists():
         if differences := read_record(out).differences(job.record):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from augpipe.data.address import place_of
 from augpipe.data.annotated import AnnotatedImage, Category, image_from
 from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import decode
@@ -110,7 +111,7 @@ def write_report(
     """
     from augpipe.report.page import draw_page
 
-    out = Path(out).expanduser()
+    out = place_of(out)
     done = describe(out, workers, progress)
     write_atomic(out / SIMILAR, b"".join(_lines(done.looks)))
     write_atomic(out / REPORT, draw_page(done).encode())
@@ -132,7 +133,7 @@ def _lines(looks: Looks) -> Iterator[bytes]:
 def describe(out: Path, workers: int = 0, progress: Progress | None = None) -> Expanded:
     """Returns what an expansion came to; see `write_report`."""
     record = read_record(out)
-    root = Path(record.source)
+    root = place_of(record.source)
     if not root.exists():
         raise UsageError(f"{root}: the images are not there any more: a report needs them")
     plan, sources = _sources(record, root)

@@ -14,7 +14,9 @@ import pytest
 import augpipe
 from augpipe.data.address import Address, place_of
 from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.expansion import convert, expand, verify
+from augpipe.expansion import convert, estimate, expand, job_of, verify
+from augpipe.recipe import as_recipe
+from augpipe.report.expanded import write_report
 from tests.e2e.expansion import tree
 
 OWN = ("job.json", ".augpipe.jsonl")
@@ -235,3 +237,17 @@ def test_a_loader_of_shards_is_that_of_the_folder(
     for (images, labels), (others, theirs) in zip(loader, expected, strict=True):
         np.testing.assert_array_equal(images, others)
         assert labels.tolist() == theirs.tolist()
+
+
+def test_what_is_said_before_and_after_reaches_addresses_too(source: Path) -> None:
+    here = upload(source, "memory://photos")
+    recipe = {"version": 1, "sample": [{"resize": 16}]}
+    job = job_of(as_recipe(recipe), here)
+    before = estimate(job, "memory://more")
+    assert before.kept == 0 and before.outputs == before.measured
+    expand(as_recipe(recipe), here, "memory://more")
+    assert estimate(job, "memory://more").kept == before.outputs
+    page, looks = write_report("memory://more")
+    assert b"</html>" in page.read_bytes() and str(page) == "memory://more/report.html"
+    assert looks.images == looks.copies == before.outputs
+    assert not verify("memory://more").findings

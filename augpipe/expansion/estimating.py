@@ -18,12 +18,12 @@ from augpipe.data.annotated import image_from
 from augpipe.data.content import FileContent
 from augpipe.data.threads import ordered
 from augpipe.errors import DataError, UsageError, printable
-from augpipe.expansion.annotated import AnnotatedRenderer, Made
+from augpipe.expansion.annotated import Made
 from augpipe.expansion.claim import check_apart
 from augpipe.expansion.jobs import Job, Task, read_record
+from augpipe.expansion.making import Rendering
 from augpipe.expansion.manifest import line_of, rows_of
 from augpipe.expansion.record import JOB, MANIFEST
-from augpipe.expansion.render import Renderer, renderer_of
 from augpipe.plan.explain import plural
 from augpipe.rng import Draws
 
@@ -146,9 +146,7 @@ def estimate(job: Job, out: str | Path, workers: int = 0) -> Estimate:
         kept = sum(row is not None for _, row in rows_of(out / MANIFEST))
     elif out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: not empty, and not an expansion: choose a new folder")
-    renderer = renderer_of(job.record, job.recipe)
-    annotated = None if job.plan is None else AnnotatedRenderer(renderer, job.plan)
-    measured = _measure(_Probe(job, renderer, annotated), workers)
+    measured = _measure(_Probe(Rendering.of(job)), workers)
     total, left = job.record.outputs, job.record.outputs - kept
     size = seconds = None
     if measured.made:
@@ -226,25 +224,17 @@ def _objects(job: Job, made: Sequence[Made]) -> tuple[Count, ...]:
 class _Probe:
     """Makes outputs of a task, in memory. Runs in the workers."""
 
-    job: Job
-    renderer: Renderer
-    annotated: AnnotatedRenderer | None
+    rendering: Rendering
 
     def __call__(self, task: Task) -> tuple[list[Made], str]:
-        outputs = self.job.outputs(task)
+        job = self.rendering.job
+        outputs = job.outputs(task)
         try:
-            if task.copy is not None and self.annotated is not None:
-                return self.annotated.together(task.copy, outputs)[0], ""
             if task.copy is not None:
-                members = [(self.job.origin(index), each) for index, each in outputs]
-                made, _ = self.renderer.together(task.copy, members)
-                return [Made(row, data) for row, data in made], ""
+                return self.rendering.together(task.copy, outputs)[0], ""
             (index,) = task.indices
-            some = [each for _, each in outputs[: _COPIES + self.job.settings.keep_originals]]
-            if self.annotated is not None:
-                return list(self.annotated.render(index, some)), ""
-            origin = self.job.origin(index)
-            return [Made(row, data) for row, data in self.renderer.render(origin, some)], ""
+            some = [each for _, each in outputs[: _COPIES + job.settings.keep_originals]]
+            return list(self.rendering.alone(index, some)), ""
         except DataError as error:
             return [], str(error)
 
@@ -269,7 +259,7 @@ class _Measured:
 
 
 def _measure(probe: _Probe, workers: int) -> _Measured:
-    tasks = _sample(probe.job)
+    tasks = _sample(probe.rendering.job)
     if not tasks:
         return _Measured((), 0.0, "")
     probe(tasks[0])  # what is done once: imports, tables, weights

@@ -28,6 +28,47 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendering:
+    """Makes the outputs of a job in memory, whether its images are annotated or not.
+
+    Args:
+        job: The job.
+        renderer: What makes the pixels.
+        annotated: What makes objects and masks too; None where there are none.
+    """
+
+    job: Job
+    renderer: Renderer
+    annotated: AnnotatedRenderer | None
+
+    @classmethod
+    def of(cls, job: Job) -> Rendering:
+        """Gets ready what a job takes."""
+        renderer = renderer_of(job.record, job.recipe)
+        return cls(
+            job, renderer, None if job.plan is None else AnnotatedRenderer(renderer, job.plan)
+        )
+
+    def together(
+        self, copy: int, outputs: Sequence[tuple[int, Output]]
+    ) -> tuple[list[Made], Mapping[int, str]]:
+        """Returns one copy of images that share a batch; see `Renderer.together`."""
+        if self.annotated is not None:
+            return self.annotated.together(copy, outputs)
+        members = [(self.job.origin(index), out) for index, out in outputs]
+        made, failed = self.renderer.together(copy, members)
+        return [Made(row, data) for row, data in made], failed
+
+    def alone(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
+        """Yields outputs of one image; see `Renderer.render`."""
+        if self.annotated is not None:
+            yield from self.annotated.render(index, outputs)
+        else:
+            for row, data in self.renderer.render(self.job.origin(index), outputs):
+                yield Made(row, data)
+
+
+@dataclass(frozen=True, slots=True)
 class Making:
     """What is done to tasks, as an engine is given it."""
 
@@ -41,16 +82,14 @@ class Making:
 
     def begin(self, stop: Event) -> Maker:
         """Returns what does a task in this process."""
-        renderer = renderer_of(self.job.record, self.job.recipe)
-        if changed := changes(self.job.record.versions, renderer.versions):
+        rendering = Rendering.of(self.job)
+        if changed := changes(self.job.record.versions, rendering.renderer.versions):
             raise UsageError(f"has other versions: {changed}: install the same everywhere")
         home = self.job.listing.root
         if not (self.out / JOB).exists() or not home.exists():
             hidden = home if (self.out / JOB).exists() else self.out
             raise UsageError(f"{hidden}: is not seen there: use a shared folder or an address")
-        plan = self.job.plan
-        own = None if plan is None else AnnotatedRenderer(renderer, plan)
-        return Maker(self.job, renderer, own, Writer(self.out), stop, self.seen)
+        return Maker(self.job, rendering, Writer(self.out), stop, self.seen)
 
     def lost(self, task: Task, reason: str) -> Outcome:
         """Returns what came of a task that no process survives."""
@@ -64,8 +103,7 @@ class Maker:
     """Writes the outputs of a task. Runs in the workers."""
 
     job: Job
-    renderer: Renderer
-    annotated: AnnotatedRenderer | None
+    rendering: Rendering
     writer: Writer
     stop: Event
     seen: dict[int, str]
@@ -74,7 +112,7 @@ class Maker:
         """Does a task; what cannot be used is told in its outcome."""
         if task.copy is not None:
             outs = self.job.outputs(task)
-            made, failed = self._together(task.copy, outs)
+            made, failed = self.rendering.together(task.copy, outs)
             for index, out in outs:
                 if index in failed:
                     self.writer.remove(out.path)
@@ -83,7 +121,7 @@ class Maker:
         outputs = [each for _, each in self.job.outputs(task)]
         rows: list[Row] = []
         try:
-            for row, data, mask in self._rendered(index, outputs):
+            for row, data, mask in self.rendering.alone(index, outputs):
                 rows.append(self._write(row, data, mask))
         except DataError as error:
             for each in outputs:
@@ -93,22 +131,6 @@ class Maker:
                     self.writer.remove(row.mask.path)
             return Outcome(task, (), {index: error.reason})
         return Outcome(task, tuple(rows), {})
-
-    def _together(
-        self, copy: int, outputs: Sequence[tuple[int, Output]]
-    ) -> tuple[list[Made], Mapping[int, str]]:
-        if self.annotated is not None:
-            return self.annotated.together(copy, outputs)
-        members = [(self.job.origin(index), out) for index, out in outputs]
-        made, failed = self.renderer.together(copy, members)
-        return [Made(row, data) for row, data in made], failed
-
-    def _rendered(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
-        if self.annotated is not None:
-            yield from self.annotated.render(index, outputs)
-        else:
-            for row, data in self.renderer.render(self.job.origin(index), outputs):
-                yield Made(row, data)
 
     def _write(self, row: Row, data: bytes, mask: bytes | None = None) -> Row:
         if self.stop.is_set():

@@ -26,6 +26,7 @@ from torch import Tensor
 from augpipe.data.address import Address, place_of
 from augpipe.data.cache import Cache
 from augpipe.data.cached import CachedPictures, Keep
+from augpipe.data.children import forks
 from augpipe.data.dataset import (
     FolderPictures,
     check_epoch,
@@ -35,7 +36,7 @@ from augpipe.data.dataset import (
 )
 from augpipe.data.memory import Pool, pinned
 from augpipe.data.parts import Finish, Made, Maker, Part, Stack
-from augpipe.data.processes import AHEAD, Processes, forks
+from augpipe.data.processes import AHEAD, Processes
 from augpipe.data.shards import open_images
 from augpipe.data.threads import ordered
 from augpipe.errors import DataError, UsageError, first_sentence

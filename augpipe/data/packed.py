@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import pickle
-import traceback
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from augpipe.errors import in_a_line
 
 _SMALL = 2**18  # bytes of a tensor that are copied sooner than memory for them is shared
 
@@ -51,15 +48,3 @@ def dumps(value: Any) -> bytes:
     file = io.BytesIO()
     _Pickler(file).dump(value)
     return file.getvalue()
-
-
-def sendable(error: Exception) -> Exception:
-    """Returns an exception that arrives in another process, with its traceback in words."""
-    words = f"In a worker process:\n{traceback.format_exc()}"
-    try:
-        same = type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:
-        same = False
-    sent = error if same else RuntimeError(in_a_line(error))
-    sent.add_note(words)
-    return sent

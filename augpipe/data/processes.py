@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import mmap
 import multiprocessing
-import signal
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,8 +23,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from augpipe.data.children import forks, interrupts_held_back, leave_interrupts, sendable
 from augpipe.data.memory import Pool
-from augpipe.data.packed import Packed, dumps, sendable
+from augpipe.data.packed import Packed, dumps
 from augpipe.data.parts import Made, Maker, Part
 from augpipe.data.store import held_while_forking
 from augpipe.errors import AugpipeError, UsageError, first_sentence, in_a_line
@@ -205,7 +205,7 @@ class _Crew:
             if self._end is not None:
                 batches = iter(self._loader)
             else:
-                with _interrupts_held_back():
+                with interrupts_held_back():
                     batches = iter(self._loader)
                 # In a cycle of garbage the pipes may go first: torch would wait 5 s a worker.
                 shut_down: Callable[[], object] = batches._shutdown_workers  # type: ignore[attr-defined]
@@ -271,20 +271,11 @@ def _size(maker: Maker, part: Part) -> int:
     few = Part(part.indices[:4], part.keys[:4], part.epoch)
     worker = _Worker(replace(maker, on_error="skip"), [])
     loader = _data_loader(worker, [_Task(few, -1)], 1, part.epoch, None)
-    with _deaths_told(), _interrupts_held_back():
+    with _deaths_told(), interrupts_held_back():
         batches = iter(loader)
     with _deaths_told():
         made, _ = next(batches)
     return 0 if made.images is None else made.images[0].nbytes * len(part.indices)
-
-
-def forks() -> bool:
-    """Tells whether this program's processes are forked, and so share what there is already."""
-    if multiprocessing.current_process().daemon:  # which may not have any
-        return False
-    # Asking for the method itself would settle it.
-    first, *_ = multiprocessing.get_all_start_methods()
-    return (multiprocessing.get_start_method(allow_none=True) or first) == "fork"
 
 
 def _shared(size: int) -> Array:
@@ -353,24 +344,8 @@ def _deaths_told() -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Lets no Ctrl-C meet a process that is just starting, which would print a traceback."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _leave_interrupts(worker: int) -> None:
-    """Leaves Ctrl-C to the main process, which ends the workers or goes on with them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    leave_interrupts()
 
 
 def _same(made: Any) -> Any:

@@ -15,31 +15,23 @@ from PIL import Image
 from augpipe.data.annotated import AnnotatedImage, Entry, to_json
 from augpipe.data.content import FileContent
 from augpipe.data.decode import as_rgb
-from augpipe.data.encode import encode
 from augpipe.data.formats import Format, placed, placed_mask
 from augpipe.data.masks import open_mask
 from augpipe.data.splitfiles import dumped
 from augpipe.errors import AugpipeError, DataError
-from augpipe.expansion.manifest import Extra, Row, line_of, parameters
+from augpipe.expansion.blocks import Largest, Order, made_of
+from augpipe.expansion.manifest import Extra, Parameters, Row, parameters
 from augpipe.expansion.names import Output
 from augpipe.expansion.objects import Objects, flips
-from augpipe.expansion.render import Origin, Renderer, Sampled, named
+from augpipe.expansion.origins import Made, Origin, named
+from augpipe.expansion.render import Renderer, Sampled
 from augpipe.expansion.shared import Shared, check_shareable
 from augpipe.expansion.sources import Plan
 from augpipe.ir import Foreign
 from augpipe.kinds.convert import array_of, movable, pil_mask
 from augpipe.rng import Trace
+from augpipe.targets import Sample
 from augpipe.types import Array, Picture
-
-_PIXELS, _MOST = 4_000_000, 64  # held, and drawn, at a time
-
-
-class Made(NamedTuple):
-    """One output: its row, its content, and that of its mask if it has one."""
-
-    row: Row
-    data: bytes
-    mask: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +62,29 @@ class AnnotatedRenderer:
         Raises:
             DataError: If the image or its record cannot be used. Its `where` is the image's path.
         """
-        origin = self.origin(index)
-        with named(origin):
-            image, data, digest = self._read(index)
-            origin = replace(origin, label=image.label)
-            for each in outputs:
-                if each.copy is None:
-                    yield self._original(image, origin, digest, each, data)
-            pixels, objects = self._opened(image, data, origin)
-            yield from self._copies(pixels, objects, origin, digest, outputs)
+        pipeline_of = self.renderer.pipeline_of
+        for _, made in made_of([self.order(index, outputs)], pipeline_of, Largest()):
+            if isinstance(made, DataError):
+                raise made
+            yield made
+
+    def order(self, index: int, outputs: Sequence[Output]) -> Order:
+        """Returns what `made_of` makes outputs of."""
+        return Order(self.origin(index), outputs, lambda: self._source(index, outputs))
+
+    def _source(self, index: int, outputs: Sequence[Output]) -> tuple[list[Made], _AnnotatedSource]:
+        image, data, digest = self._read(index)
+        origin = replace(self.origin(index), label=image.label)
+        originals = [
+            self._original(image, origin, digest, each, data)
+            for each in outputs
+            if each.copy is None
+        ]
+        pixels, objects = self._opened(image, data, origin)
+        drawn = _mask_of(image, origin)
+        mask = None if drawn is None else _planes(drawn, origin.relative)
+        sample = objects.sample(pixels, mask)
+        return originals, _AnnotatedSource(self, origin, digest, objects, sample, drawn)
 
     def origin(self, index: int) -> Origin:
         """Returns an image as the manifest knows it, but for its class, which its record has."""
@@ -154,7 +160,7 @@ class AnnotatedRenderer:
                 failed[index] = error.reason
                 continue
             own = Sampled(
-                origin, output, digest, sample.image, pixels.shape[2], parameters(trace, 0)
+                origin, output, digest, sample.image, pixels.shape[2], parameters(trace, 1)[0]
             )
             masked = None if drawn is None else (drawn, sample.masks[0])
             done.append(_Member(own, replace(image, annotations=moved), masked))
@@ -172,26 +178,26 @@ class AnnotatedRenderer:
         if (numbers := self.renderer.numbers(own)) is not None:
             given["label"] = numbers
         pixels, moved, trace = self.renderer.through_section(copy, own, given)
-        settings = self.renderer.settings
+        drawn = parameters(trace, len(ready))
         made = []
         for k, (each, image, mask) in enumerate(ready):
-            index, name = each.origin.index, each.origin.relative
+            index = each.origin.index
             try:
                 picture = np.ascontiguousarray(pixels[k])
-                data = encode(picture, settings.format, settings.quality, name=name)
+                data = self.renderer.encoded(picture, each.origin)
             except DataError as error:
                 failed[index] = error.reason
                 continue
-            row = self.renderer.batch_row(own, k, data, trace, moved.get("label"))
+            row = self.renderer.batch_row(own, k, data, drawn[k], moved.get("label"))
             file = None
             if mask is not None:
-                drawn, plane = mask
-                file = _png(moved["mask"][k].numpy().astype(plane.dtype)[:, :, None], drawn)
+                own_mask, plane = mask
+                file = _png(moved["mask"][k].numpy().astype(plane.dtype)[:, :, None], own_mask)
             record = replace(
-                self._renamed(image, each.output, index, copy, picture),
+                self.renamed(image, each.output, index, copy, picture),
                 annotations=shared.objects(moved, k),
             )
-            made.append(self._made(row, record, data, file))
+            made.append(self.made(row, record, data, file))
         return made
 
     def _original(
@@ -200,43 +206,9 @@ class AnnotatedRenderer:
         own = replace(image, name=self._name(image, output))
         mask = None if image.mask is None else image.mask.read()
         row = self.renderer.row(origin, digest, output, data)
-        return self._made(row, own, data, mask)
+        return self.made(row, own, data, mask)
 
-    def _copies(
-        self,
-        pixels: Array,
-        objects: Objects,
-        origin: Origin,
-        digest: str,
-        outputs: Sequence[Output],
-    ) -> Iterator[Made]:
-        image = objects.image
-        drawn = _mask_of(image, origin)
-        mask = None if drawn is None else _planes(drawn, origin.relative)
-        sample = objects.sample(pixels, mask)
-        copies = [(each, each.copy) for each in outputs if each.copy is not None]
-        count = max(1, min(_MOST, _PIXELS // max(objects.size[0] * objects.size[1], 1)))
-        settings, rules = self.renderer.settings, self.renderer.recipe.boxes
-        for start in range(0, len(copies), count):
-            some = copies[start : start + count]
-            trace: Trace = {}
-            done = self.renderer.pipeline_of(origin.label).run(
-                [sample] * len(some),
-                np.full(len(some), origin.index),
-                np.array([copy for _, copy in some]),
-                trace,
-            )
-            for row, ((output, copy), made) in enumerate(zip(some, done, strict=True)):
-                data = encode(made.image, settings.format, settings.quality, name=origin.relative)
-                own = replace(
-                    self._renamed(image, output, origin.index, copy, made.image),
-                    annotations=objects.moved(made, rules),
-                )
-                told = self.renderer.row(origin, digest, output, data, parameters(trace, row))
-                moved = None if drawn is None else _png(made.masks[0], drawn)
-                yield self._made(told, own, data, moved)
-
-    def _renamed(
+    def renamed(
         self, image: AnnotatedImage, output: Output, index: int, copy: int, pixels: Array
     ) -> AnnotatedImage:
         """Returns an image's record as that of a copy, but for its objects."""
@@ -250,14 +222,13 @@ class AnnotatedRenderer:
             extra=_extra(image, pixels),
         )
 
-    def _made(self, row: Row, image: AnnotatedImage, data: bytes, mask: bytes | None) -> Made:
+    def made(self, row: Row, image: AnnotatedImage, data: bytes, mask: bytes | None) -> Made:
+        """Returns an output, with the image's record in its row."""
         extra = None
         if mask is not None:
             where = placed_mask(self.target, image)
             extra = Extra(where, hashlib.sha256(mask).hexdigest(), len(mask))
-        own = replace(row, record=to_json(image), mask=extra)
-        line_of(own)  # before a file is written: what has no row cannot be kept
-        return Made(own, data, mask)
+        return Made(replace(row, record=to_json(image), mask=extra), data, mask)
 
     def _name(self, image: AnnotatedImage, output: Output) -> str:
         """Returns the name that an output has within its split."""
@@ -272,6 +243,37 @@ class AnnotatedRenderer:
             case str():
                 return f"{image.id}__{copy}"
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _AnnotatedSource:
+    """An image that was read; see `blocks.Opened`."""
+
+    renderer: AnnotatedRenderer
+    origin: Origin
+    digest: str
+    objects: Objects
+    sample: Sample
+    mask: Image.Image | None
+
+    @property
+    def pixels(self) -> int:
+        return self.objects.size[0] * self.objects.size[1]
+
+    def given(self, copy: int) -> Sample:
+        return self.sample
+
+    def made(self, output: Output, sample: Sample, drawn: Parameters) -> Made:
+        assert output.copy is not None
+        own, index = self.renderer.renderer, self.origin.index
+        data = own.encoded(sample.image, self.origin)
+        image = replace(
+            self.renderer.renamed(self.objects.image, output, index, output.copy, sample.image),
+            annotations=self.objects.moved(sample, own.recipe.boxes),
+        )
+        row = own.row(self.origin, self.digest, output, data, drawn)
+        mask = None if self.mask is None else _png(sample.masks[0], self.mask)
+        return self.renderer.made(row, image, data, mask)
 
 
 def _link(image: AnnotatedImage, copy: int) -> dict[str, Any]:

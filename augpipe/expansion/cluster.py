@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event
@@ -163,14 +163,14 @@ def _done(held: Sequence[Any], tasks: Sequence[Task]) -> list[Any] | AugpipeErro
     """Does a shard, on a node; an error of augpipe's own is returned, to be what it is there."""
     try:
         make = _begun(held[0])
-        return [make(task) for task in tasks]
+        return list(make(tasks))
     except AugpipeError as error:
         return error
 
 
 @functools.lru_cache(maxsize=1)
-def _begun(held: Any) -> Callable[[Task], Any]:
-    """Returns what does a task: made once in a process."""
+def _begun(held: Any) -> Callable[[Sequence[Task]], Iterable[Any]]:
+    """Returns what does tasks: made once in a process."""
     import ray
 
     work = ray.get(held)

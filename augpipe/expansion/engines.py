@@ -1,4 +1,4 @@
-"""Who does the work of an expansion: threads of this process, or a Ray cluster.
+"""Who does the work of an expansion: processes, threads, or a Ray cluster.
 
 An engine is given the tasks and what does them, and yields what came of each, in any order: nothing
 of the result depends on who did what, or when.
@@ -6,14 +6,18 @@ of the result depends on who did what, or when.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from threading import Event
 from typing import Protocol, TypeVar
 
+from augpipe.data.children import forks
 from augpipe.data.threads import ordered
 from augpipe.errors import UsageError, did_you_mean
+from augpipe.expansion.forks import blocks_of, in_processes
 from augpipe.expansion.jobs import Task
+
+_OUTPUTS = 16  # of tasks that are done in one go: they are drawn together
 
 Result = TypeVar("Result", covariant=True)
 
@@ -24,8 +28,8 @@ class Work(Protocol[Result]):
     def size(self, task: Task) -> int:
         """Returns how many outputs a task has."""
 
-    def begin(self, stop: Event) -> Callable[[Task], Result]:
-        """Returns what does a task, in this process; once `stop` is set it gives up.
+    def begin(self, stop: Event) -> Callable[[Sequence[Task]], Iterable[Result]]:
+        """Returns what does some tasks, in this process; once `stop` is set it gives up.
 
         Raises:
             AugpipeError: If tasks cannot be done here.
@@ -47,30 +51,48 @@ class Run(Protocol):
 
 
 @contextmanager
-def local(workers: int) -> Iterator[Run]:
-    """Works in threads; with 0 of them in the caller's."""
+def local(workers: int, apart: bool) -> Iterator[Run]:
+    """Works here.
+
+    Args:
+        workers: Tasks at a time; 0 works in the caller's thread.
+        apart: Whether several may be done in processes of their own: what one writes must be
+            seen by the others. Where processes are not forked they are threads.
+    """
 
     def run(work: Work[Result], tasks: Sequence[Task]) -> Generator[Result]:
         stop = Event()
-        return ordered(work.begin(stop), tasks, workers, stop)
+        make = work.begin(stop)
+        blocks = blocks_of(tasks, work.size, lambda task: task.copy is not None, _OUTPUTS)
+        if workers > 1 and apart and forks():
+            yield from in_processes(make, blocks, workers, stop, work.lost)
+        elif workers:
+            done = ordered(lambda block: list(make(block)), blocks, workers, stop, ahead=2)
+            with closing(done):
+                for some in done:
+                    yield from some
+        else:
+            for block in blocks:
+                yield from make(block)
 
     yield run
 
 
-def engine_of(name: str, workers: int) -> AbstractContextManager[Run]:
+def engine_of(name: str, workers: int, apart: bool = True) -> AbstractContextManager[Run]:
     """Returns an engine by its name.
 
     Args:
         name: "local" or "ray".
         workers: How many tasks are done at a time; 0 is one in the caller's thread, or on a
             cluster as many as it has cores.
+        apart: See `local`.
 
     Raises:
         UsageError: If there is none of that name.
     """
     match name:
         case "local":
-            return local(workers)
+            return local(workers, apart)
         case "ray":
             from augpipe.expansion.cluster import on_ray
 

@@ -18,11 +18,11 @@ from augpipe.data.annotated import image_from
 from augpipe.data.content import FileContent
 from augpipe.data.threads import ordered
 from augpipe.errors import DataError, UsageError, printable
-from augpipe.expansion.annotated import Made
 from augpipe.expansion.claim import check_apart
 from augpipe.expansion.jobs import Job, Task, read_record
 from augpipe.expansion.making import Rendering
 from augpipe.expansion.manifest import line_of, rows_of
+from augpipe.expansion.origins import Made
 from augpipe.expansion.record import JOB, MANIFEST
 from augpipe.plan.explain import plural
 from augpipe.rng import Draws
@@ -234,9 +234,11 @@ class _Probe:
                 return self.rendering.together(task.copy, outputs)[0], ""
             (index,) = task.indices
             some = [each for _, each in outputs[: _COPIES + job.settings.keep_originals]]
-            return list(self.rendering.alone(index, some)), ""
+            made = [each for _, each in self.rendering.alone([(index, some)])]
         except DataError as error:
             return [], str(error)
+        wrong = [str(each) for each in made if isinstance(each, DataError)]
+        return ([], wrong[0]) if wrong else ([each for each in made if isinstance(each, Made)], "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,10 @@ def expand(
     """
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
-    ready = engine_of(engine, workers)
     source, out = place_of(source), place_of(out)
+    # Connections do not live on in a fork, and what is in memory is written in one process.
+    apart = not (isinstance(source, Address) or isinstance(out, Address))
+    ready = engine_of(engine, workers, apart)
     _check_places(source, out, engine)
     job = job_of(
         recipe,
@@ -208,8 +210,8 @@ class _Run:
                         if index not in failed:
                             errors.add(index, relative, reason, self._due(index))
                             failed.add(index)
-                    if made.rows:
-                        self.manifest.append(made.rows)
+                    if made.lines:
+                        self.manifest.append(made.lines)
                     done += len(self.job.outputs(made.task))
                     meter(done, errors.count)
             self.manifest.settle()

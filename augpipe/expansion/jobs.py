@@ -17,6 +17,7 @@ from augpipe.expansion import generated
 from augpipe.expansion.balance import count_copies, differs
 from augpipe.expansion.manifest import Key, is_pipe, versions_for
 from augpipe.expansion.names import Names, Output, choose
+from augpipe.expansion.origins import Origin
 from augpipe.expansion.record import (
     JOB,
     OWN_FILES,
@@ -25,7 +26,6 @@ from augpipe.expansion.record import (
     Record,
     Settings,
 )
-from augpipe.expansion.render import Origin
 from augpipe.expansion.sources import Plan
 from augpipe.learned.files import BUNDLED, digest_of
 from augpipe.recipe import Recipe, load

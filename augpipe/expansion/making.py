@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 from augpipe.data.threads import Stopped
 from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.expansion.annotated import AnnotatedRenderer, Made
+from augpipe.expansion.annotated import AnnotatedRenderer
+from augpipe.expansion.blocks import Largest, made_of
 from augpipe.expansion.claim import Writer
 from augpipe.expansion.jobs import Job, Task
-from augpipe.expansion.manifest import Row, changes
+from augpipe.expansion.manifest import Key, changes, line_of
 from augpipe.expansion.names import Output
+from augpipe.expansion.origins import Made
 from augpipe.expansion.record import JOB
 from augpipe.expansion.render import Renderer, renderer_of
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a task: rows, and of sources that could not be used, the reason why not."""
+    """What came of a task: its rows' lines, by key, and why sources could not be used.
+
+    Lines and no rows, for they may come from another process.
+    """
 
     task: Task
-    rows: tuple[Row, ...]
+    lines: tuple[tuple[Key, bytes], ...]
     failed: Mapping[int, str]
 
 
@@ -40,6 +46,7 @@ class Rendering:
     job: Job
     renderer: Renderer
     annotated: AnnotatedRenderer | None
+    largest: Largest = field(default_factory=Largest)
 
     @classmethod
     def of(cls, job: Job) -> Rendering:
@@ -56,16 +63,21 @@ class Rendering:
         if self.annotated is not None:
             return self.annotated.together(copy, outputs)
         members = [(self.job.origin(index), out) for index, out in outputs]
-        made, failed = self.renderer.together(copy, members)
-        return [Made(row, data) for row, data in made], failed
+        return self.renderer.together(copy, members)
 
-    def alone(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
-        """Yields outputs of one image; see `Renderer.render`."""
+    def alone(
+        self, orders: Sequence[tuple[int, Sequence[Output]]]
+    ) -> Iterator[tuple[int, Made | DataError]]:
+        """Yields outputs of images, each for itself; see `blocks.made_of`.
+
+        Args:
+            orders: Their indices, and what is made of each.
+        """
         if self.annotated is not None:
-            yield from self.annotated.render(index, outputs)
+            asked = [self.annotated.order(*each) for each in orders]
         else:
-            for row, data in self.renderer.render(self.job.origin(index), outputs):
-                yield Made(row, data)
+            asked = [self.renderer.order(self.job.origin(index), some) for index, some in orders]
+        return made_of(asked, self.renderer.pipeline_of, self.largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ class Making:
         return len(self.job.outputs(task))
 
     def begin(self, stop: Event) -> Maker:
-        """Returns what does a task in this process."""
+        """Returns what does tasks in this process."""
         rendering = Rendering.of(self.job)
         if changed := changes(self.job.record.versions, rendering.renderer.versions):
             raise UsageError(f"has other versions: {changed}: install the same everywhere")
@@ -100,7 +112,7 @@ class Making:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Writes the outputs of a task. Runs in the workers."""
+    """Writes the outputs of tasks. Runs in the workers."""
 
     job: Job
     rendering: Rendering
@@ -108,31 +120,50 @@ class Maker:
     stop: Event
     seen: dict[int, str]
 
-    def __call__(self, task: Task) -> Outcome:
-        """Does a task; what cannot be used is told in its outcome."""
-        if task.copy is not None:
-            outs = self.job.outputs(task)
-            made, failed = self.rendering.together(task.copy, outs)
-            for index, out in outs:
-                if index in failed:
-                    self.writer.remove(out.path)
-            return Outcome(task, tuple(self._write(*each) for each in made), failed)
-        (index,) = task.indices
-        outputs = [each for _, each in self.job.outputs(task)]
-        rows: list[Row] = []
-        try:
-            for row, data, mask in self.rendering.alone(index, outputs):
-                rows.append(self._write(row, data, mask))
-        except DataError as error:
-            for each in outputs:
-                self.writer.remove(each.path)
-            for row in rows:
-                if row.mask is not None:
-                    self.writer.remove(row.mask.path)
-            return Outcome(task, (), {index: error.reason})
-        return Outcome(task, tuple(rows), {})
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Does tasks; what cannot be used is told in their outcomes."""
+        alone = [task for task in tasks if task.copy is None]
+        if alone:
+            yield from self._alone(alone)
+        for task in tasks:
+            if task.copy is not None:
+                yield self._together(task, task.copy)
 
-    def _write(self, row: Row, data: bytes, mask: bytes | None = None) -> Row:
+    def _together(self, task: Task, copy: int) -> Outcome:
+        outs = self.job.outputs(task)
+        made, failed = self.rendering.together(copy, outs)
+        for index, out in outs:
+            if index in failed:
+                self.writer.remove(out.path)
+        return Outcome(task, tuple(self._write(each) for each in made), failed)
+
+    def _alone(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        outputs = [[each for _, each in self.job.outputs(task)] for task in tasks]
+        orders = [(task.indices[0], some) for task, some in zip(tasks, outputs, strict=True)]
+        written = [_Written([], []) for _ in tasks]
+        failed: set[int] = set()
+        for place, made in self.rendering.alone(orders):
+            if place in failed:
+                continue
+            task, own = tasks[place], written[place]
+            try:
+                if isinstance(made, DataError):
+                    raise made
+                own.lines.append(self._write(made))
+                if made.row.mask is not None:
+                    own.masks.append(made.row.mask.path)
+            except DataError as error:
+                failed.add(place)
+                for path in (*(each.path for each in outputs[place]), *own.masks):
+                    self.writer.remove(path)
+                yield Outcome(task, (), {task.indices[0]: error.reason})
+                continue
+            if len(own.lines) == len(outputs[place]):
+                yield Outcome(task, tuple(own.lines), {})
+
+    def _write(self, made: Made) -> tuple[Key, bytes]:
+        """Writes an output; returns its row's line."""
+        row, data, mask = made
         if self.stop.is_set():
             raise Stopped
         if row.source_sha256 != self.seen.get(row.index, row.source_sha256):
@@ -140,7 +171,15 @@ class Maker:
                 f"{self.job.sources[row.index].path}: changed since some of its copies were made: "
                 "bring the old file back, or choose a new output folder"
             )
+        line = line_of(row)  # before a file is written: what has no row cannot be kept
         self.writer.write(row.output, data)
         if row.mask is not None and mask is not None:
             self.writer.write(row.mask.path, mask)
-        return row
+        return row.key, line
+
+
+class _Written(NamedTuple):
+    """What was written of one image: the lines of its rows, and where its masks are."""
+
+    lines: list[tuple[Key, bytes]]
+    masks: list[str]

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from io import FileIO
@@ -205,17 +205,16 @@ class Manifest:
         if self._places.pop(key, None):
             self._sorted = False
 
-    def append(self, rows: tuple[Row, ...]) -> None:
-        """Adds the rows of a source or of a batch.
+    def append(self, lines: Sequence[tuple[Key, bytes]]) -> None:
+        """Adds the rows of a source or of a batch, each by its key.
 
         Raises:
             AugpipeError: If they cannot be written.
         """
-        lines = list(map(line_of, rows))
         start = self._lines.size
-        self._lines.append(b"".join(lines))
-        for row, line in zip(rows, lines, strict=True):
-            self._note(row.key, start, len(line))
+        self._lines.append(b"".join(line for _, line in lines))
+        for key, line in lines:
+            self._note(key, start, len(line))
             start += len(line)
 
     def _note(self, key: Key, start: int, length: int) -> None:
@@ -327,36 +326,35 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     )
 
 
-def parameters(trace: Trace, row: int) -> Parameters:
-    """Returns the drawn parameters of the ops that acted on one sample, as JSON holds them.
+def parameters(trace: Trace, count: int) -> list[Parameters]:
+    """Returns, for each of `count` samples, what the ops that acted on it drew, as JSON holds it.
 
     64-bit keys are written in hexadecimal (a JSON number would lose digits), numbers that are
     not finite as null; fields of more than 64 numbers are left out.
     """
-    return {
-        op: {
-            name: _plain(values[row])
+    found: list[Parameters] = [{} for _ in range(count)]
+    for op, draws in trace.items():
+        names = [
+            (name, _plain(values))
             for name, values in draws.items()
-            if name != "on" and _is_short(values, row)
-        }
-        for op, draws in trace.items()
-        if "on" not in draws or draws["on"][row]
-    }
+            if name != "on" and values[:1].size <= _MOST_NUMBERS
+        ]
+        on = draws["on"].tolist() if "on" in draws else [True] * count
+        for row, acts in enumerate(on):
+            if acts:
+                found[row][op] = {name: values[row] for name, values in names}
+    return found
 
 
-def _is_short(values: np.ndarray[Any, Any], row: int) -> bool:
-    return np.size(values[row]) <= _MOST_NUMBERS
+def _plain(values: np.ndarray[Any, Any]) -> list[JsonValue]:
+    match values.dtype.kind:
+        case "u" if values.dtype.itemsize == 8:
+            return _each(values.tolist(), "{:016x}".format)
+        case "f" if not np.isfinite(values).all():
+            return _each(values.tolist(), lambda value: value if math.isfinite(value) else None)
+    plain: list[JsonValue] = values.tolist()
+    return plain
 
 
-def _plain(value: Any) -> JsonValue:
-    if isinstance(value, np.ndarray):
-        return [_plain(each) for each in value]
-    match value.dtype.kind:
-        case "b":
-            return bool(value)
-        case "u" if value.dtype.itemsize == 8:
-            return f"{int(value):016x}"
-        case "i" | "u":
-            return int(value)
-        case _:
-            return float(value) if math.isfinite(value) else None
+def _each(values: list[Any], change: Callable[[Any], JsonValue]) -> list[JsonValue]:
+    return [_each(v, change) if isinstance(v, list) else change(v) for v in values]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,10 +12,12 @@ import numpy as np
 from augpipe.data.decode import as_rgb, decode, read
 from augpipe.data.encode import encode
 from augpipe.data.jpeg import open_jpeg
-from augpipe.errors import AugpipeError, DataError, in_a_line
+from augpipe.errors import AugpipeError, DataError
+from augpipe.expansion.blocks import Largest, Order, made_of
 from augpipe.expansion.generated import Generator
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions_for
 from augpipe.expansion.names import Output
+from augpipe.expansion.origins import Made, Origin, named
 from augpipe.expansion.record import Record, Settings
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import Recipe
@@ -30,28 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from augpipe.batch import BatchSection
-
-_PIXELS = 4_000_000  # held at a time: many copies of a small image, few of a large one
-_FIRST, _MOST = 4, 64  # copies drawn at a time: at first, and when the size they get is known
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A source as the manifest knows it.
-
-    Args:
-        path: Where it is; of a generated one, where the generator's weights are.
-        relative: Its path from the input folder.
-        label: Its class, or None.
-        index: Its index.
-        generated: Whether it is one of `gan_generate`.
-    """
-
-    path: Path
-    relative: str
-    label: str | None
-    index: int
-    generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,40 +91,46 @@ class Renderer:
         """Returns the sample section for images of a class."""
         return self.own.get(label, self.pipeline)
 
-    def render(self, origin: Origin, outputs: Sequence[Output]) -> Iterator[tuple[Row, bytes]]:
-        """Yields the row and the content of each output of one source, in the order given.
-
-        The source is read once: its hash is of the bytes that were decoded. Copy k is what the
-        pipeline makes of the source's index in epoch k, whichever copies are asked for together.
+    def render(self, origin: Origin, outputs: Sequence[Output]) -> Iterator[Made]:
+        """Yields each output of one source, in the order given.
 
         Raises:
             DataError: If the source cannot be decoded, the recipe or the format cannot take
                 it, or anything else goes wrong with it. Its `where` is the source's relative
                 path.
         """
-        with named(origin):
-            if origin.generated:
-                digest, images = self._generated(origin)
-                for each in outputs:
-                    if each.copy is None:
-                        data = encode(images([0])[0], "png", 100, name=origin.relative)
-                        yield self.row(origin, digest, each, data), data
-                yield from self._copies(images, origin, digest, outputs)
-                return
-            data, digest, image = self._read(origin)
-            for each in outputs:
-                if each.copy is None:
-                    yield self.row(origin, digest, each, data), data
-            del data  # the copies need the pixels only
-            pixels = image.shape[0] * image.shape[1]
-            yield from self._copies(
-                lambda some: [image] * len(some), origin, digest, outputs, pixels
-            )
+        for _, made in made_of([self.order(origin, outputs)], self.pipeline_of, Largest()):
+            if isinstance(made, DataError):
+                raise made
+            yield made
+
+    def order(self, origin: Origin, outputs: Sequence[Output]) -> Order:
+        """Returns what `made_of` makes outputs of.
+
+        The source is read once: its hash is of the bytes that were decoded.
+        """
+        return Order(origin, outputs, lambda: self._opened(origin, outputs))
+
+    def _opened(self, origin: Origin, outputs: Sequence[Output]) -> tuple[list[Made], _Source]:
+        originals = [each for each in outputs if each.copy is None]
+        if origin.generated:
+            digest, image = self._generated(origin)
+            source = _Source(self, origin, digest, image)
+            contents = [encode(image(0), "png", 100, name=origin.relative) for _ in originals]
+        else:
+            data, digest, pixels = self._read(origin)
+            size = pixels.shape[0] * pixels.shape[1]
+            source = _Source(self, origin, digest, lambda copy: pixels, size)
+            contents = [data] * len(originals)
+        return [
+            Made(self.row(origin, digest, each, content), content)
+            for each, content in zip(originals, contents, strict=True)
+        ], source
 
     def together(
         self, copy: int, members: Sequence[tuple[Origin, Output]]
-    ) -> tuple[list[tuple[Row, bytes]], dict[int, str]]:
-        """Returns rows and contents of one copy of sources that share a batch.
+    ) -> tuple[list[Made], dict[int, str]]:
+        """Returns the outputs of one copy of sources that share a batch.
 
         Those that cannot be used are left out of it. Where all others are grey they stay so; else
         all are RGB, before the sample section as in `pipe.loader`.
@@ -178,8 +162,8 @@ class Renderer:
             try:
                 with named(origin):
                     if origin.generated:
-                        digest, images = self._generated(origin)
-                        (image,) = images([copy])
+                        digest, made = self._generated(origin)
+                        image = made(copy)
                     else:
                         _, digest, image = self._read(origin)
                         image = image.pixels() if isinstance(image, Picture) else image
@@ -190,26 +174,24 @@ class Renderer:
             except DataError as error:
                 failed[origin.index] = error.reason
                 continue
-            drawn = parameters(trace, 0)
+            (drawn,) = parameters(trace, 1)
             done.append(Sampled(origin, output, digest, sample.image, channels, drawn))
         return done
 
-    def _batch(
-        self, copy: int, ready: Sequence[Sampled], failed: dict[int, str]
-    ) -> list[tuple[Row, bytes]]:
+    def _batch(self, copy: int, ready: Sequence[Sampled], failed: dict[int, str]) -> list[Made]:
         """Does the batch section to images of one size."""
         classes = self.numbers(ready)
         pixels, targets, trace = self.through_section(copy, ready, classes)
+        drawn = parameters(trace, len(ready))
         made = []
         for k, each in enumerate(ready):
-            image, name = np.ascontiguousarray(pixels[k]), each.origin.relative
             try:
-                data = encode(image, self.settings.format, self.settings.quality, name=name)
+                data = self.encoded(np.ascontiguousarray(pixels[k]), each.origin)
             except DataError as error:
                 failed[each.origin.index] = error.reason
                 continue
-            row = self.batch_row(ready, k, data, trace, None if classes is None else targets)
-            made.append((row, data))
+            row = self.batch_row(ready, k, data, drawn[k], None if classes is None else targets)
+            made.append(Made(row, data))
         return made
 
     def numbers(self, ready: Sequence[Sampled]) -> Tensor | None:
@@ -259,7 +241,12 @@ class Renderer:
         return images.permute(0, 2, 3, 1).numpy(), moved, trace
 
     def batch_row(
-        self, ready: Sequence[Sampled], k: int, data: bytes, trace: Trace, labels: Tensor | None
+        self,
+        ready: Sequence[Sampled],
+        k: int,
+        data: bytes,
+        drawn: Parameters,
+        labels: Tensor | None,
     ) -> Row:
         """Returns the row of the output of source k of a batch.
 
@@ -267,11 +254,11 @@ class Renderer:
             ready: The sources that shared the batch.
             k: Which of them.
             data: The output's content.
-            trace: What the batch section drew.
+            drawn: What the batch section drew.
             labels: What became of the classes' numbers; None where there are none.
         """
         each = ready[k]
-        drawn = {**each.parameters, **parameters(trace, k)}
+        drawn = {**each.parameters, **drawn}
         row = self.row(each.origin, each.digest, each.output, data, drawn)
         shares = None if labels is None or labels.ndim == 1 else self._shares(labels[k])
         return replace(row, batch=tuple(one.origin.index for one in ready), shares=shares)
@@ -281,16 +268,12 @@ class Renderer:
         names = [*self.classes, *map(str, range(len(self.classes), len(row)))]
         return {name: share for name, share in zip(names, row.tolist(), strict=True) if share}
 
-    def _generated(self, origin: Origin) -> tuple[str, Callable[[Sequence[int]], Sequence[Array]]]:
-        """Returns the hash of the weights, and what makes images of some copies."""
+    def _generated(self, origin: Origin) -> tuple[str, Callable[[int], Array]]:
+        """Returns the hash of the weights, and what makes the image of a copy."""
         made, label = self.generator, origin.label
         assert made is not None
         assert label is not None
-
-        def images(some: Sequence[int]) -> Sequence[Array]:
-            return [made.image(label, origin.index, copy) for copy in some]
-
-        return made.digest, images
+        return made.digest, lambda copy: made.image(label, origin.index, copy)
 
     def _read(self, origin: Origin) -> tuple[bytes, str, Array]:
         """Returns a source's content, its hash, and its pixels, or a Picture in their place."""
@@ -310,34 +293,14 @@ class Renderer:
                 return cast(Array, picture)  # until the first op has looked at it
         return decode(data, name=name)
 
-    def _copies(
-        self,
-        images: Callable[[Sequence[int]], Sequence[Array]],
-        origin: Origin,
-        digest: str,
-        outputs: Sequence[Output],
-        pixels: int = 1,
-    ) -> Iterator[tuple[Row, bytes]]:
-        copies = [(each, each.copy) for each in outputs if each.copy is not None]
-        most = _FIRST
-        while copies:
-            count = max(1, min(most, _PIXELS // pixels))
-            some, copies = copies[:count], copies[count:]
-            epochs = [copy for _, copy in some]
-            trace: Trace = {}
-            samples = self.pipeline_of(origin.label).run(
-                [Sample(image) for image in images(epochs)],
-                np.full(len(some), origin.index),
-                np.array(epochs),
-                trace,
-            )
-            for row, ((each, _), sample) in enumerate(zip(some, samples, strict=True)):
-                made = sample.image
-                data = encode(
-                    made, self.settings.format, self.settings.quality, name=origin.relative
-                )
-                yield self.row(origin, digest, each, data, parameters(trace, row)), data
-                pixels, most = max(pixels, made.shape[0] * made.shape[1]), _MOST
+    def encoded(self, image: Array, origin: Origin) -> bytes:
+        """Returns the content of an output.
+
+        Raises:
+            DataError: If the format cannot hold the image.
+        """
+        settings = self.settings
+        return encode(image, settings.format, settings.quality, name=origin.relative)
 
     def row(
         self,
@@ -392,17 +355,19 @@ class Sampled:
     parameters: Parameters
 
 
-@contextmanager
-def named(origin: Origin) -> Iterator[None]:
-    """Makes whatever goes wrong with one source a DataError that names it."""
-    try:
-        yield
-    except DataError as error:
-        own = error.where == origin.relative
-        raise DataError(origin.relative, error.reason if own else str(error)) from error
-    except MemoryError as error:
-        raise DataError(origin.relative, "not enough memory") from error
-    except AugpipeError:
-        raise
-    except Exception as error:  # one image must not end the work on all others
-        raise DataError(origin.relative, in_a_line(error)) from error
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A source that was read; see `blocks.Opened`."""
+
+    renderer: Renderer
+    origin: Origin
+    digest: str
+    image: Callable[[int], Array]
+    pixels: int = 1
+
+    def given(self, copy: int) -> Sample:
+        return Sample(self.image(copy))
+
+    def made(self, output: Output, sample: Sample, drawn: Parameters) -> Made:
+        data = self.renderer.encoded(sample.image, self.origin)
+        return Made(self.renderer.row(self.origin, self.digest, output, data, drawn), data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from types import TracebackType
 from augpipe.data.address import Address
 from augpipe.data.encode import unwritable
 from augpipe.errors import AugpipeError, DataError, reason
-from augpipe.expansion.manifest import Manifest, Row
+from augpipe.expansion.manifest import Key, Manifest, Row
 from augpipe.expansion.record import ERRORS, MANIFEST
 
 _PARTS = ".augpipe-rows"
@@ -93,10 +93,10 @@ class SpooledManifest(Manifest):
         self._sent = self._lines.size
         self._due = time.monotonic() + _SECONDS
 
-    def append(self, rows: tuple[Row, ...]) -> None:
-        """Adds the rows of a source or of a batch."""
-        super().append(rows)
-        self._waiting += len(rows)
+    def append(self, lines: Sequence[tuple[Key, bytes]]) -> None:
+        """Adds the rows of a source or of a batch, each by its key."""
+        super().append(lines)
+        self._waiting += len(lines)
         if self._waiting >= _ROWS or time.monotonic() >= self._due:
             self._send()
 

@@ -20,15 +20,16 @@ from augpipe.data.content import Content
 from augpipe.data.decode import decode
 from augpipe.data.threads import Stopped, ordered
 from augpipe.errors import AugpipeError, DataError, UsageError, reason
-from augpipe.expansion.annotated import AnnotatedRenderer, Made
+from augpipe.expansion.annotated import AnnotatedRenderer
 from augpipe.expansion.findings import Finding, Kind, Report
 from augpipe.expansion.finishing import annotation_files, packed_contents
 from augpipe.expansion.jobs import digests, read_record, recipe_of
 from augpipe.expansion.manifest import Key, Row, changes, is_pipe, parse_row, rows_of
 from augpipe.expansion.names import Output, stays_inside
+from augpipe.expansion.origins import Made, Origin
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.record import ERRORS, JOB, MANIFEST, OWN_FILES, Record
-from augpipe.expansion.render import Origin, Renderer, renderer_of
+from augpipe.expansion.render import Renderer, renderer_of
 from augpipe.expansion.sources import Plan, plan_for
 from augpipe.learned.files import path_of
 from augpipe.plan.explain import plural
@@ -242,8 +243,7 @@ class _Checker:
             return self._together(rows)
         if self.annotated is not None:
             return self.annotated.render(first.index, outputs)
-        pairs = self.renderer.render(self._origin(first), outputs)
-        return (Made(*pair) for pair in pairs)
+        return self.renderer.render(self._origin(first), outputs)
 
     def _origin(self, row: Row) -> Origin:
         path = self.root / row.source
@@ -265,8 +265,7 @@ class _Checker:
             made, failed = self.annotated.together(first.copy, outs)
         else:
             members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
-            pairs, failed = self.renderer.together(first.copy, members)
-            made = [Made(*pair) for pair in pairs]
+            made, failed = self.renderer.together(first.copy, members)
         for index, why in failed.items():
             raise DataError(next(row.source for row in rows if row.index == index), why)
         # All of the batch would differ with one.

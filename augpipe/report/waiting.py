@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from augpipe.batch import BatchSection
-from augpipe.data.processes import forks
+from augpipe.data.children import forks
 from augpipe.errors import AugpipeError, in_a_line
 from augpipe.pipeline import Pipeline
 from augpipe.report.advice import Load

@@ -70,6 +70,7 @@ _NAMES |= {"yaml.full_load", "yaml.load_all", "yaml.Loader", "yaml.UnsafeLoader"
 _NAMES |= {"os.system", "os.popen", "os.execv", "torch.hub", "ET.parse"}
 _NAMES |= {"shutil.unpack_archive", "tarfile.extractall", "tar.extractall", "tar.extract"}
 _ALLOWED = {
+    ("data/children.py", "pickle"): "between the processes of one program",
     ("data/packed.py", "pickle"): "between the processes of one program",
     ("data/packed.py", "multiprocessing.reduction"): "between the processes of one program",
     ("foreign/arguments.py", "eval"): "type annotations in the source of installed libraries",

@@ -30,7 +30,7 @@ from augpipe.data.decode import decode
 from augpipe.data.encode import Format, encode
 from augpipe.expansion import expand
 from augpipe.expansion.jobs import prepare
-from augpipe.expansion.manifest import Manifest, Row
+from augpipe.expansion.manifest import Manifest, Row, line_of
 from augpipe.expansion.record import Settings
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import as_recipe
@@ -199,7 +199,8 @@ def driver(count: int) -> list[float]:
         with Manifest(Path(home) / "manifest.jsonl") as manifest:
             for k in reversed(range(count)):
                 (out,) = job.names.outputs(k)
-                manifest.append((replace(row, index=k, output=out.path),))
+                made = replace(row, index=k, output=out.path)
+                manifest.append([(made.key, line_of(made))])
             manifest.settle()
             kept = resident() - before - held
             size = manifest.path.stat().st_size

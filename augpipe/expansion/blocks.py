@@ -104,6 +104,8 @@ def made_of(
             with named(order.origin):
                 originals, opened = order.open()
         except DataError as error:
+            yield from _together(waiting, pipeline_of, largest, failed)  # what came before it
+            waiting, held = [], 0
             yield place, error
             continue
         yield from ((place, each) for each in originals)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 from threading import Event
 from typing import Protocol, TypeVar
 
+from augpipe.data.address import Address
 from augpipe.data.children import forks
 from augpipe.data.threads import ordered
 from augpipe.errors import UsageError, did_you_mean
@@ -50,14 +52,22 @@ class Run(Protocol):
         """
 
 
+def are_apart(source: Path, out: Path) -> bool:
+    """Tells whether processes of their own can do the work: an address is for one alone.
+
+    Connections do not live on in a fork, and what is written to memory no other process sees.
+    """
+    return not (isinstance(source, Address) or isinstance(out, Address))
+
+
 @contextmanager
 def local(workers: int, apart: bool) -> Iterator[Run]:
     """Works here.
 
     Args:
         workers: Tasks at a time; 0 works in the caller's thread.
-        apart: Whether several may be done in processes of their own: what one writes must be
-            seen by the others. Where processes are not forked they are threads.
+        apart: Whether several are done in processes of their own, see `are_apart`. Where
+            processes are not forked, and else, they are done in threads.
     """
 
     def run(work: Work[Result], tasks: Sequence[Task]) -> Generator[Result]:

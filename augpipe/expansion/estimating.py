@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
 from augpipe.data.address import place_of
 from augpipe.data.annotated import image_from
 from augpipe.data.content import FileContent
-from augpipe.data.threads import ordered
 from augpipe.errors import DataError, UsageError, printable
 from augpipe.expansion.claim import check_apart
+from augpipe.expansion.engines import are_apart, engine_of
 from augpipe.expansion.jobs import Job, Task, read_record
 from augpipe.expansion.making import Rendering
 from augpipe.expansion.manifest import line_of, rows_of
+from augpipe.expansion.names import Output
 from augpipe.expansion.origins import Made
 from augpipe.expansion.record import JOB, MANIFEST
 from augpipe.plan.explain import plural
@@ -58,7 +59,7 @@ class Estimate:
         kept: How many of them are there already.
         bytes: What all images, masks and rows of the manifest take; None if nothing was measured.
         seconds: What is left takes; None if nothing was measured.
-        workers: With how many threads.
+        workers: With how many of them.
         measured: How many images were made to measure.
         classes: Of images.
         objects: Of annotated objects.
@@ -123,20 +124,20 @@ def in_time(seconds: float) -> str:
 def estimate(job: Job, out: str | Path, workers: int = 0) -> Estimate:
     """Tells what an expansion would come to. Nothing is written.
 
-    Some of the outputs, chosen by the seed, are made in memory by as many threads; time and bytes
+    Some of the outputs, chosen by the seed, are made in memory by as many workers; time and bytes
     of all follow from theirs. What the disk takes is not in it.
 
     Args:
         job: See `augpipe.expansion.expanding.job_of`.
         out: Where it would be written to.
-        workers: Threads; 0 works in the caller's.
+        workers: Of `expand`; 0 works in the caller's.
 
     Raises:
         UsageError: `expand` would refuse the folder.
         DataError: A manifest that is there cannot be read.
     """
-    out = place_of(out)
-    check_apart(place_of(job.record.source), job, out)
+    out, source = place_of(out), place_of(job.record.source)
+    check_apart(source, job, out)
     kept = 0
     if (out / JOB).exists():
         if differences := read_record(out).differences(job.record):
@@ -146,7 +147,7 @@ def estimate(job: Job, out: str | Path, workers: int = 0) -> Estimate:
         kept = sum(row is not None for _, row in rows_of(out / MANIFEST))
     elif out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: not empty, and not an expansion: choose a new folder")
-    measured = _measure(_Probe(Rendering.of(job)), workers)
+    measured = _measure(_Probe(Rendering.of(job)), workers, are_apart(source, out))
     total, left = job.record.outputs, job.record.outputs - kept
     size = seconds = None
     if measured.made:
@@ -222,23 +223,43 @@ def _objects(job: Job, made: Sequence[Made]) -> tuple[Count, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """Makes outputs of a task, in memory. Runs in the workers."""
+    """Makes outputs of tasks, in memory: work for an engine."""
 
     rendering: Rendering
 
-    def __call__(self, task: Task) -> tuple[list[Made], str]:
-        job = self.rendering.job
-        outputs = job.outputs(task)
-        try:
+    def size(self, task: Task) -> int:
+        """Returns how many outputs are made of a task."""
+        return len(self._outputs(task))
+
+    def begin(self, stop: Event) -> Callable[[Sequence[Task]], Iterator[_Some]]:
+        """Returns what does some tasks."""
+        return self._made
+
+    def lost(self, task: Task, reason: str) -> _Some:
+        """Returns what came of a task that no process survives."""
+        return _Some((), reason)
+
+    def _outputs(self, task: Task) -> list[tuple[int, Output]]:
+        outputs = self.rendering.job.outputs(task)
+        most = _COPIES + self.rendering.job.settings.keep_originals
+        return outputs if task.copy is not None else outputs[:most]
+
+    def _made(self, tasks: Sequence[Task]) -> Iterator[_Some]:
+        alone = [task for task in tasks if task.copy is None]
+        orders = [(task.indices[0], [each for _, each in self._outputs(task)]) for task in alone]
+        for _, made in self.rendering.alone(orders):
+            yield _Some((), str(made)) if isinstance(made, DataError) else _Some((made,))
+        for task in tasks:
             if task.copy is not None:
-                return self.rendering.together(task.copy, outputs)[0], ""
-            (index,) = task.indices
-            some = [each for _, each in outputs[: _COPIES + job.settings.keep_originals]]
-            made = [each for _, each in self.rendering.alone([(index, some)])]
-        except DataError as error:
-            return [], str(error)
-        wrong = [str(each) for each in made if isinstance(each, DataError)]
-        return ([], wrong[0]) if wrong else ([each for each in made if isinstance(each, Made)], "")
+                yield _Some(tuple(self.rendering.together(task.copy, self._outputs(task))[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Some:
+    """Some outputs; or why there are none."""
+
+    made: tuple[Made, ...]
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,18 +281,19 @@ class _Measured:
         return sum(numbers[kind] * float(np.mean(own)) for kind, own in sizes.items() if own)
 
 
-def _measure(probe: _Probe, workers: int) -> _Measured:
+def _measure(probe: _Probe, workers: int, apart: bool) -> _Measured:
     tasks = _sample(probe.rendering.job)
     if not tasks:
         return _Measured((), 0.0, "")
-    probe(tasks[0])  # what is done once: imports, tables, weights
+    for _ in probe.begin(Event())(tasks[:1]):  # what is done once: imports, tables, weights
+        pass
     made: list[Made] = []
     failed = ""
     start = time.perf_counter()
-    with closing(ordered(probe, tasks, workers, threading.Event())) as results:
-        for some, why in results:
-            made += some
-            failed = failed or why
+    with engine_of("local", workers, apart) as run, closing(run(probe, tasks)) as results:
+        for some in results:
+            made += some.made
+            failed = failed or some.failed
     return _Measured(tuple(made), time.perf_counter() - start, failed)
 
 

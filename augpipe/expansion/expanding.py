@@ -15,7 +15,7 @@ from augpipe.data.encode import Format
 from augpipe.data.formats import check_reach
 from augpipe.errors import AugpipeError, DataError, UsageError
 from augpipe.expansion.claim import check_apart, sweep, take_over
-from augpipe.expansion.engines import Run, engine_of
+from augpipe.expansion.engines import Run, are_apart, engine_of
 from augpipe.expansion.finishing import drawn_again, finish, packed_contents
 from augpipe.expansion.jobs import Job, Task, key_of, prepare
 from augpipe.expansion.making import Making
@@ -72,8 +72,9 @@ def expand(
             address, for the same formats.
         copies: How many copies of each image, where the recipe's `per_class` and `balance` say
             nothing else; 0 for those that they say, or for originals alone.
-        workers: Threads; 0 works in the caller's. On a cluster, images at a time; 0 for as many as
-            it has cores.
+        workers: How many work at a time; 0 works in the caller's thread. From 2 on they are forked
+            processes, or threads where there are none of these (not on Linux, in a pool's
+            worker) and at addresses. On a cluster 0 is as many as it has cores.
         keep_originals: Whether the images themselves are copied too, byte for byte.
         format: "png", "jpeg" or "webp".
         quality: 1 to 100, for JPEG and WebP.
@@ -102,9 +103,7 @@ def expand(
     if workers < 0:
         raise UsageError(f"workers is {workers}: 0 or more")
     source, out = place_of(source), place_of(out)
-    # Connections do not live on in a fork, and what is in memory is written in one process.
-    apart = not (isinstance(source, Address) or isinstance(out, Address))
-    ready = engine_of(engine, workers, apart)
+    ready = engine_of(engine, workers, are_apart(source, out))
     _check_places(source, out, engine)
     job = job_of(
         recipe,

@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain, product
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -54,16 +55,20 @@ def in_processes(
     Raises:
         Exception: What was raised for a block.
     """
-    waiting = deque(blocks)
+    waiting = iter(blocks)
     crew: list[_Process[Item, Result]] = []
     try:
-        for _ in range(min(workers, len(waiting))):
-            crew.append(_Process(make, stop, crew))
-        while waiting or any(each.hand for each in crew):
-            for held in range(_AHEAD):
-                for each in crew:
-                    if waiting and len(each.hand) <= held:
-                        each.give(waiting.popleft())
+        while True:
+            for held, k in product(range(_AHEAD), range(workers)):
+                if k < len(crew) and len(crew[k].hand) > held:
+                    continue
+                if (block := next(waiting, None)) is None:
+                    break
+                if k == len(crew):
+                    crew.append(_Process(make, stop, crew))
+                crew[k].give(block)
+            if not any(each.hand for each in crew):
+                return
             ready = wait([each.pipe for each in crew if each.hand])
             for each in [each for each in crew if each.pipe in ready]:
                 try:
@@ -72,12 +77,11 @@ def in_processes(
                     begun, *others = each.hand
                     why = f"the process that works on it dies ({each.end()})"
                     crew.remove(each)
-                    crew.append(_Process(make, stop, crew))
-                    waiting.extendleft(reversed(others))
                     if len(begun) > 1:
-                        waiting.extendleft([item] for item in reversed(begun))
+                        others = [*([item] for item in begun), *others]
                     else:
                         yield lost(begun[0], why)
+                    waiting = chain(others, waiting)
                     continue
                 if isinstance(results, Exception):
                     raise results

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,9 @@ class NodeDies(Making):
     mark: str = ""
     head: str = ""
 
-    def begin(self, stop: Event) -> Callable[[Task], Outcome]:  # type: ignore[override]
+    def begin(  # type: ignore[override]
+        self, stop: Event
+    ) -> Callable[[Sequence[Task]], list[Outcome]]:
         import ray
 
         make, second = (
@@ -96,32 +98,49 @@ class NodeDies(Making):
             ray.get_runtime_context().get_node_id() != self.head,
         )
 
-        def make_or_die(task: Task) -> Outcome:
+        def make_or_die(tasks: Sequence[Task]) -> list[Outcome]:
             if second:
-                make(task)
+                list(make(tasks[:1]))
                 (self.out / f"{TEMPORARY_PREFIX}{'0' * 16}").write_bytes(b"the next one, begun")
                 Path(self.mark).touch()
                 os.kill(os.getppid(), signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
             until(Path(self.mark).exists)
-            return make(task)
+            return list(make(tasks))
 
         return make_or_die
 
 
 @dataclass(frozen=True, slots=True)
 class TaskKills(Making):
-    """One source ends the process that works on it, with an output written."""
+    """One source ends the process that works on it, with an output written.
+
+    Args:
+        index: Which.
+        times: How often; each time a file `mark` and its number is made.
+    """
 
     index: int = -1
+    times: int = 1000
+    mark: str = ""
 
-    def begin(self, stop: Event) -> Callable[[Task], Outcome]:  # type: ignore[override]
+    def begin(  # type: ignore[override]
+        self, stop: Event
+    ) -> Callable[[Sequence[Task]], Iterator[Outcome]]:
         make = Making.begin(self, stop)
 
-        def make_or_die(task: Task) -> Outcome:
-            made = make(task)
-            if self.index in task.indices:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return made
+        def make_or_die(tasks: Sequence[Task]) -> Iterator[Outcome]:
+            for task in tasks:
+                made = list(make([task]))
+                if self.index in task.indices and self._again():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield from made
 
         return make_or_die
+
+    def _again(self) -> bool:
+        marks = [Path(f"{self.mark}{k}") for k in range(self.times)] if self.mark else [None]
+        left = [each for each in marks if each is None or not each.exists()]
+        if left and left[0] is not None:
+            left[0].touch()
+        return bool(left)

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 DRIVER = """\
-import json, os, resource, signal, sys
+import json, multiprocessing, os, resource, signal, sys
 from augpipe.expansion import expand
 
 arguments, moment, count = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-replace, calls = os.replace, 0
+replace, calls, main = os.replace, multiprocessing.Value("i"), os.getpid()
 
 def counted(*args, **options):
-    global calls
-    calls += 1
-    if (calls, moment) == (count, "before"):
-        os.kill(os.getpid(), signal.SIGKILL)
+    with calls.get_lock():
+        calls.value += 1
+        here = calls.value == count
+    if here and moment == "before":
+        os.kill(main, signal.SIGKILL)
     replace(*args, **options)
-    if (calls, moment) == (count, "after"):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if here and moment == "after":
+        os.kill(main, signal.SIGKILL)
 
 os.replace = counted
 if moment == "file size":

@@ -38,7 +38,7 @@ def jobs(folder: Path) -> dict[str, Job]:
     plain: dict[str, Any] = {"recipe": folder / "recipe.yaml", "copies": 2}
     out: dict[str, Job] = {
         "classes": ("expand", {**plain, "source": classes, "keep_originals": True}),
-        "classes in threads": ("expand", {**plain, "source": classes, "workers": 2}),
+        "classes in processes": ("expand", {**plain, "source": classes, "workers": 2}),
         "batches": ("expand", {**plain, "recipe": folder / "batch.yaml", "source": classes}),
     }
     for k, name in enumerate(FORMATS):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ KILLS = ("before", "middle", "after")
 class Disk:
     """Counts changes, and acts at one of them.
 
+    Processes that are forked off meanwhile count with it, and are killed with it.
+
     Args:
         moment: The number of the change, from 1; 0 for none.
         what: "before", "middle" (of a write) or "after": there the program is killed. "full": from
@@ -29,33 +32,52 @@ class Disk:
     """
 
     def __init__(self, moment: int = 0, what: str = "before") -> None:
-        self.moment, self.what, self.count = moment, what, 0
-        self.grown = 0  # the last change that needs room
+        self.moment, self.what = moment, what
+        self._count = multiprocessing.Value("i")
+        self._main = os.getpid()
+        self._grown = multiprocessing.Value("i")
+
+    @property
+    def count(self) -> int:
+        """Of the changes so far."""
+        return self._count.value
+
+    @property
+    def grown(self) -> int:
+        """The last change that needed room."""
+        return self._grown.value
+
+    def _kill(self) -> None:
+        os.kill(self._main, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def change(
         self, kind: str, do: Callable[[], Any], half: Callable[[], Any] | None = None
     ) -> Any:
         """Does one change, or what is to happen in its place."""
-        self.count += 1
+        with self._count.get_lock():
+            self._count.value += 1
+            count = self._count.value
         grows = kind in ("write", "mkdir", "open")
-        self.grown = self.count if grows else self.grown
-        if self.moment and self.count >= self.moment:
+        if grows:
+            self._grown.value = max(count, self._grown.value)
+        if self.moment and count >= self.moment:
             if self.what == "read-only":
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
             if self.what == "full" and grows:
-                if half is not None and self.count == self.moment:
+                if half is not None and count == self.moment:
                     return half()
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        now = self.count == self.moment
+        now = count == self.moment
         if now and self.what in ("before", "middle"):
             if half is not None and self.what == "middle":
                 half()
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._kill()
         try:
             return do()
         finally:  # also of what could not be done
             if now and self.what == "after":
-                os.kill(os.getpid(), signal.SIGKILL)
+                self._kill()
 
     @contextmanager
     def watched(self) -> Iterator[None]:

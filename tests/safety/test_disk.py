@@ -27,7 +27,7 @@ def run(job: Job, out: Path, disk: Disk | None = None) -> None:
         getattr(augpipe.expansion, call)(**arguments, out=out)
 
 
-NAMES = ("classes", "classes in threads", "expand to coco", "expand to yolo", "expand to voc")
+NAMES = ("classes", "classes in processes", "expand to coco", "expand to yolo", "expand to voc")
 NAMES += ("expand to webdataset", "expand to parquet", "expand to csv", "expand to masks")
 NAMES += ("convert to coco", "convert to yolo", "convert to voc", "convert to webdataset")
 NAMES += ("convert to csv", "convert to masks", "convert to folder", "batches")

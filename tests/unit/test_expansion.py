@@ -10,7 +10,7 @@ import pytest
 from augpipe.data.claim import claimed
 from augpipe.errors import AugpipeError, UsageError
 from augpipe.expansion.jobs import for_files, prepare
-from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, parameters
+from augpipe.expansion.manifest import LineFile, Manifest, Row, changes, line_of, parameters
 from augpipe.expansion.names import choose
 from augpipe.expansion.progress import Meter
 from augpipe.expansion.record import Settings
@@ -127,7 +127,7 @@ def write(path: Path, rows: list[tuple[Row, ...]]) -> bytes:
     with Manifest(path) as manifest:
         manifest.load(lambda row: True)
         for group in rows:
-            manifest.append(group)
+            manifest.append([(each.key, line_of(each)) for each in group])
         manifest.settle()
     return path.read_bytes() if path.exists() else b""
 
@@ -145,9 +145,9 @@ def test_a_torn_manifest_continues_to_the_same_bytes(tmp_path: Path) -> None:
         rows = [r for group in groups(0, 1, 2) for r in group]
         with Manifest(path) as manifest:
             manifest.load(lambda row: True)
-            left = [(r,) for r in rows if r.key not in manifest]
+            left = [r for r in rows if r.key not in manifest]
             for each in left:
-                manifest.append(each)
+                manifest.append([(each.key, line_of(each))])
             manifest.settle()
         assert path.read_bytes() == whole
 
@@ -178,7 +178,7 @@ def test_parameters_are_plain_json() -> None:
             "field": np.zeros((2, 65)),
         }
     }
-    found = parameters(trace, 1)
+    first, found = parameters(trace, 2)
     assert found == {
         "rotate#0": {
             "degrees": -0.1,
@@ -189,7 +189,7 @@ def test_parameters_are_plain_json() -> None:
         }
     }
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert parameters(trace, 0) == {}, "an op that did not act has no parameters"
+    assert first == {}, "an op that did not act has no parameters"
 
 
 def test_changes_name_the_libraries_that_matter() -> None:

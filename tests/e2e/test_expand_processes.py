@@ -1,0 +1,71 @@
+"""Expansion in processes of its own: whatever becomes of one, the result is what it would be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from augpipe.data.children import forks
+from augpipe.expansion import expand, expanding
+from tests.e2e import clusters
+from tests.e2e.expansion import tree
+from tests.harness import SAMPLES
+
+pytestmark = pytest.mark.skipif(not forks(), reason="processes are not forked here")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for label in ("bag", "coat"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        for path in sorted((SAMPLES / "garments" / label).iterdir()):
+            for k in range(5):
+                shutil.copy(path, tmp_path / "in" / label / f"{path.stem}_{k}.png")
+    (tmp_path / "in" / "coat" / "broken.png").write_bytes(b"nothing")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("version: 1\nseed: 7\nsample:\n  - rotate: [-9, 9]\n  - gaussian_noise: [4, 4]\n")
+    return path
+
+
+def test_a_process_that_dies_changes_nothing(
+    source: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deadly(*given: Any) -> clusters.TaskKills:
+        return clusters.TaskKills(*given, index=3, times=1, mark=str(tmp_path / "died"))
+
+    whole = expand(recipe, source, tmp_path / "whole", copies=2)
+    monkeypatch.setattr(expanding, "Making", deadly)
+    done = expand(recipe, source, tmp_path / "out", copies=2, workers=2)
+    assert (tmp_path / "died0").exists()
+    assert (done.written, done.skipped) == (whole.written, 1)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_file_that_ends_its_process_is_listed(
+    source: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deadly(*given: Any) -> clusters.TaskKills:
+        return clusters.TaskKills(*given, index=3)
+
+    whole = expand(recipe, source, tmp_path / "whole")
+    monkeypatch.setattr(expanding, "Making", deadly)
+    done = expand(recipe, source, tmp_path / "out", workers=2)
+    assert (done.written, done.skipped) == (whole.written - 1, 2)
+    errors = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
+    lost = next(each for each in errors if not each["source"].endswith("broken.png"))
+    assert lost["reason"] == "the process that works on it dies (SIGKILL)"
+    name = lost["source"].removesuffix(".png") + "__0.png"
+    assert not (tmp_path / "out" / name).exists()
+    monkeypatch.undo()
+    again = expand(recipe, source, tmp_path / "out", workers=2)
+    assert (again.written, again.kept, again.skipped) == (1, whole.written - 1, 1)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")

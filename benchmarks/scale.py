@@ -3,8 +3,8 @@
     python -m benchmarks.scale [--data DIR] [--rounds 5] [--seconds 6] [--page docs/scale.md]
                                [--only rates bars driver] [--core-hour 0.04] ...
 
-Rates: decode, transform and encode of the same images, one thread, timed apart. Bars: expansion in
-one thread against these three done alone, and in two threads against one; the measures take turns,
+Rates: decode, transform and encode of the same images, one thread, timed apart. Bars: expansion by
+one worker against these three done alone, and by two against one; the measures take turns,
 each in a fresh process, and a ratio is of one round. Driver: what the machine that hands out the
 work holds and does for each image. Photos are DIR/photos_500x375, photos_1024x768 and photos_12mp,
 or else samples/photos. Let nothing else run meanwhile.
@@ -165,7 +165,7 @@ def folder(case: Case, count: int) -> Iterator[tuple[Case, Path]]:
 
 
 def bars(case: Case, seconds: float, rounds: int) -> list[Series]:
-    """Measures an expansion against its parts, and two threads against one."""
+    """Measures an expansion against its parts, and two workers against one."""
     count = max(16, int(seconds * in_fresh_process(alone, case)))
     with folder(case, count) as (longer, root):
         measures: dict[Place, Callable[[], float]] = {
@@ -293,9 +293,9 @@ def told_bars(results: Results) -> Iterator[str]:
         yield f"| {base.name} | {base.median:.1f} | | |"
         for row, other, bar in ((one, base, "85 %"), (two, one, "1.8")):
             ratio, least, most = row.times_better(other)
-            threads = f"expand, {row.at} thread{'s' if row.at == 2 else ''}"
+            workers = f"expand, {row.at} worker{'s' if row.at == 2 else ''}"
             words = f"{ratio:.2f} of {'one' if other is one else 'that'} ({least:.2f}, {most:.2f})"
-            yield f"| {threads} | {row.median:.1f} | {words} | {bar} |"
+            yield f"| {workers} | {row.median:.1f} | {words} | {bar} |"
 
 
 def told_driver(results: Results) -> Iterator[str]:
@@ -343,7 +343,7 @@ def main() -> None:
     busy = os.getloadavg()[0]
     results = measured(options)
     made = "; ".join(results.machine)
-    if busy > 1:
+    if busy > 1.5:  # what was there before fades from the average within minutes
         made += f". It was busy with other work (load {busy:.0f}): no measure of bars and times"
     sections: dict[str, Sequence[str]] = {
         "rates": list(rates(results, options)) if "rates" in options.only else [],

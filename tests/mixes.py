@@ -11,7 +11,7 @@ from torch import Tensor
 from augpipe.ir import Mix
 from augpipe.ops import mix as ops
 from augpipe.rng import Draws, Trace
-from augpipe.targets import Batch, Boxes, Keypoints, Points, finish, outline
+from augpipe.targets import Batch, Boxes, Keypoints, Points, finish, origins, outline
 from augpipe.types import Frame
 
 MODES = ("batch", "pair", "element")
@@ -68,8 +68,6 @@ def batch(images: Tensor, *, boxes: bool = True, instances: bool = True, **more:
         drawn[:, k, y0:y1, x0:x1] = 1
     table = np.array(RECTANGLES, np.float64)
     centres = Points.of((table[:, :2] + table[:, 2:]) / 2)
-    at = np.arange(len(table))
-    origin = [np.stack([np.full_like(at, i), at], axis=1) for i in range(n)]
     held: dict[str, Any] = {
         "labels": torch.arange(n),
         "classes": n,
@@ -80,7 +78,7 @@ def batch(images: Tensor, *, boxes: bool = True, instances: bool = True, **more:
         held["instances"] = {"objects": np.full(n, len(table))}
     if boxes:
         held["boxes"] = [Boxes.of(outline(table), i) for i in range(n)]
-        held["points"] = [Keypoints(centres, origin[i]) for i in range(n)]
+        held["points"] = [Keypoints(centres, origins(i, len(table))) for i in range(n)]
     return Batch(images, **(held | more))
 
 

@@ -195,7 +195,7 @@ class AnnotatedRenderer:
                 file = _png(moved["mask"][k].numpy().astype(plane.dtype)[:, :, None], own_mask)
             record = replace(
                 self.renamed(image, each.output, index, copy, picture),
-                annotations=shared.objects(moved, k),
+                annotations=shared.objects(moved, k, (picture.shape[0], picture.shape[1])),
             )
             made.append(self.made(row, record, data, file))
         return made

@@ -174,8 +174,8 @@ class Objects:
                 source=each.id,
                 extra={name: value for name, value in each.extra.items() if name not in _STALE},
             )
-            shaped = each.polygons or each.rle
-            if not shaped or made.polygons or made.rle:
+            shapes = (each.polygons, each.rle, each.oriented)
+            if not any(shapes) or made.polygons or made.rle or made.oriented:
                 out.append(made)
         return tuple(out)
 

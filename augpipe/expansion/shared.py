@@ -2,7 +2,8 @@
 
 What goes in are images with the sample section behind them, as the training loop's batches have.
 An object moves as its box, with its mask and keypoints beside it; where images are mixed, those of
-others come with their objects. Outlines become masks, since a mix may cut them anywhere.
+others come with their objects. Outlines become masks, since a mix may cut them anywhere. Where one
+of a batch's boxes is rotated all move as rotated ones.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ class Shared:
         import torch
 
         own = [self._boxed(image) for image in self.images]
+        turned = any(each.oriented is not None for some in own for each in some)
         out: dict[str, Any] = {
-            "boxes": [
-                np.array([hull(each, image.name) for each in some], np.float64).reshape(-1, 4)
+            "oriented_boxes" if turned else "boxes": [
+                _boxes(some, image.name, turned)
                 for image, some in zip(self.images, own, strict=True)
             ],
             "box_origin": [
@@ -87,23 +89,34 @@ class Shared:
                 layer[:] = fill([(x0, y0, x1, y0, x1, y1, x0, y1)], self.size)
         return torch.from_numpy(layers)
 
-    def objects(self, targets: Mapping[str, Any], k: int) -> tuple[Annotation, ...]:
+    def objects(
+        self, targets: Mapping[str, Any], k: int, size: tuple[int, int]
+    ) -> tuple[Annotation, ...]:
         """Returns the objects of image k of a transformed batch.
 
         Args:
             targets: What became of `targets`.
             k: Which image.
+            size: The height and width that it has now.
         """
         out = [each for each in self.images[k].annotations if hull(each, "") is None]
-        boxes = targets["boxes"][k]
+        edge = [size[1], size[0]] * 2
+        boxes = targets.get("boxes", targets.get("oriented_boxes"))[k]
         weights = targets.get("box_weights")
         for row, (image, at) in enumerate(targets["box_origin"][k].tolist()):
             each = self._boxed(self.images[image])[at]
+            place = np.asarray(boxes[row], np.float64)
+            around = (
+                place
+                if place.ndim == 1
+                else np.clip(np.concatenate([place.min(axis=0), place.max(axis=0)]), 0, edge)
+            )
             made = replace(
                 each,
-                box=rounded(boxes[row]) if each.box is not None else None,
+                box=rounded(around) if each.box is not None else None,
                 polygons=(),
                 rle=None,
+                oriented=rounded(place.reshape(-1)) if each.oriented is not None else None,
             )
             if _shaped(each):
                 layer = targets["masks"][k][row].numpy()
@@ -136,14 +149,24 @@ def check_shareable(image: AnnotatedImage, mask: Array | None) -> None:
     Raises:
         DataError: If there is such a thing.
     """
-    if any(each.oriented is not None for each in image.annotations):
-        raise DataError(image.name, "has rotated boxes, which do not move in batches")
     if mask is not None and mask.shape[2] != 1:
         raise DataError(image.name, "has a coloured mask, which does not move in batches")
 
 
 def _shaped(each: Annotation) -> bool:
     return bool(each.polygons) or each.rle is not None
+
+
+def _boxes(objects: Sequence[Annotation], where: str, turned: bool) -> Floats:
+    """Returns (n, 4) boxes, or (n, 4, 2) corners."""
+    hulls = np.array([hull(each, where) for each in objects], np.float64).reshape(-1, 4)
+    if not turned:
+        return hulls
+    corners = hulls[:, [0, 1, 2, 1, 2, 3, 0, 3]]
+    for row, each in enumerate(objects):
+        if each.oriented is not None:
+            corners[row] = each.oriented
+    return corners.reshape(-1, 4, 2)
 
 
 def _points(objects: Sequence[Annotation], most: int) -> Floats:

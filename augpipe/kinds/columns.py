@@ -13,7 +13,7 @@ from torch import Tensor
 from augpipe.errors import DataError
 from augpipe.kinds.convert import rows_of, table, table_like
 from augpipe.kinds.layouts import box_layout, unmirrored
-from augpipe.targets import Batch, Boxes, Ending, Keypoints, Points
+from augpipe.targets import Batch, Boxes, Ending, Keypoints, Points, origins
 from augpipe.types import Floats, Ints
 
 Form = Callable[[Batch, "Finished"], Any]
@@ -270,9 +270,7 @@ class Columns:
         self.batch.points = []
         for k, each in enumerate(flat):
             points = Points.of(each[:, :2] + 0.5)
-            rows = np.arange(len(each))
-            origin = np.stack([np.full_like(rows, k), rows], axis=1)
-            self.batch.points.append(Keypoints(points, origin))
+            self.batch.points.append(Keypoints(points, origins(k, len(each))))
         counts = [len(each.outlines) for each in self.batch.boxes or ()]
         tied = bool(owner) and like.ndim > 2 and [len(each) for each in tables] == counts
         most = like.shape[1] if like.ndim > 2 else 1  # points of one object
@@ -282,7 +280,7 @@ class Columns:
             height, width = batch.images.shape[2:]
             out = []
             for k, marks in enumerate(batch.points):
-                whole = np.array([flat[i][r] for i, r in marks.origin.tolist()])
+                whole = np.array([flat[i][r] for i, r, _ in marks.origin.tolist()])
                 whole = whole.reshape(-1, like.shape[-1])
                 whole[:, :2] = marks.points.at - 0.5
                 if whole.shape[1] > 2:
@@ -293,8 +291,9 @@ class Columns:
                 ).reshape(-1, like.shape[-1])
                 if tied and batch.boxes is not None:
                     kept = batch.boxes[k].origin[finished[k][1]].tolist()
-                    at = {(i, r): n for n, (i, r) in enumerate(marks.origin.tolist())}
-                    whole = whole[[at[i, r * most + n] for i, r in kept for n in range(most)]]
+                    at = {tuple(each): n for n, each in enumerate(marks.origin.tolist())}
+                    rows = [at[i, r * most + n, way] for i, r, way in kept for n in range(most)]
+                    whole = whole[rows]
                 out.append(
                     table_like(whole.reshape(-1, *like.shape[1:]), value[k], (height, width))
                 )
@@ -320,7 +319,7 @@ def _gathered(value: Sequence[Any], batch: Batch, finished: Finished) -> Any:
         if (origin[:, 0] == k).all():
             out.append(rows_of(value[k], origin[:, 1]))
             continue
-        parts = [rows_of(value[i], np.array([r])) for i, r in origin.tolist()]
+        parts = [rows_of(value[i], np.array([r])) for i, r, _ in origin.tolist()]
         tensors = isinstance(parts[0], Tensor)
         out.append(torch.cat(parts) if tensors else [each for part in parts for each in part])
     return as_kind(value, out)

@@ -22,7 +22,15 @@ from augpipe.mixing.shapes import (
     without,
 )
 from augpipe.polygons import areas
-from augpipe.targets import Boxes, Keypoints, Points, hulls, move_outlines, move_points
+from augpipe.targets import (
+    Boxes,
+    Keypoints,
+    Points,
+    by_layer,
+    hulls,
+    move_outlines,
+    move_points,
+)
 from augpipe.types import Floats, Ints
 
 
@@ -80,7 +88,8 @@ def _left(scene: Scene, k: int) -> _Seen:
     stays = np.flatnonzero(scene.enough(seen, areas(own.outlines.whole)) & (faint > 0))
     outlines = narrowed(take(own.outlines, stays), before[stays], after[stays], scene.size)
     weight = own.weight[stays] * share[stays] * faint[stays]
-    return _Seen(Boxes(outlines, own.origin[stays], weight), stays)
+    origin = by_layer(own.origin[stays], 0, len(scene.views))
+    return _Seen(Boxes(outlines, origin, weight), stays)
 
 
 def _laid(scene: Scene, k: int, layer: int) -> _Seen:
@@ -105,7 +114,8 @@ def _laid(scene: Scene, k: int, layer: int) -> _Seen:
     stays = np.flatnonzero(scene.enough(seen, areas(moved.whole)))
     outlines = narrowed(take(moved, stays), before[stays], after[stays], scene.size)
     weight = theirs.weight[rows[stays]] * np.minimum(share[stays], 1.0) * opacity
-    return _Seen(Boxes(outlines, theirs.origin[rows[stays]], weight), rows[stays])
+    origin = by_layer(theirs.origin[rows[stays]], layer + 1, len(scene.views))
+    return _Seen(Boxes(outlines, origin, weight), rows[stays])
 
 
 def _joined(parts: Sequence[Boxes]) -> Boxes:
@@ -136,14 +146,16 @@ def mix_points(scene: Scene) -> list[Keypoints] | None:
         seen = own.points.seen & ~covered.any(axis=1)
         parts = []
         if area < height * width:
-            parts.append(Keypoints(replace(own.points, seen=seen), own.origin))
+            origin = by_layer(own.origin, 0, len(scene.views))
+            parts.append(Keypoints(replace(own.points, seen=seen), origin))
         for layer in np.flatnonzero(scene.meaning.opacity[k] > 0).tolist():
             theirs = scene.batch.points[scene.meaning.partner[k, layer]]
             moved = move_points(scene.views[layer], k, theirs.points)
             shown = moved.seen
             if scene.raster is not None:
                 shown = shown & at_pixels(scene.raster[k], moved.at)
-            parts.append(Keypoints(replace(moved, seen=shown), theirs.origin))
+            origin = by_layer(theirs.origin, layer + 1, len(scene.views))
+            parts.append(Keypoints(replace(moved, seen=shown), origin))
         at = np.concatenate([part.points.at for part in parts])
         shown = np.concatenate([part.points.seen for part in parts])
         mirrored = np.concatenate([part.points.mirrored for part in parts])

@@ -39,8 +39,8 @@ def test_the_bars_are_ratios_of_one_round() -> None:
         Series("bars: photos", "expand", "img/s", (171.0, 88.0, 38.0), 2),
     ]
     lines = list(scale.told_bars(results(*rows)))
-    assert "| expand, 1 thread | 44.0 | 0.88 of that (0.80, 0.90) | 85 % |" in lines
-    assert "| expand, 2 threads | 88.0 | 1.90 of one (1.90, 2.00) | 1.8 |" in lines
+    assert "| expand, 1 worker | 44.0 | 0.88 of that (0.80, 0.90) | 85 % |" in lines
+    assert "| expand, 2 workers | 88.0 | 1.90 of one (1.90, 2.00) | 1.8 |" in lines
 
 
 def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
@@ -59,6 +59,6 @@ def test_it_fills_the_page(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     text = page.read_text(encoding="utf-8")
-    for words in ("| samples, photos, jpeg |", "| expand, 2 threads |", "| row | ", "a core-hour"):
+    for words in ("| samples, photos, jpeg |", "| expand, 2 workers |", "| row | ", "a core-hour"):
         assert words in text
     assert text.count("<!-- ") == 8

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from augpipe.data.decode import decode
 from augpipe.data.formats import open_dataset
 from augpipe.data.rle import decode_rle
 from augpipe.errors import AugpipeError, UsageError
-from augpipe.expansion import estimate, expand, job_of, verify
+from augpipe.expansion import expand, verify
 from augpipe.pipeline import load
 from tests.e2e.expansion import rows, start, tree
 from tests.formats.conftest import write
@@ -205,16 +207,52 @@ def test_masks_and_classes_are_mixed_too(tmp_path: Path) -> None:
     assert verify(out).findings == ()
 
 
-def test_what_a_batch_cannot_hold_is_said(tmp_path: Path) -> None:
-    turned = Annotation(12, oriented=(5.0, 1.0, 9.0, 5.0, 5.0, 9.0, 1.0, 5.0), id=105)
-    images = scene(tmp_path, 3)
-    images[1] = replace(images[1], annotations=(turned,))
+def corner_image(corners: Sequence[float], value: int) -> np.ndarray[Any, Any]:
+    """A black image with a filled polygon, drawn by OpenCV."""
+    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    at = np.round((np.reshape(corners, (4, 2)) - 0.5) * 256).astype(np.int32)
+    cv2.fillPoly(out, [at], (value,) * 3, cv2.LINE_8, 8)
+    return out
+
+
+def test_rotated_boxes_are_mixed_too(tmp_path: Path) -> None:
+    """Each is, after the batch, where its own pixels are: a rectangle drawn in its own grey."""
+    images = []
+    for k in range(6):
+        box = cv2.boxPoints(((40.0, 28.0 + k), (44.0, 16.0), 25.0 * k))
+        content = tmp_path / f"{k}.png"
+        Image.fromarray(corner_image(box, 100 + 20 * k)).save(content)
+        each = Annotation(12, oriented=tuple(box.reshape(-1).tolist()), id=k + 1)
+        made = AnnotatedImage(f"{k}.png", FileContent(content), None, (HEIGHT, WIDTH), id=k + 1)
+        images.append(replace(made, annotations=(each,)))
     write("coco", tmp_path / "turned", META, images)
-    summary = expand(RECIPE, tmp_path / "turned", tmp_path / "out")
-    assert (summary.written, summary.skipped) == (2, 1)
-    said = (tmp_path / "out" / "errors.jsonl").read_text()
-    assert "1.png" in said and "has rotated boxes, which do not move in batches" in said
-    assert verify(tmp_path / "out").exit_code == 0
+    turn = {"rotate": {"degrees": [-30, 30], "interpolation": "nearest"}}
+    batch = [{"mosaic": {"p": 0.5}}, {"cutmix": {"p": 0.5}}, turn, "horizontal_flip"]
+    recipe = {"version": 1, "seed": 3, "batch": batch}
+    out = tmp_path / "out"
+    expand(recipe, tmp_path / "turned", out, copies=4)
+    seen, mixed = 0, 0
+    for child in open_dataset(out):
+        pixels = decode(child.content.read())[:, :, 0].astype(int)
+        mixed += len(child.annotations) > 1
+        assert all(each.oriented and each.box is None for each in child.annotations)
+        for source in {each.source or each.id for each in child.annotations}:
+            # One that came in twice, by a tile and by a mix, is all of its grey.
+            some = [each for each in child.annotations if source in (each.source, each.id)]
+            drawn = sum(corner_image(each.oriented or (), 1)[:, :, 0] for each in some) > 0
+            own = pixels == 100 + 20 * (int(source or 0) - 1)
+            if drawn.sum() < 60 or own.sum() < 60:
+                continue
+            seen += 1
+            assert (own & drawn).sum() / own.sum() > 0.8, (child.name, source)
+            # Less than all where a mix laid something over its middle, which its weight tells.
+            shares = [float(each.extra.get("weight", 1)) for each in some]
+            assert own.sum() / drawn.sum() > 0.6 * min(*shares, 0.5), (child.name, source)
+    assert seen > 20 and mixed > 5
+    assert verify(out).findings == ()
+
+
+def test_what_a_batch_cannot_hold_is_said(tmp_path: Path) -> None:
     images = scene(tmp_path, 2)
     Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(tmp_path / "small.png")
     small = AnnotatedImage("small.png", FileContent(tmp_path / "small.png"), id=9)
@@ -224,5 +262,10 @@ def test_what_a_batch_cannot_hold_is_said(tmp_path: Path) -> None:
     adds = {**RECIPE, "gan_generate": {"count": 1}}
     with pytest.raises(UsageError, match="gan_generate adds images to class folders only"):
         expand(adds, tmp_path / "sizes", tmp_path / "out3")
-    told = estimate(job_of(RECIPE, tmp_path / "turned", copies=2), tmp_path / "out4")
-    assert (told.outputs, told.measured) == (6, 4)
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "colours.png")
+    coloured = replace(images[0], mask=FileContent(tmp_path / "colours.png"))
+    write("masks", tmp_path / "coloured", META, [replace(coloured, annotations=())])
+    told = expand(RECIPE, tmp_path / "coloured", tmp_path / "out4")
+    assert (told.written, told.skipped) == (0, 1)
+    said = (tmp_path / "out4" / "errors.jsonl").read_text()
+    assert "has a coloured mask, which does not move in batches" in said

@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
-    path.write_text("version: 1\nseed: 7\nsample:\n  - rotate: [-9, 9]\n  - gaussian_noise: [4, 4]\n")
+    path.write_text("version: 1\nsample:\n  - rotate: [-9, 9]\n  - gaussian_noise: [4, 4]\n")
     return path
 
 

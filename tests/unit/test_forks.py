@@ -85,7 +85,7 @@ def test_what_a_dead_process_had_begun_is_done_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM"),
         (lambda: os._exit(3), "exit status 3"),
     ],
 )

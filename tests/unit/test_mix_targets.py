@@ -14,6 +14,7 @@ from torch import Tensor
 from augpipe.ir import Mix
 from augpipe.mixing import mix
 from augpipe.ops import mix as ops
+from augpipe.pipeline import load
 from augpipe.rng import Trace
 from augpipe.targets import Batch, Boxes, outline
 from tests.mixes import (
@@ -93,7 +94,7 @@ def test_boxes_hold_their_masks(op: Any) -> None:
             masks = out.masks["objects"][row]
             assert not masks[len(hulls) :].any()
             for mask, box, weight, (image, k) in zip(
-                masks[: len(hulls)], hulls, boxes.weight, boxes.origin, strict=True
+                masks[: len(hulls)], hulls, boxes.weight, boxes.origin[:, :2], strict=True
             ):
                 exact = isinstance(op, ops.Cutmix | ops.Fmix)
                 if not mask.any():  # a sliver that holds no pixel's centre
@@ -184,12 +185,12 @@ def test_points_are_seen_where_their_image_is() -> None:
     out = mix(rectangle((0, 0, 20, H)), batch(noise(2)))
     assert out.points is not None
     marks = out.points[0]
-    assert marks.origin.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert marks.origin.tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]]
     assert marks.points.seen.tolist() == [False, True, True, False]
     assert np.allclose(marks.points.at[2], (15, 12))
     gone = mix(rectangle((0, 0, W, H)), batch(noise(2)))
     assert gone.points is not None
-    assert gone.points[0].origin.tolist() == [[1, 0], [1, 1]]
+    assert gone.points[0].origin.tolist() == [[1, 0, 1], [1, 1, 1]]
 
 
 @pytest.mark.parametrize("op", [ops.Fmix(mode="element"), ops.CopyPaste(objects=1.0)], ids=name)
@@ -199,7 +200,7 @@ def test_points_under_regions(op: Any) -> None:
         assert out.points is not None
         for row, marks in enumerate(out.points):
             for (x, y), seen, (image, _) in zip(
-                marks.points.at, marks.points.seen, marks.origin, strict=True
+                marks.points.at, marks.points.seen, marks.origin[:, :2], strict=True
             ):
                 inside = 0 <= x < W and 0 <= y < H
                 shown = inside and int(out.images[row, 0, int(y), int(x)]) == 30 * image
@@ -211,7 +212,7 @@ def test_pasted_objects_hide_what_lies_under_them() -> None:
     out = mix(means(ops.CopyPaste(objects=1.0, flip=0.0), [0, 1]), given)
     assert out.boxes is not None
     # The partner's objects lie exactly over the image's own, of which nothing is left.
-    assert out.boxes[0].origin.tolist() == [[1, 0], [1, 1]]
+    assert out.boxes[0].origin.tolist() == [[1, 0, 1], [1, 1, 1]]
     assert out.instances["objects"].tolist() == [2, 2]
     assert torch.equal(out.masks["objects"], given.masks["objects"])
     drawn = (given.masks["objects"] != 0).any(dim=1, keepdim=True)
@@ -263,3 +264,28 @@ def test_masks_that_are_not_the_boxes_are_kept_beside_them() -> None:
     assert out.instances["objects"].tolist() == [1, 2, 2]
     out = mix(means(ops.Mosaic(), range(3)), given)
     assert out.instances["objects"].min() > 2
+
+
+def test_keypoints_stay_with_their_box_when_an_object_comes_twice() -> None:
+    """By one mix after another. Its keypoints are its corners: they and the box stay together."""
+    batch: list[Any] = ["resizemix", {"mixup": {"alpha": 1.0}}]
+    pipe = load({"version": 1, "batch": batch})
+    boxes = [torch.tensor([RECTANGLES[k]], dtype=torch.float64) for k in (0, 1)]
+    boxes.append(torch.zeros(0, 4, dtype=torch.float64))
+    corners = [each.reshape(-1, 2, 2) - 0.5 for each in boxes]
+    origin = [torch.arange(len(each)) + k for k, each in enumerate(boxes)]
+    given = {"boxes": boxes, "keypoints": corners, "box_image": origin}
+    twice = 0
+    for epoch in range(20):
+        _, out = pipe.batch(noise(3), given, index=[0, 1, 2], epoch=epoch)
+        for found, marks, image in zip(
+            out["boxes"], out["keypoints"], out["box_image"], strict=True
+        ):
+            around = np.asarray(marks).reshape(-1, 4) + 0.5
+            own = np.asarray(found, np.float64)
+            places = {tuple(each) for each in np.round(around, 6).tolist()}
+            twice += len(places) > len(set(image.tolist()))
+            # What is cut off a box is not cut off its corners' rectangle.
+            assert (own[:, :2] >= around[:, :2] - 1e-6).all()
+            assert (own[:, 2:] <= around[:, 2:] + 1e-6).all()
+    assert twice > 5

@@ -100,7 +100,7 @@ def decoded(sample: Sample) -> Sample:
 
 def _one(meaning: Alone, row: int, sample: Sample, into: Array | None) -> Sample:
     """Does row `row` of a meaning to a sample and to all that belongs to it."""
-    masks, points, boxes = sample.masks, sample.points, sample.boxes
+    masks, points, boxes, outlines = sample.masks, sample.points, sample.boxes, sample.outlines
     if isinstance(meaning, Warp | Flow):
         even = replace(meaning, sampling=smooth(meaning.sampling))
         masks = [
@@ -110,10 +110,12 @@ def _one(meaning: Alone, row: int, sample: Sample, into: Array | None) -> Sample
             for k, mask in enumerate(masks)
         ]
         points = [move_points(meaning, row, each) for each in points]
-        boxes = [move_outlines(meaning, row, each) for each in boxes]
+        boxes, outlines = (
+            [move_outlines(meaning, row, each) for each in sets] for sets in (boxes, outlines)
+        )
     normalized = sample.normalized or leaves_levels(meaning)
     image = opencv.render(meaning, row, sample.image, into)
-    return Sample(image, masks, points, boxes, normalized, sample.heatmaps)
+    return Sample(image, masks, points, boxes, normalized, sample.heatmaps, outlines)
 
 
 def plain_planes(items: Sequence[Any]) -> list[Array]:

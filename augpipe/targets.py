@@ -82,6 +82,7 @@ class Sample:
         boxes: Sets of boxes.
         normalized: Whether `image` has left grey levels for float32 values of its own.
         heatmaps: Which of the masks are heat maps: float32, and read as images are.
+        outlines: Sets of polygons, which move as boxes do; no op and no constraint looks at them.
     """
 
     image: Array
@@ -90,6 +91,7 @@ class Sample:
     boxes: list[Outlines] = field(default_factory=list)
     normalized: bool = False
     heatmaps: frozenset[int] = frozenset()
+    outlines: list[Outlines] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

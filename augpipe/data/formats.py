@@ -42,6 +42,9 @@ AT_ADDRESSES = ("webdataset", "parquet", "folder")
 SIZED = frozenset(("yolo", "masks"))
 """Formats that need to know how large an image is."""
 
+_APART = ("coco", "yolo", "voc", "csv")
+"""Formats whose images may lie elsewhere than the file that describes them."""
+
 _LISTED = frozenset((*BY_STEM, "folder"))
 """Formats whose images are those that lie in their folders."""
 
@@ -111,7 +114,7 @@ def layout_for(name: str, entries: Sequence[Entry]) -> Format:
 
 
 def check_reach(path: Path, name: str) -> None:
-    """Refuses a format that is of many small files, at an address.
+    """Refuses, at an address, a format that is not read and written there.
 
     Raises:
         UsageError: With the formats that are read and written there.
@@ -217,6 +220,8 @@ def open_dataset(path: Path, format: str | None = None, images: Path | None = No
     check_reach(path, name)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
+    if images is not None and name not in _APART:
+        raise UsageError(f"{path}: {name} has its images in it: leave out --images")
     if images is not None and not images.expanduser().is_dir():
         raise UsageError(f"{images}: no such folder of images")
     try:

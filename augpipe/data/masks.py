@@ -25,7 +25,7 @@ from augpipe.data.annotated import (
     stem_of,
 )
 from augpipe.data.claim import make_folder
-from augpipe.data.content import Content, FileContent
+from augpipe.data.content import Content, FileContent, text_of
 from augpipe.data.decode import MAX_PIXELS
 from augpipe.data.encode import write_atomic
 from augpipe.data.header import Refused, check_data, parse
@@ -42,7 +42,6 @@ from augpipe.data.places import (
 from augpipe.data.rle import decode_rle
 from augpipe.data.shapes import Notes
 from augpipe.data.sidecar import Found, SidecarWriter, read_sidecar
-from augpipe.data.yolo_config import text_of
 from augpipe.errors import DataError, UsageError
 
 NAME = "masks"

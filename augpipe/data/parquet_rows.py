@@ -17,6 +17,7 @@ from augpipe.data.address import Address
 from augpipe.data.annotated import AnnotatedImage, Meta, to_json
 from augpipe.data.claim import make_folder
 from augpipe.data.encode import TEMPORARY_PREFIX, unwritable
+from augpipe.data.places import mask_ending
 from augpipe.data.records import to_record
 from augpipe.data.shapes import area_of, hull
 from augpipe.data.splitfiles import dumped
@@ -109,7 +110,7 @@ class RowContent:
         path: The file.
         group: The row group.
         row: The row in it.
-        column: The column, a struct with `bytes`.
+        column: The column, a struct with `bytes` and `path`.
         groups: What reads it.
     """
 
@@ -118,6 +119,13 @@ class RowContent:
     row: int
     column: str
     groups: Groups = field(compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The file's name, if the row has it."""
+        value = self.groups.row(self.path, self.group, self.row, (self.column,))[self.column]
+        path = value.get("path") if isinstance(value, dict) else None
+        return str(path or "").rpartition("/")[2]
 
     def read(self) -> bytes:
         """Returns them.
@@ -290,7 +298,7 @@ def _row(image: AnnotatedImage, data: bytes, meta: Meta) -> dict[str, Any]:
     if image.label is not None and image.label in meta.classes:
         out["label"] = meta.classes.index(image.label)
     if image.mask is not None:
-        out["mask"] = {"bytes": image.mask.read(), "path": f"{image.name}.png"}
+        out["mask"] = {"bytes": image.mask.read(), "path": f"{image.name}{mask_ending(image)}"}
     if meta.categories:
         out["objects"] = _columns_of(image, meta)
     return out

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from augpipe.data.address import Address
 from augpipe.data.annotated import AnnotatedImage, stem_of
@@ -171,5 +171,5 @@ def split_path(folder: str, image: AnnotatedImage, ending: str | None = None) ->
 
 def mask_ending(image: AnnotatedImage) -> str:
     """Returns how the name of an image's mask ends."""
-    own = image.mask.path.suffix if isinstance(image.mask, FileContent) else ""
+    own = "" if image.mask is None else PurePosixPath(image.mask.name).suffix
     return own or ".png"

@@ -26,7 +26,7 @@ from augpipe.data.annotated import (
     stem_of,
 )
 from augpipe.data.claim import make_folder
-from augpipe.data.content import FileContent
+from augpipe.data.content import FileContent, text_of
 from augpipe.data.encode import write_atomic
 from augpipe.data.folder import EXTENSIONS
 from augpipe.data.places import home_of, image_at, is_there, mask_ending, visible, walk
@@ -147,10 +147,7 @@ def _splits(root: Path, known: Set[str]) -> dict[str, str]:
         return out
     for file in (each for each in walk(folder) if each.endswith(".txt")):
         split = file[: -len(".txt")]
-        try:
-            lines = (folder / file).read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError):
-            raise DataError(folder / file, "cannot be read as text") from None
+        lines = text_of(folder / file, 256).split("\n")  # a name of each image
         # A name may end in a space, or in what else says whether a class occurs: "photo 1".
         stems = [line if line in known else line.strip() for line in lines if line.strip()]
         others = (line for line in stems if line not in known)

@@ -9,11 +9,11 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from augpipe.data.annotated import AnnotatedImage, Annotation, Meta, box_of, number
-from augpipe.data.content import Content, FileContent
+from augpipe.data.content import Content, FileContent, bytes_of
 from augpipe.data.shapes import hull
 from augpipe.data.sidecar import Found
 from augpipe.data.xmltree import Element, parse_xml
-from augpipe.errors import DataError, printable, reason
+from augpipe.errors import DataError, printable
 
 _TOP = ("filename", "size", "object")
 _OBJECT = ("name", "bndbox")
@@ -29,11 +29,7 @@ def parse_file(path: Path) -> Element:
     Raises:
         DataError: If it cannot be read, or is no annotation.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({reason(error)})") from error
-    tree = parse_xml(data, path)
+    tree = parse_xml(bytes_of(path, 16), path)
     if tree.tag != "annotation":
         raise DataError(path, f"its root is <{printable(tree.tag[:60])}>, not <annotation>")
     return tree

@@ -24,6 +24,7 @@ from augpipe.data.annotated import (
     stem_of,
 )
 from augpipe.data.claim import make_folder
+from augpipe.data.content import text_of
 from augpipe.data.encode import write_atomic
 from augpipe.data.places import (
     home_of,
@@ -47,7 +48,6 @@ from augpipe.data.yolo_config import (
     native_meta,
     others_of,
     read_config,
-    text_of,
 )
 from augpipe.data.yolo_lines import Labels, Task
 from augpipe.errors import DataError, UsageError

@@ -7,34 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from augpipe.data.annotated import Category, Meta
+from augpipe.data.content import text_of
 from augpipe.data.places import kind_of, visible
 from augpipe.data.splitfiles import dumped
 from augpipe.data.yolo_lines import Labels, Task
-from augpipe.errors import DataError, RecipeError, reason
+from augpipe.errors import DataError, RecipeError
 from augpipe.yamltree import parse
 
 _YAML = ("data.yaml", "data.yml", "dataset.yaml")
 _KNOWN = ("path", "train", "val", "test", "names", "nc", "kpt_shape", "flip_idx", "task")
 _BYTES = 4_000_000
-
-
-def text_of(path: Path) -> str:
-    """Returns the content of a small text file.
-
-    Raises:
-        DataError: If it cannot be read, is larger than 4 MB, or is not UTF-8.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_BYTES + 1)
-    except OSError as error:
-        raise DataError(path, f"cannot be read ({reason(error)})") from error
-    if len(data) > _BYTES:
-        raise DataError(path, "a label file of more than 4 MB")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(path, "is not text in UTF-8") from None
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -230,6 +230,16 @@ class AnnotatedRenderer:
             extra = Extra(where, hashlib.sha256(mask).hexdigest(), len(mask))
         return Made(replace(row, record=to_json(image), mask=extra), data, mask)
 
+    def mask_of(self, index: int, output: Output) -> str | None:
+        """Returns where the mask of an output lies, if its image has one."""
+        try:
+            image = self.plan.dataset[index]
+            mask = image.mask if output.copy is None else FileContent(Path("mask.png"))
+            own = replace(image, name=self._name(image, output), mask=mask)
+            return None if image.mask is None else placed_mask(self.target, own)
+        except DataError:  # so nothing was made of it
+            return None
+
     def _name(self, image: AnnotatedImage, output: Output) -> str:
         """Returns the name that an output has within its split."""
         place = self.target.place(image)

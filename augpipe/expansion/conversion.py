@@ -28,7 +28,7 @@ from augpipe.data.formats import (
 from augpipe.data.places import size_of
 from augpipe.data.shapes import Notes, check_shapes
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
-from augpipe.expansion.claim import Writer
+from augpipe.expansion.claim import Writer, check_apart
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.staging import SEAL, Stage, stage_in
 from augpipe.plan.explain import plural
@@ -115,7 +115,7 @@ def convert(
     dataset = open_dataset(place_of(source), source_format, own)
     if split is not None:
         dataset = dataset.only(split)
-    check_outside(dataset, out)
+    check_apart(dataset.root, out, [own.expanduser()] if own else [])
     command = {
         "source": str(place_of(source).resolve()),
         "format": dataset.format,
@@ -169,22 +169,6 @@ def _unsealed(seal: bytes, command: dict[str, str | None], out: Path) -> Convers
 
 
 _SEALED = TypeAdapter(Conversion)
-
-
-def check_outside(dataset: Dataset, out: Path) -> None:
-    """Refuses an output folder that is the dataset's, or in it, or around it.
-
-    Raises:
-        UsageError: With the two folders.
-    """
-    root = dataset.root if dataset.root.is_dir() else dataset.root.parent
-    source, target = root.resolve(), out.resolve()
-    if source == target:
-        raise UsageError(f"{out}: the output folder is the input: choose another")
-    if source in target.parents and dataset.root.is_dir():
-        raise UsageError(f"{out}: lies inside the input {root}: choose a folder outside")
-    if target in source.parents:
-        raise UsageError(f"{out}: the input {root} lies inside it: choose another folder")
 
 
 def _placed(

@@ -16,15 +16,15 @@ import numpy as np
 from augpipe.data.address import place_of
 from augpipe.data.annotated import image_from
 from augpipe.data.content import FileContent
-from augpipe.errors import DataError, UsageError, printable
-from augpipe.expansion.claim import check_apart
+from augpipe.errors import DataError, printable
+from augpipe.expansion.claim import begun_in, check_target, check_versions
 from augpipe.expansion.engines import are_apart, engine_of
-from augpipe.expansion.jobs import Job, Task, read_record
+from augpipe.expansion.jobs import Job, Task
 from augpipe.expansion.making import Rendering
 from augpipe.expansion.manifest import line_of, rows_of
 from augpipe.expansion.names import Output
 from augpipe.expansion.origins import Made
-from augpipe.expansion.record import JOB, MANIFEST
+from augpipe.expansion.record import MANIFEST
 from augpipe.plan.explain import plural
 from augpipe.rng import Draws
 
@@ -39,7 +39,8 @@ class Count:
     """How much there is of one class, before and after.
 
     Args:
-        name: The class, or the category of objects; "" for images without a class.
+        name: The class, or the category of objects; "no class" of images that have none, and
+            "all" where none has one.
         before: Images, or objects, of the source.
         after: Of the new dataset; estimated for objects, which may leave the frame.
     """
@@ -83,9 +84,9 @@ class Estimate:
         there = f", {self.kept} of them there already" if self.kept else ""
         lines = [f"would write {plural(self.outputs, 'image')} to {self.out}{there}"]
         if self.bytes is not None and self.seconds is not None:
-            threads = plural(max(self.workers, 1), "thread")
+            workers = plural(max(self.workers, 1), "worker")
             lines.append(
-                f"about {in_bytes(self.bytes)} and {in_time(self.seconds)} with {threads}: "
+                f"about {in_bytes(self.bytes)} and {in_time(self.seconds)} with {workers}: "
                 f"estimated from {plural(self.measured, 'image')} made in memory"
             )
         if self.failed:
@@ -137,16 +138,12 @@ def estimate(job: Job, out: str | Path, workers: int = 0) -> Estimate:
         DataError: A manifest that is there cannot be read.
     """
     out, source = place_of(out), place_of(job.record.source)
-    check_apart(source, job, out)
+    check_target(source, job, out)
     kept = 0
-    if (out / JOB).exists():
-        if differences := read_record(out).differences(job.record):
-            raise UsageError(
-                f"{out}: holds another expansion, which differs in {', '.join(differences)}"
-            )
+    if (begun := begun_in(out, job)) is not None:
         kept = sum(row is not None for _, row in rows_of(out / MANIFEST))
-    elif out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"{out}: not empty, and not an expansion: choose a new folder")
+        if kept < job.record.outputs:
+            check_versions(out, begun.versions, job)
     measured = _measure(_Probe(Rendering.of(job)), workers, are_apart(source, out))
     total, left = job.record.outputs, job.record.outputs - kept
     size = seconds = None
@@ -177,9 +174,14 @@ def _classes(job: Job) -> tuple[Count, ...]:
     for index, (label, copies) in enumerate(zip(labels, job.names.copies, strict=True)):
         before[label or ""] += not job.is_generated(index)
         after[label or ""] += int(copies) + originals
-    if set(before) == {""}:
-        return (Count("all", before[""], after[""]),)
-    return tuple(Count(name, before[name], after[name]) for name in sorted(before | after))
+    return counted(before, after)
+
+
+def counted(before: Counter[str], after: Counter[str]) -> tuple[Count, ...]:
+    """Returns the counts of classes by name; "" is what images without one are counted under."""
+    names = sorted(before | after)
+    blank = "all" if names == [""] else "no class"
+    return tuple(Count(name or blank, before[name], after[name]) for name in names)
 
 
 def _objects(job: Job, made: Sequence[Made]) -> tuple[Count, ...]:

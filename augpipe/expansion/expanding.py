@@ -12,14 +12,13 @@ from typing import Literal
 from augpipe.data.address import Address, place_of
 from augpipe.data.claim import claimed
 from augpipe.data.encode import Format
-from augpipe.data.formats import check_reach
 from augpipe.errors import AugpipeError, DataError, UsageError
-from augpipe.expansion.claim import check_apart, sweep, take_over
+from augpipe.expansion.claim import check_target, check_versions, sweep, take_over
 from augpipe.expansion.engines import Run, are_apart, engine_of
 from augpipe.expansion.finishing import drawn_again, finish, packed_contents
 from augpipe.expansion.jobs import Job, Task, key_of, prepare
 from augpipe.expansion.making import Making
-from augpipe.expansion.manifest import Manifest, Row, changes
+from augpipe.expansion.manifest import Manifest, Row
 from augpipe.expansion.names import stays_inside
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.record import ERRORS, Settings
@@ -120,8 +119,7 @@ def expand(
         images=images,
         overrides=overrides,
     )
-    check_reach(out, "folder" if job.plan is None else job.plan.to)
-    check_apart(source, job, out)
+    check_target(source, job, out)
     with ready as run, claimed(out):
         begun = take_over(out, job)
         with manifest_of(out) as manifest:
@@ -187,11 +185,8 @@ class _Run:
         pending = self._resume()
         kept, total = len(self.manifest), self.job.record.outputs
         errors = SkippedFile(self.manifest.path.with_name(ERRORS))
-        if pending and (changed := changes(self.versions, self.job.record.versions)):
-            raise UsageError(
-                f"{self.out}: was begun with other versions: {changed}. "
-                "Install those again, or choose a new folder"
-            )
+        if pending:
+            check_versions(self.out, self.versions, self.job)
         failed: set[int] = set()
         done = kept
         work = engine(Making(self.job, self.out, self.seen), pending)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
 
 from augpipe.data.threads import Stopped
 from augpipe.errors import AugpipeError, DataError, UsageError
@@ -79,6 +78,14 @@ class Rendering:
             asked = [self.renderer.order(self.job.origin(index), some) for index, some in orders]
         return made_of(asked, self.renderer.pipeline_of, self.largest)
 
+    def remove(self, writer: Writer, outputs: Iterable[tuple[int, Output]]) -> None:
+        """Removes outputs, and their masks, if they are there."""
+        for index, output in outputs:
+            writer.remove(output.path)
+            mask = None if self.annotated is None else self.annotated.mask_of(index, output)
+            if mask is not None:
+                writer.remove(mask)
+
 
 @dataclass(frozen=True, slots=True)
 class Making:
@@ -105,8 +112,7 @@ class Making:
 
     def lost(self, task: Task, reason: str) -> Outcome:
         """Returns what came of a task that no process survives."""
-        for _, each in self.job.outputs(task):
-            Writer(self.out).remove(each.path)
+        Rendering.of(self.job).remove(Writer(self.out), self.job.outputs(task))
         return Outcome(task, (), dict.fromkeys(task.indices, reason))
 
 
@@ -132,34 +138,32 @@ class Maker:
     def _together(self, task: Task, copy: int) -> Outcome:
         outs = self.job.outputs(task)
         made, failed = self.rendering.together(copy, outs)
-        for index, out in outs:
-            if index in failed:
-                self.writer.remove(out.path)
+        self.rendering.remove(self.writer, (each for each in outs if each[0] in failed))
         return Outcome(task, tuple(self._write(each) for each in made), failed)
 
     def _alone(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        outputs = [[each for _, each in self.job.outputs(task)] for task in tasks]
-        orders = [(task.indices[0], some) for task, some in zip(tasks, outputs, strict=True)]
-        written = [_Written([], []) for _ in tasks]
+        outputs = [self.job.outputs(task) for task in tasks]
+        orders = [
+            (task.indices[0], [each for _, each in some])
+            for task, some in zip(tasks, outputs, strict=True)
+        ]
+        lines: list[list[tuple[Key, bytes]]] = [[] for _ in tasks]
         failed: set[int] = set()
         for place, made in self.rendering.alone(orders):
             if place in failed:
                 continue
-            task, own = tasks[place], written[place]
+            task, own = tasks[place], lines[place]
             try:
                 if isinstance(made, DataError):
                     raise made
-                own.lines.append(self._write(made))
-                if made.row.mask is not None:
-                    own.masks.append(made.row.mask.path)
+                own.append(self._write(made))
             except DataError as error:
                 failed.add(place)
-                for path in (*(each.path for each in outputs[place]), *own.masks):
-                    self.writer.remove(path)
+                self.rendering.remove(self.writer, outputs[place])
                 yield Outcome(task, (), {task.indices[0]: error.reason})
                 continue
-            if len(own.lines) == len(outputs[place]):
-                yield Outcome(task, tuple(own.lines), {})
+            if len(own) == len(outputs[place]):
+                yield Outcome(task, tuple(own), {})
 
     def _write(self, made: Made) -> tuple[Key, bytes]:
         """Writes an output; returns its row's line."""
@@ -176,10 +180,3 @@ class Maker:
         if row.mask is not None and mask is not None:
             self.writer.write(row.mask.path, mask)
         return row.key, line
-
-
-class _Written(NamedTuple):
-    """What was written of one image: the lines of its rows, and where its masks are."""
-
-    lines: list[tuple[Key, bytes]]
-    masks: list[str]

@@ -93,12 +93,17 @@ class Objects:
         if any(each.shape[:2] != self.size for each in masks):
             raise DataError(self.image.name, f"a mask is of another size than {_by(self.size)}")
         points = [Points.of(at + 0.5)] if len(at := self._points()) else []
-        return Sample(pixels, masks, points, [each for each in self._outlines() if len(each)])
+        boxes = [each for each in (self._upright(), self._rotated()) if len(each)]
+        parts = self._parts()
+        return Sample(pixels, masks, points, boxes, outlines=[_polygons(parts)] if parts else [])
 
     def _boxed(self) -> list[int]:
-        """Returns the objects that have a place."""
-        name = self.image.name
-        return [k for k, each in enumerate(self.image.annotations) if hull(each, name) is not None]
+        """Returns the objects that have a place, and no rotated box that says it."""
+        return [
+            k
+            for k, each in enumerate(self.image.annotations)
+            if each.oriented is None and hull(each, self.image.name) is not None
+        ]
 
     def _parts(self) -> list[tuple[int, tuple[float, ...]]]:
         objects = enumerate(self.image.annotations)
@@ -111,13 +116,14 @@ class Objects:
         objects = enumerate(self.image.annotations)
         return [k for k, each in objects if each.rle or (self.solid and each.polygons)]
 
-    def _outlines(self) -> tuple[Outlines, Outlines, Outlines]:
-        objects, name = self.image.annotations, self.image.name
-        boxes = [hull(objects[k], name) for k in self._boxed()]
-        turned = [objects[k].oriented or () for k in self._turned()]
-        own = outline(np.array(boxes, np.float64).reshape(-1, 4), name)
-        rectangles = oriented_outline(np.array(turned, np.float64), name)
-        return own, _polygons([part for _, part in self._parts()]), rectangles
+    def _upright(self) -> Outlines:
+        name = self.image.name
+        boxes = [hull(self.image.annotations[k], name) for k in self._boxed()]
+        return outline(np.array(boxes, np.float64).reshape(-1, 4), name)
+
+    def _rotated(self) -> Outlines:
+        corners = [self.image.annotations[k].oriented or () for k in self._turned()]
+        return oriented_outline(np.array(corners, np.float64), self.image.name)
 
     def _masks(self) -> Array | None:
         objects, name = self.image.annotations, self.image.name
@@ -141,41 +147,38 @@ class Objects:
             rules: What is enough.
         """
         size = sample.image.shape[0], sample.image.shape[1]
+        found: dict[int, Floats] = {}  # boxes, and corners of rotated ones
         sets = iter(sample.boxes)
-        own, parts, turned = (next(sets) if len(each) else each for each in self._outlines())
-        boxes, kept = finish(own, size, rules.min_area, rules.min_visibility)
-        boxed = self._boxed()
-        found = {boxed[row]: box for row, box in zip(kept.tolist(), boxes, strict=True)}
+        for objects in filter(None, (self._boxed(), self._turned())):
+            ends, kept = finish(next(sets), size, rules.min_area, rules.min_visibility)
+            found |= {objects[row]: end for row, end in zip(kept.tolist(), ends, strict=True)}
         polygons: dict[int, list[tuple[float, ...]]] = {}
-        for (k, _), polygon in zip(self._parts(), visible(parts, size), strict=True):
+        shapes = [polygon for each in sample.outlines for polygon in visible(each, size)]
+        for (k, _), polygon in zip(self._parts(), shapes, strict=True):
             if (shape := _shape(polygon)) is not None:
                 polygons.setdefault(k, []).append(shape)
-        corners, left = finish(turned, size, 0.0, 0.0)
-        turned_ones = self._turned()
-        rotated = {
-            turned_ones[row]: _flat(each) for row, each in zip(left.tolist(), corners, strict=True)
-        }
         layers: dict[int, Array] = {}
         if solid := self._solid():
             layers = {k: sample.masks[-1][:, :, row] for row, k in enumerate(solid)}
         points = self._moved_points(sample)
         out = []
         for k, each in enumerate(self.image.annotations):
-            if k in boxed and k not in found:
+            place = found.get(k)
+            if place is None and hull(each, self.image.name) is not None:
                 continue
             made = replace(
                 each,
-                box=rounded(found[k]) if k in found and each.box is not None else None,
+                box=None if place is None or each.box is None else rounded(around(place, size)),
                 polygons=tuple(polygons.get(k, ())),
                 rle=encode_rle(layers[k]) if k in layers and layers[k].any() else None,
-                oriented=rotated.get(k),
+                oriented=None if place is None or each.oriented is None else _flat(place),
                 keypoints=points[k],
                 id=None,
                 source=each.id,
                 extra={name: value for name, value in each.extra.items() if name not in _STALE},
             )
-            shapes = (each.polygons, each.rle, each.oriented)
-            if not any(shapes) or made.polygons or made.rle or made.oriented:
+            shaped = each.polygons or each.rle
+            if not shaped or made.polygons or made.rle:
                 out.append(made)
         return tuple(out)
 
@@ -202,10 +205,18 @@ class Objects:
         return out
 
 
-def _polygons(parts: Sequence[Sequence[float]]) -> Outlines:
-    """Returns outlines; short ones are padded by their last corner."""
-    most = max((len(part) // 2 for part in parts), default=4)
-    padded = [[*part, *(tuple(part[-2:]) * (most - len(part) // 2))] for part in parts]
+def around(place: Floats, size: tuple[int, int]) -> Floats:
+    """Returns the box of a box, or of a rotated one's corners, on an image of a size."""
+    if place.ndim == 1:
+        return place
+    hull = np.concatenate([place.min(axis=0), place.max(axis=0)])
+    return np.clip(hull, 0.0, [size[1], size[0], size[1], size[0]])
+
+
+def _polygons(parts: Sequence[tuple[int, Sequence[float]]]) -> Outlines:
+    """Returns outlines of objects' parts; short ones are padded by their last corner."""
+    most = max((len(part) // 2 for _, part in parts), default=4)
+    padded = [[*part, *(tuple(part[-2:]) * (most - len(part) // 2))] for _, part in parts]
     corners = np.array(padded, np.float64).reshape(-1, most, 2)
     return Outlines(corners, corners)
 

@@ -19,7 +19,7 @@ from augpipe.data.masks import fill
 from augpipe.data.rle import decode_rle, encode_rle
 from augpipe.data.shapes import hull
 from augpipe.errors import DataError
-from augpipe.expansion.objects import rounded
+from augpipe.expansion.objects import around, rounded
 from augpipe.types import Array, Floats
 
 if TYPE_CHECKING:
@@ -100,20 +100,14 @@ class Shared:
             size: The height and width that it has now.
         """
         out = [each for each in self.images[k].annotations if hull(each, "") is None]
-        edge = [size[1], size[0]] * 2
         boxes = targets.get("boxes", targets.get("oriented_boxes"))[k]
         weights = targets.get("box_weights")
         for row, (image, at) in enumerate(targets["box_origin"][k].tolist()):
             each = self._boxed(self.images[image])[at]
             place = np.asarray(boxes[row], np.float64)
-            around = (
-                place
-                if place.ndim == 1
-                else np.clip(np.concatenate([place.min(axis=0), place.max(axis=0)]), 0, edge)
-            )
             made = replace(
                 each,
-                box=rounded(around) if each.box is not None else None,
+                box=rounded(around(place, size)) if each.box is not None else None,
                 polygons=(),
                 rle=None,
                 oriented=rounded(place.reshape(-1)) if each.oriented is not None else None,

@@ -124,7 +124,7 @@ def plan_for(
     plain = format in (None, "folder") and not (source / SIDECAR).is_file()
     if plain and to == "folder":
         if images is not None:
-            raise UsageError(f"{source}: a folder of images has them in it: leave out --images")
+            raise UsageError(f"{source}: folder has its images in it: leave out --images")
         return None
     format_of(to)
     dataset = open_dataset(source, format or "folder", images)

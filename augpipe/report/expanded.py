@@ -22,7 +22,7 @@ from augpipe.data.masks import fill, open_mask
 from augpipe.data.rle import decode_rle
 from augpipe.data.shapes import hull
 from augpipe.errors import AugpipeError, DataError, UsageError, in_a_line
-from augpipe.expansion.estimating import Count
+from augpipe.expansion.estimating import Count, counted
 from augpipe.expansion.finishing import packed_contents
 from augpipe.expansion.jobs import read_record, recipe_of
 from augpipe.expansion.manifest import Row, rows_of
@@ -221,9 +221,7 @@ def _spread(labels: Sequence[str | None], count: int) -> list[int]:
 
 
 def _classes(labels: Sequence[str | None], after: Counter[str]) -> tuple[Count, ...]:
-    before = Counter(label or "" for label in labels)
-    names = sorted(before | after)
-    return tuple(Count(name or "all", before[name], after[name]) for name in names)
+    return counted(Counter(label or "" for label in labels), after)
 
 
 def _objects(

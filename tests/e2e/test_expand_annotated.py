@@ -24,7 +24,9 @@ from augpipe.data.masks import fill
 from augpipe.data.rle import decode_rle
 from augpipe.data.shapes import hull
 from augpipe.errors import UsageError
-from augpipe.expansion import expand, verify
+from augpipe.expansion import convert, expand, job_of, verify
+from augpipe.expansion.jobs import Task
+from augpipe.expansion.making import Making
 from augpipe.pipeline import Pipeline
 from augpipe.recipe import load
 from tests.e2e.expansion import rows, start, tree
@@ -363,6 +365,81 @@ def test_the_output_stays_apart_from_the_input(photos: Path, tmp_path: Path) -> 
     for out in (photos, photos / "new", tmp_path):
         with pytest.raises(UsageError, match="input"):
             expand(load(RECIPE), photos, out)
+
+
+def test_a_conversion_stays_apart_from_the_images_too(photos: Path, tmp_path: Path) -> None:
+    images = photos / "images" / "train"
+    (tmp_path / "elsewhere").mkdir()
+    file = shutil.move(photos / "annotations" / "instances_train.json", tmp_path / "elsewhere")
+    for do in (
+        lambda out: convert(file, out, "yolo", images=images),
+        lambda out: expand(RECIPE, file, out, to="yolo", images=images),
+    ):
+        with pytest.raises(UsageError, match=r"lies inside the input .*: choose a folder outside"):
+            do(images / "out")
+        assert not (images / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["masks", "webdataset", "parquet", "folder"])
+def test_a_format_that_has_its_images_in_it_takes_no_others(tmp_path: Path, name: str) -> None:
+    made = scene(tmp_path)
+    write(name, tmp_path / "in", made.meta, made)
+    for do in (
+        lambda out: convert(tmp_path / "in", out, "coco", images=tmp_path, source_format=name),
+        lambda out: expand(RECIPE, tmp_path / "in", out, images=tmp_path, source_format=name),
+    ):
+        with pytest.raises(UsageError, match=f"{name} has its images in it: leave out --images"):
+            do(tmp_path / "out")
+
+
+def test_the_constraint_looks_at_boxes_alone_as_the_pipeline_does(tmp_path: Path) -> None:
+    """Not at an outline that a crop cuts away while half of its box is seen."""
+    recipe = {
+        "version": 1, "seed": 3, "constraint": {"min_visibility": 0.2, "retries": 50},
+        "sample": [{"random_crop": 20}],
+    }  # fmt: skip
+    outline = (
+        0.0,
+        0.0,
+        40.0,
+        0.0,
+        40.0,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        40.0,
+        0.0,
+        40.0,
+    )  # an L, thin
+    box = (0.0, 0.0, 40.0, 40.0)
+    content = picture(tmp_path / "a.png", 40, 40, 1)
+    image = AnnotatedImage("a.png", content, None, (40, 40), id=1)
+    image = replace(image, annotations=(Annotation(3, box, (outline,), id=1),))
+    write("coco", tmp_path / "in", META, [image])
+    expand(recipe, tmp_path / "in", tmp_path / "out", copies=8)
+    pipe = Pipeline(load(recipe))
+    pixels = decode((tmp_path / "a.png").read_bytes())
+    for row in rows(tmp_path / "out"):
+        given = {"image": pixels, "boxes": np.array([box])}
+        own = pipe(given, index=0, epoch=row["copy"])
+        assert np.array_equal(decode((tmp_path / "out" / row["output"]).read_bytes()), own["image"])
+
+
+def test_masks_go_with_what_is_removed(tmp_path: Path) -> None:
+    made = scene(tmp_path)
+    write("masks", tmp_path / "in", made.meta, made)
+    out = tmp_path / "out"
+    what = {"copies": 2, "keep_originals": True, "split": "none"}
+    recipe = {"version": 1, "sample": ["horizontal_flip"]}
+    expand(recipe, tmp_path / "in", out, **what)
+    own = [row for row in rows(out) if row["index"] == 0]
+    files = [out / path for row in own for path in (row["output"], row["mask"]["path"])]
+    assert len(files) == 6 and all(each.is_file() for each in files)
+    job = job_of(recipe, tmp_path / "in", **what)
+    Making(job, out, {}).lost(Task((0,)), "gone")
+    assert not any(each.exists() for each in files)
+    assert {each.kind for each in verify(out).findings} == {"missing"}
 
 
 def test_an_output_may_lie_beside_the_file_of_a_dataset(photos: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_dry_run_writes_nothing_and_counts_what_comes(
     assert "18 of them there already" in str(again)
     text = str(told).splitlines()
     assert text[0] == f"would write 18 images to {out}"
-    assert re.fullmatch(r"about \S+ kB and .* s with \d threads?: estimated from .*", text[1])
+    assert re.fullmatch(r"about \S+ kB and .* s with \d workers?: estimated from .*", text[1])
     assert [line.split() for line in text[2:]] == [
         ["images", "before", "after"],
         ["bag", "4", "9"],
@@ -121,6 +121,16 @@ def test_a_dry_run_refuses_what_expand_would(splits: Path, tmp_path: Path) -> No
     expand(PLAIN, splits, tmp_path / "out", copies=2)
     with pytest.raises(UsageError, match=r"copies \(2, now 1\)"):
         estimate(job, tmp_path / "out")
+    with pytest.raises(UsageError, match="coco is read and written on disks only"):
+        estimate(job_of(PLAIN, splits, to="coco"), "memory://estimate/out")
+    record = json.loads((tmp_path / "out" / "job.json").read_text())
+    record["versions"]["pillow"] = "1.0"
+    (tmp_path / "out" / "job.json").write_text(json.dumps(record))
+    twice = job_of(PLAIN, splits, copies=2)
+    estimate(twice, tmp_path / "out")  # there is nothing left to do
+    (tmp_path / "out" / "manifest.jsonl").unlink()
+    with pytest.raises(UsageError, match="begun with other versions: pillow 1.0 is now"):
+        estimate(twice, tmp_path / "out")
 
 
 def test_a_dry_run_says_what_cannot_be_used_and_measures_batches(

@@ -16,6 +16,7 @@ from augpipe.data.content import FileContent
 from augpipe.data.formats import detect, open_dataset
 from augpipe.data.shapes import Notes
 from augpipe.errors import DataError
+from augpipe.expansion import convert
 from tests.formats.conftest import write
 from tests.formats.scenes import blob, picture, rle
 
@@ -109,3 +110,15 @@ def test_a_record_cannot_ask_for_all_memory(tmp_path: Path) -> None:
     huge = replace(huge, annotations=(Annotation(1, polygons=(part,)),))
     with pytest.raises(DataError, match="too large: its record says"):
         masks.draw_mask(huge, Notes())
+
+
+@pytest.mark.parametrize("through", ["webdataset", "parquet", "coco"])
+def test_a_mask_keeps_its_ending_on_the_way(tmp_path: Path, through: str) -> None:
+    picture(tmp_path / "in/images/a.png", 20, 24, 1)
+    (tmp_path / "in/masks").mkdir()
+    Image.fromarray(blob(20, 24, 1)).save(tmp_path / "in/masks/a.tif")
+    convert(tmp_path / "in", tmp_path / "there", through)
+    convert(tmp_path / "there", tmp_path / "back", "masks")
+    found = tmp_path / "back/masks/a.tif"
+    assert found.read_bytes() == (tmp_path / "in/masks/a.tif").read_bytes()
+    assert [each.name for each in (tmp_path / "back/masks").iterdir()] == ["a.tif"]

@@ -16,7 +16,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Threads, or cores of the cluster; by default all. The result is the same for any.",
+        help="Processes, or cores of the cluster; by default all. The result is the same for any.",
     ),
 ]
 
@@ -126,7 +126,7 @@ def expand(
         "overrides": overrides or (),
     }
     if dry_run:
-        print(estimate(job_of(recipe, source, **what), out, _threads(workers)))
+        print(estimate(job_of(recipe, source, **what), out, _workers(workers)))
         raise typer.Exit
     with progress("expanding") as show:
         summary = expand(
@@ -134,7 +134,7 @@ def expand(
             source,
             out,
             **what,
-            workers=workers or 0 if engine is Engine.ray else _threads(workers),
+            workers=workers or 0 if engine is Engine.ray else _workers(workers),
             strict=strict,
             engine=engine.value,
             progress=show,
@@ -144,7 +144,7 @@ def expand(
         from augpipe.report.expanded import write_report
 
         with progress("looking at") as show:
-            page, looks = write_report(out, _threads(workers), show)
+            page, looks = write_report(out, _workers(workers), show)
         print("\n".join(filter(None, (str(looks), f"wrote {page}"))))
     if summary.written or summary.kept:
         print(f"next: augpipe verify {_quoted(out)}")
@@ -196,12 +196,12 @@ def verify(
     from augpipe.expansion import verify
 
     with progress("verifying") as show:
-        report = verify(out, source, workers=_threads(workers), progress=show)
+        report = verify(out, source, workers=_workers(workers), progress=show)
     print(report)
     raise typer.Exit(report.exit_code)
 
 
-def _threads(workers: int | None) -> int:
+def _workers(workers: int | None) -> int:
     return (os.cpu_count() or 1) if workers is None else workers
 
 

@@ -1,7 +1,7 @@
 """A function over many items, in threads, its results in order, in bounded memory.
 
-Decoding, OpenCV and the encoders release the interpreter's lock, so threads do for most of
-the work what processes would, without pickling, forking or a second copy of the libraries.
+Decoding, OpenCV and the encoders release the interpreter's lock, and waiting for files does: there
+threads do what processes would, without pickling or forking.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The engine on a Ray cluster: shards of tasks, each done by whichever node has a core free.
 
-A shard writes its outputs itself, by the same code as a thread of the local engine, and only rows
+A shard writes its outputs itself, by the same code as the local engine, and only rows
 come back: so a shard that is done twice, since its node died on the way, writes the same bytes
 under the same names. Plain Ray tasks, not Ray Data: that is made to carry images through the object
 store to writers of its own, and fails or drops whole blocks where one file ends a process.
@@ -20,7 +20,7 @@ from threading import Event
 from typing import Any
 
 from augpipe.errors import AugpipeError, UsageError, in_a_line, reason
-from augpipe.expansion.engines import Result, Run, Work
+from augpipe.expansion.engines import Result, Run, Work, blocks_of
 from augpipe.expansion.jobs import Task
 
 _OUTPUTS = 256  # in a shard at most: seconds of work, and what a node that dies takes along
@@ -145,18 +145,8 @@ def _cancel(running: list[Any]) -> None:
 
 def _shards(work: Work[Any], tasks: Sequence[Task], cores: int) -> Iterator[_Shard]:
     """Divides tasks so that each core has several shards, and none takes long."""
-    sizes = [work.size(task) for task in tasks]
-    most = min(_OUTPUTS, -(-sum(sizes) // (4 * max(cores, 1))))
-    shard: list[Task] = []
-    held = 0
-    for task, size in zip(tasks, sizes, strict=True):
-        if shard and held + size > most:
-            yield _Shard(tuple(shard))
-            shard, held = [], 0
-        shard.append(task)
-        held += size
-    if shard:
-        yield _Shard(tuple(shard))
+    most = min(_OUTPUTS, -(-sum(map(work.size, tasks)) // (4 * max(cores, 1))))
+    return (_Shard(tuple(block)) for block in blocks_of(tasks, work.size, most=most))
 
 
 def _done(held: Sequence[Any], tasks: Sequence[Task]) -> list[Any] | AugpipeError:

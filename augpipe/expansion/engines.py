@@ -16,10 +16,12 @@ from augpipe.data.address import Address
 from augpipe.data.children import forks
 from augpipe.data.threads import ordered
 from augpipe.errors import UsageError, did_you_mean
-from augpipe.expansion.forks import blocks_of, in_processes
+from augpipe.expansion.forks import in_processes
 from augpipe.expansion.jobs import Task
 
 _OUTPUTS = 16  # of tasks that are done in one go: they are drawn together
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 Result = TypeVar("Result", covariant=True)
 
@@ -72,20 +74,43 @@ def local(workers: int, apart: bool) -> Iterator[Run]:
 
     def run(work: Work[Result], tasks: Sequence[Task]) -> Generator[Result]:
         stop = Event()
-        make = work.begin(stop)
-        blocks = blocks_of(tasks, work.size, lambda task: task.copy is not None, _OUTPUTS)
-        if workers > 1 and apart and forks():
-            yield from in_processes(make, blocks, workers, stop, work.lost)
-        elif workers:
-            done = ordered(lambda block: list(make(block)), blocks, workers, stop, ahead=2)
-            with closing(done):
-                for some in done:
-                    yield from some
-        else:
-            for block in blocks:
-                yield from make(block)
+        blocks = blocks_of(tasks, work.size, lambda task: task.copy is not None)
+        return in_parallel(work.begin(stop), blocks, workers, stop, work.lost, apart)
 
     yield run
+
+
+def in_parallel(
+    make: Callable[[Sequence[Item]], Iterable[Made]],
+    blocks: Iterable[Sequence[Item]],
+    workers: int,
+    stop: Event,
+    lost: Callable[[Item, str], Made],
+    apart: bool,
+) -> Generator[Made]:
+    """Yields what comes of blocks of items, in any order; close it when it is given up.
+
+    Args:
+        make: Does a block. Where it is given up it looks at `stop`, and raises `Stopped`.
+        blocks: What is to be done.
+        workers: See `local`.
+        stop: Set, where the work is done, when the iterator is closed.
+        lost: Returns what came of an item that ends any process that does it, and how.
+        apart: See `local`.
+
+    Raises:
+        Exception: What was raised for a block.
+    """
+    if workers > 1 and apart and forks():
+        yield from in_processes(make, blocks, workers, stop, lost)
+    elif workers:
+        done = ordered(lambda block: list(make(block)), blocks, workers, stop, ahead=2)
+        with closing(done):
+            for some in done:
+                yield from some
+    else:
+        for block in blocks:
+            yield from make(block)
 
 
 def engine_of(name: str, workers: int, apart: bool = True) -> AbstractContextManager[Run]:
@@ -110,3 +135,29 @@ def engine_of(name: str, workers: int, apart: bool = True) -> AbstractContextMan
         case _:
             hint = did_you_mean(name, ("local", "ray")) or "known: local, ray"
             raise UsageError(f"no engine {name!r} ({hint})")
+
+
+def blocks_of(
+    items: Iterable[Item],
+    size: Callable[[Item], int],
+    alone: Callable[[Item], bool] = lambda item: False,
+    most: int = _OUTPUTS,
+) -> Iterator[list[Item]]:
+    """Divides items into blocks of some outputs each.
+
+    Args:
+        items: In order.
+        size: How many outputs one has.
+        alone: Whether one shares no block.
+        most: Outputs of a block, where no item has more.
+    """
+    block: list[Item] = []
+    held = 0
+    for item in items:
+        if block and (alone(item) or alone(block[0]) or held + size(item) > most):
+            yield block
+            block, held = [], 0
+        block.append(item)
+        held += size(item)
+    if block:
+        yield block

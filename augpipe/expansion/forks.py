@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from itertools import chain, product
 from multiprocessing.connection import Connection, wait
@@ -198,26 +198,3 @@ def _calm() -> None:
         cv2.setNumThreads(0)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-
-
-def blocks_of(
-    items: Sequence[Item], size: Callable[[Item], int], alone: Callable[[Item], bool], most: int
-) -> Iterator[list[Item]]:
-    """Divides items into blocks of some outputs each.
-
-    Args:
-        items: In order.
-        size: How many outputs one has.
-        alone: Whether one shares no block.
-        most: Outputs of a block, where no item has more.
-    """
-    block: list[Item] = []
-    held = 0
-    for item in items:
-        if block and (alone(item) or alone(block[0]) or held + size(item) > most):
-            yield block
-            block, held = [], 0
-        block.append(item)
-        held += size(item)
-    if block:
-        yield block

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from augpipe.data.address import Address, place_of
 from augpipe.data.content import Content
-from augpipe.data.decode import decode
-from augpipe.data.threads import Stopped, ordered
-from augpipe.errors import AugpipeError, DataError, UsageError, reason
+from augpipe.errors import AugpipeError, UsageError
 from augpipe.expansion.annotated import AnnotatedRenderer
+from augpipe.expansion.checking import Checked, Checker, Group
+from augpipe.expansion.engines import are_apart, blocks_of, in_parallel
 from augpipe.expansion.findings import Finding, Kind, Report
 from augpipe.expansion.finishing import annotation_files, packed_contents
 from augpipe.expansion.jobs import digests, read_record, recipe_of
-from augpipe.expansion.manifest import Key, Row, changes, is_pipe, parse_row, rows_of
-from augpipe.expansion.names import Output, stays_inside
-from augpipe.expansion.origins import Made, Origin
+from augpipe.expansion.manifest import Key, Row, is_pipe, parse_row, rows_of
+from augpipe.expansion.names import stays_inside
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.record import ERRORS, JOB, MANIFEST, OWN_FILES, Record
-from augpipe.expansion.render import Renderer, renderer_of
+from augpipe.expansion.render import renderer_of
 from augpipe.expansion.sources import Plan, plan_for
-from augpipe.learned.files import path_of
 from augpipe.plan.explain import plural
-
-_CHANGED = "changed since its copies were made"
 
 
 def verify(
@@ -50,7 +43,7 @@ def verify(
     Args:
         out: The folder of an expansion.
         source: Where the images are now, if they were moved.
-        workers: Threads; 0 works in the caller's.
+        workers: As of `expand`.
         progress: Called at most ten times a second, and at the end.
 
     Raises:
@@ -72,8 +65,8 @@ def verify(
     findings: list[Finding] = []
     for words in record.other_weights(digests(recipe)):
         findings.append(Finding("weights", str(out / JOB), f"was made with others: {words}"))
-    each = record.outputs // max(record.images, 1)
-    skipped, names, due = _skipped(out / ERRORS, each)
+    most = record.outputs // max(record.images, 1)
+    skipped, names, due = _skipped(out / ERRORS, most)
     reader = _Reader(out / MANIFEST, record, bool(recipe.batch), names)
     stop = threading.Event()
     plan = _plan(record, root)
@@ -81,13 +74,20 @@ def verify(
     renderer = renderer_of(record, recipe)
     own = None if plan is None else AnnotatedRenderer(renderer, plan)
     home = root if root.is_dir() else root.parent
-    checker = _Checker(out, home, renderer, stop, own, contents)
+    checker = Checker(out, home, renderer, stop, own, contents)
     meter = Meter(progress, record.outputs)
-    with closing(ordered(checker, reader, workers, stop)) as results:
-        for count, found in results:
-            findings += found
-            reader.checked += count
-            meter(reader.checked, len(findings))
+    blocks = blocks_of(reader, lambda each: len(each.rows), lambda each: each.together)
+    apart = are_apart(root, out)
+    found: dict[int, tuple[Finding, ...]] = {}
+    wrong = 0
+    with closing(in_parallel(checker, blocks, workers, stop, Checked.lost, apart)) as results:
+        for each in results:
+            if each.findings:
+                found[each.group] = each.findings
+            wrong += len(each.findings)
+            reader.checked += each.rows
+            meter(reader.checked, wrong)
+    findings += (finding for number in sorted(found) for finding in found[number])
     findings += reader.findings
     if plan is not None and reader.keys:
         findings += _annotations(plan, out, contents, reader.named)
@@ -142,7 +142,11 @@ class _Reader:
     named: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
-    def __iter__(self) -> Iterator[list[Row]]:
+    def __iter__(self) -> Iterator[Group]:
+        for number, rows in enumerate(self._groups()):
+            yield Group(number, sorted(rows, key=lambda row: row.key))
+
+    def _groups(self) -> Iterator[list[Row]]:
         if not self.together:
             for _, rows in groupby(self._rows(), key=lambda each: (each[1].index, each[1].source)):
                 yield [row for _, row in rows]
@@ -195,148 +199,6 @@ class _Reader:
         if row.key in self.keys or row.output in self.named:
             return f"a second row for {row.output}"
         return ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Checker:
-    """Checks the outputs of one source. Runs in the workers."""
-
-    out: Path
-    root: Path
-    renderer: Renderer
-    stop: threading.Event
-    annotated: AnnotatedRenderer | None = None
-    contents: Mapping[str, Content] = field(default_factory=dict)
-
-    def __call__(self, rows: list[Row]) -> tuple[int, list[Finding]]:
-        """Returns how many rows were checked, and what is wrong with them."""
-        rows = sorted(rows, key=lambda row: row.key)
-        first = rows[0]
-        findings: list[Finding] = []
-        compared = 0
-        try:
-            for row, (again, data, mask) in zip(rows, self._rendered(rows), strict=True):
-                if self.stop.is_set():
-                    raise Stopped
-                if again.source_sha256 != row.source_sha256:
-                    raise DataError(row.source, _CHANGED)
-                findings += self._compare(row, again, data)
-                findings += self._compare_mask(row, mask)
-                compared += 1
-        except DataError as error:
-            findings.append(Finding("source", error.where, error.reason))
-        except AugpipeError as error:
-            findings.append(Finding("source", first.source, str(error)))
-        for row in rows[compared:]:
-            findings += self._stored(row)[1]
-        return len(rows), findings
-
-    def _rendered(self, rows: Sequence[Row]) -> Iterable[Made]:
-        first = rows[0]
-        outputs = [Output(row.copy, row.output) for row in rows]
-        if self.annotated is not None:
-            entries = self.annotated.plan.dataset.entries
-            for row in rows:
-                if row.index >= len(entries) or entries[row.index].relative != row.source:
-                    raise DataError(row.source, "is not the image of this number any more")
-        if first.batch:
-            return self._together(rows)
-        if self.annotated is not None:
-            return self.annotated.render(first.index, outputs)
-        return self.renderer.render(self._origin(first), outputs)
-
-    def _origin(self, row: Row) -> Origin:
-        path = self.root / row.source
-        if row.generated:
-            rule = self.renderer.recipe.gan_generate
-            path = path_of("bundled" if rule is None else rule.model, "gan")
-        return Origin(path, row.source, row.label, row.index, row.generated)
-
-    def _together(self, rows: Sequence[Row]) -> list[Made]:
-        first = rows[0]
-        missing = sorted(set(first.batch) - {row.index for row in rows})
-        if missing:
-            raise DataError(
-                first.output, f"shared a batch with image {missing[0]}, which the manifest lacks"
-            )
-        assert first.copy is not None
-        if self.annotated is not None:
-            outs = [(row.index, Output(row.copy, row.output)) for row in rows]
-            made, failed = self.annotated.together(first.copy, outs)
-        else:
-            members = [(self._origin(row), Output(row.copy, row.output)) for row in rows]
-            made, failed = self.renderer.together(first.copy, members)
-        for index, why in failed.items():
-            raise DataError(next(row.source for row in rows if row.index == index), why)
-        # All of the batch would differ with one.
-        for row, (again, _, _) in zip(rows, made, strict=True):
-            if again.source_sha256 != row.source_sha256:
-                raise DataError(row.source, _CHANGED)
-        return made
-
-    def _stored(self, row: Row, like: bytes | None = None) -> tuple[bytes | None, list[Finding]]:
-        """Returns an output's content, if it is there, and what is wrong with it.
-
-        Args:
-            row: The output's row.
-            like: What it should be, to say by how much it is not.
-        """
-        data = self._content(row.output)
-        if isinstance(data, Finding):
-            return None, [data]
-        if hashlib.sha256(data).hexdigest() == row.sha256:
-            return data, []
-        by = f" ({_distance(data, like)})" if like is not None else ""
-        return data, [Finding("altered", row.output, f"altered since it was written{by}")]
-
-    def _content(self, relative: str) -> bytes | Finding:
-        """Returns a file of the output folder, or one that is packed there; or why not."""
-        path = self.out / relative
-        try:
-            if relative in self.contents:
-                return self.contents[relative].read()
-            if not path.is_file():
-                return Finding("missing", relative, "not there: run expand again")
-            return path.read_bytes()
-        except OSError as error:
-            return Finding("missing", relative, f"cannot be read ({reason(error)})")
-        except DataError as error:
-            return Finding("missing", relative, str(error))
-
-    def _compare_mask(self, row: Row, again: bytes | None) -> list[Finding]:
-        if row.mask is None or again is None:
-            return []
-        data = self._content(row.mask.path)
-        if isinstance(data, Finding):
-            return [data]
-        altered = Finding("altered", row.mask.path, "altered since it was written")
-        return [] if hashlib.sha256(data).hexdigest() == row.mask.sha256 else [altered]
-
-    def _compare(self, row: Row, again: Row, data: bytes) -> list[Finding]:
-        if again.sha256 == row.sha256:
-            found = self._stored(row, data)[1]
-            if replace(again, versions=row.versions) != row:
-                detail = "its manifest row is not what the recipe draws"
-                found.append(Finding("row", row.output, detail))
-            return found
-        stored, found = self._stored(row)
-        why = changes(row.versions, again.versions) or "with the same versions"
-        by = f": {_distance(stored, data)}" if stored is not None else ""
-        return [*found, Finding("differs", row.output, f"renders differently now ({why}){by}")]
-
-
-def _distance(a: bytes, b: bytes) -> str:
-    """Returns in words how far two image files are apart."""
-    try:
-        first, second = decode(a), decode(b)
-    except DataError as error:
-        return error.reason
-    if first.shape != second.shape:
-        return f"{first.shape} instead of {second.shape}"
-    levels = int(np.abs(first.astype(np.int16) - second).max())
-    return (
-        f"by up to {plural(levels, 'grey level')}" if levels else "the same pixels in other bytes"
-    )
 
 
 def _exists(path: Path) -> bool:

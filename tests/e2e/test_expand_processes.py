@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from augpipe.data.children import forks
-from augpipe.expansion import expand, expanding
+from augpipe.expansion import expand, expanding, verify
 from tests.e2e import clusters
 from tests.e2e.expansion import tree
 from tests.harness import SAMPLES
@@ -69,3 +69,22 @@ def test_a_file_that_ends_its_process_is_listed(
     again = expand(recipe, source, tmp_path / "out", workers=2)
     assert (again.written, again.kept, again.skipped) == (1, whole.written - 1, 1)
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_verify_in_processes_says_the_same_in_the_same_order(
+    source: Path, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    expand(recipe, source, out, copies=2, keep_originals=True, workers=2)
+    made = sorted(out.glob("*/*__1.png"))
+    for path in made[::4]:
+        path.write_bytes(made[1].read_bytes())
+    made[2].unlink()
+    (source / "bag" / "bag_01_2.png").write_bytes(b"another")
+    alone = verify(out)
+    assert len(alone.findings) > len(made) // 4
+    assert {each.kind for each in alone.findings} == {"altered", "missing", "source"}
+    assert verify(out, workers=2) == alone
+    assert [each.where for each in alone.findings if each.kind == "altered"] == [
+        each.relative_to(out).as_posix() for each in made[::4]
+    ]

@@ -15,7 +15,8 @@ import pytest
 
 from augpipe.data.threads import Stopped
 from augpipe.errors import DataError
-from augpipe.expansion.forks import blocks_of, in_processes
+from augpipe.expansion.engines import blocks_of
+from augpipe.expansion.forks import in_processes
 
 pytestmark = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="no forks here"

@@ -5,17 +5,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from augpipe.data.encode import unwritable, write_atomic
-from augpipe.expansion.manifest import LineFile
+from augpipe.expansion.manifest import LineFile, is_pipe
 
 
 @dataclass(frozen=True, slots=True)
-class _Skipped:
+class Skipped:
+    """What could not be used.
+
+    Args:
+        source: Its path from the input folder.
+        reason: Why not.
+        outputs: How many outputs it was to have, where that is not the same for all.
+    """
+
     source: str
-    reason: str
-    outputs: int | None
+    reason: str = ""
+    outputs: int | None = None
+
+
+_ROW = TypeAdapter(Skipped)
+
+
+def read_skipped(path: Path) -> list[Skipped | None]:
+    """Returns what an errors.jsonl lists, None for a line that is none; nothing without one."""
+    if is_pipe(path):
+        return []
+    try:
+        with path.open("rb") as file:
+            return [_parse(line) for line in file]
+    except OSError:
+        return []
+
+
+def _parse(line: bytes) -> Skipped | None:
+    try:
+        return _ROW.validate_json(line)
+    except (ValidationError, RecursionError):
+        return None
 
 
 class SkippedFile:
@@ -39,8 +68,7 @@ class SkippedFile:
 
     def add(self, index: int, source: str, reason: str, outputs: int | None) -> None:
         """Adds a row: what could not be used, why, and how many outputs it was to have."""
-        row = _Skipped(source, reason, outputs)
-        line = TypeAdapter(_Skipped).dump_json(row, exclude_none=True) + b"\n"
+        line = _ROW.dump_json(Skipped(source, reason, outputs), exclude_none=True) + b"\n"
         self._known[index] = line
         self._lines.append(line)
 

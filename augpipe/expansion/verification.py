@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,11 +20,12 @@ from augpipe.expansion.engines import are_apart, blocks_of, in_parallel
 from augpipe.expansion.findings import Finding, Kind, Report
 from augpipe.expansion.finishing import annotation_files, packed_contents
 from augpipe.expansion.jobs import digests, read_record, recipe_of
-from augpipe.expansion.manifest import Key, Row, is_pipe, parse_row, rows_of
+from augpipe.expansion.manifest import Key, Row, parse_row, rows_of
 from augpipe.expansion.names import stays_inside
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.expansion.record import ERRORS, JOB, MANIFEST, OWN_FILES, Record
 from augpipe.expansion.render import renderer_of
+from augpipe.expansion.skipped import read_skipped
 from augpipe.expansion.sources import Plan, plan_for
 from augpipe.plan.explain import plural
 
@@ -232,19 +232,7 @@ def _skipped(path: Path, each: int) -> tuple[int, frozenset[str], int]:
         path: The file.
         each: How many outputs an image has of which the file does not say it.
     """
-    if is_pipe(path):
-        return 0, frozenset(), 0
-    try:
-        with path.open("rb") as file:
-            found = [_error_in(line, each) for line in file]
-    except OSError:
-        return 0, frozenset(), 0
-    return len(found), frozenset(name for name, _ in found if name), sum(due for _, due in found)
-
-
-def _error_in(line: bytes, each: int) -> tuple[str, int]:
-    try:
-        row = json.loads(line)
-        return str(row["source"]), int(row.get("outputs", each))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return "", each
+    found = read_skipped(path)
+    known = [row for row in found if row is not None]
+    due = sum(each if row is None or row.outputs is None else row.outputs for row in found)
+    return len(found), frozenset(row.source for row in known), due

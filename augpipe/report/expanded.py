@@ -28,6 +28,7 @@ from augpipe.expansion.jobs import read_record, recipe_of
 from augpipe.expansion.manifest import Row, rows_of
 from augpipe.expansion.progress import Progress
 from augpipe.expansion.record import ERRORS, MANIFEST, REPORT, SIMILAR, Record
+from augpipe.expansion.skipped import read_skipped
 from augpipe.expansion.sources import Plan, plan_for
 from augpipe.kinds.convert import array_of
 from augpipe.pipeline import Pipeline
@@ -330,16 +331,8 @@ def marks_of(record: AnnotatedImage | None, image: Array) -> Marks | None:
 
 def _skipped(path: Path) -> tuple[Skipped, ...]:
     found: dict[str, list[str]] = defaultdict(list)
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:  # none was skipped
-        return ()
-    for line in lines:
-        try:
-            row = json.loads(line)
-            found[str(row["reason"])].append(str(row["source"]))
-        except (ValueError, LookupError, TypeError, RecursionError):
-            continue
+    for row in filter(None, read_skipped(path)):
+        found[row.reason].append(row.source)
     made = (Skipped(reason, len(names), names[0]) for reason, names in found.items())
     return tuple(sorted(made, key=lambda each: -each.count))
 

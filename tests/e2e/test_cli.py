@@ -483,3 +483,10 @@ def test_ctrl_c_in_an_import_is_ctrl_c(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == "stopped\n"
     assert tell(ImportError("no such thing")) == 1
     assert capsys.readouterr().err.startswith("internal error: ImportError: no such thing")
+
+
+def test_the_formats_are_those_that_there_are() -> None:
+    from augpipe.cli.datasets import DatasetFormat
+    from augpipe.data.formats import FORMATS
+
+    assert {each.value for each in DatasetFormat} == set(FORMATS)

@@ -48,10 +48,14 @@ class AnnotatedRenderer:
     target: Format = field(init=False)
     _flips: Mapping[int, tuple[int, ...]] = field(init=False)
     _solid: bool = field(init=False)
+    _words: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         nodes = self.renderer.pipeline.nodes
         pairs = self.renderer.recipe.keypoints.flip_pairs
+        ids = (each.id for each in self.plan.dataset.entries)
+        words = frozenset(each for each in ids if isinstance(each, str))
+        object.__setattr__(self, "_words", words)
         object.__setattr__(self, "target", self.plan.target)
         object.__setattr__(self, "_flips", flips(self.plan.dataset.meta, pairs))
         object.__setattr__(self, "_solid", any(node.kind is Foreign for node in nodes))
@@ -251,7 +255,10 @@ class AnnotatedRenderer:
                 first = self.plan.dataset.last[0] + 1
                 return first + index * self.renderer.most + copy
             case str():
-                return f"{image.id}__{copy}"
+                own = f"{image.id}__{copy}"
+                while own in self._words:
+                    own += "_"
+                return own
         return None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 
 from augpipe.data.threads import Stopped
-from augpipe.errors import DataError
+from augpipe.errors import AugpipeError, DataError
 from augpipe.expansion.engines import blocks_of
 from augpipe.expansion.forks import in_processes
 
@@ -100,6 +103,76 @@ def test_an_item_that_ends_its_process_is_lost_alone(end: Callable[[], None], sa
     (lost,) = [each for each in found if isinstance(each, tuple)]
     assert lost == (8, f"the process that works on it dies ({said})")
     assert sorted(each for each in found if each != lost) == [0, 1, 2, 3, 5, 6, 7, 9]
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_an_item_that_is_alone_is_tried_three_times(tmp_path: Path, deaths: int) -> None:
+    def unlucky(block: Sequence[int]) -> list[int]:
+        if 4 in block:
+            tries = len(list(tmp_path.glob("try*")))
+            if tries < deaths:
+                (tmp_path / f"try{tries}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return list(block)
+
+    found = list(run(unlucky, [[k] for k in range(8)], 2))
+    lost = (4, "the process that works on it dies (SIGKILL)")
+    assert (lost in found) == (deaths == 3)
+    assert sorted(each for each in found if each != lost) == [
+        k for k in range(8) if k != 4 or deaths == 2
+    ]
+
+
+def test_where_no_more_can_be_started_those_that_there_are_do_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fork, count = os.fork, 0
+
+    def scarce() -> int:
+        nonlocal count
+        if count == most:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        count += 1
+        return fork()
+
+    monkeypatch.setattr(os, "fork", scarce)
+    most = 2
+    assert sorted(run(squares, [[k] for k in range(30)], 5)) == [k * k for k in range(30)]
+    count, most = 0, 0
+    with pytest.raises(AugpipeError, match=r"no process can be started \(.*\): fewer workers"):
+        list(run(squares, [[1], [2]], 5))
+
+
+TWO = """\
+import os, sys, threading, time
+from threading import Event
+from augpipe.expansion.forks import in_processes
+
+def slow(block):
+    print(os.getpid(), flush=True)
+    time.sleep(0.2)
+    return block
+
+def run():
+    list(in_processes(slow, ([k] for k in range(10000)), 2, Event(), None))
+
+for _ in range(2):
+    threading.Thread(target=run, daemon=True).start()
+time.sleep(600)
+"""
+
+
+def test_all_end_with_their_parent_even_if_another_crew_holds_its_pipes() -> None:
+    process = subprocess.Popen([sys.executable, "-c", TWO], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    seen: set[int] = set()
+    while len(seen) < 4:
+        seen.add(int(process.stdout.readline()))
+    process.kill()
+    process.stdout.read()  # ends when nobody holds its other end
+    process.wait(timeout=60)
+    process.stdout.close()
+    assert [each for each in seen if Path(f"/proc/{each}/exe").exists()] == []
 
 
 class OddError(Exception):

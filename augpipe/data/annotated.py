@@ -169,6 +169,8 @@ class Dataset:
         entries: Its images.
         load: Reads image i. May be called from several threads.
         last: The highest whole number that is an image's id, and an annotation's; 0 if none is.
+        notes: What was found and is no error, in words.
+        missing: Of splits that it names and that are not there, what is missing.
     """
 
     root: Path
@@ -177,6 +179,8 @@ class Dataset:
     entries: Sequence[Entry]
     load: Callable[[int], AnnotatedImage]
     last: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     _known: frozenset[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -218,6 +222,8 @@ class Dataset:
             UsageError: If there is no such split.
         """
         if split not in self.splits:
+            if split in self.missing:
+                raise UsageError(f"{self.root}: {self.missing[split]}")
             known = f"available: {', '.join(self.splits)}" if self.splits else "it has none"
             hint = did_you_mean(split, self.splits)
             raise UsageError(f"{self.root}: no split {split!r} ({known}) {hint}".rstrip())

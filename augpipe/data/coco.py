@@ -85,7 +85,7 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         images: The folder that file names count from; by default it is looked for.
 
     Raises:
-        DataError: If a file is no COCO, has an id twice, or annotates an image it does not have.
+        DataError: If a file is no COCO, or has an id twice.
         UsageError: If two files are of one split.
     """
     parts = [_open(each, path, images, len(_files(path))) for each in _files(path)]
@@ -111,7 +111,8 @@ def read(path: Path, images: Path | None = None) -> Dataset:
     meta = _joined(parts)
     last = (max(part.last[0] for part in parts), max(part.last[1] for part in parts))
     entries = [each for part in parts for each in part.entries]
-    return Dataset(path, NAME, meta, entries, load, last)
+    notes = tuple(note for part in parts for note in part.notes)
+    return Dataset(path, NAME, meta, entries, load, last, notes)
 
 
 def _joined(parts: Sequence[_Part]) -> Meta:
@@ -140,6 +141,7 @@ class _Part:
     bounds: Ints
     known: frozenset[int]
     last: tuple[int, int]
+    notes: tuple[str, ...]
 
     def load(self, index: int) -> AnnotatedImage:
         entry, where = self.entries[index], f"{self.path}: {self.entries[index].name}"
@@ -199,10 +201,14 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
     _check_ids(ids, path)
     order = np.zeros(len(owners), np.int64)
     for k, image in enumerate(owners):
-        if image not in rows:
-            raise DataError(path, f"annotation {ids[k]!r} is of image {image!r}, which it lacks")
-        order[k] = rows[image]
+        order[k] = rows.get(image, -1)
     by_image = np.argsort(order, kind="stable")
+    lost = np.flatnonzero(order == -1)
+    by_image = by_image[len(lost) :]
+    notes: tuple[str, ...] = ()
+    if len(lost):
+        first = f"{ids[lost[0]]!r} of image {owners[lost[0]]!r}"
+        notes = (f"{path}: left out {len(lost)} annotations of images that it lacks: {first}",)
     own = own_of(top, path)
     named = own.get("split") or (
         split_in(path.stem) or split_in(path.parent.name) if of > 1 else None
@@ -222,6 +228,7 @@ def _open(path: Path, root: Path, images: Path | None, of: int) -> _Part:
         np.searchsorted(order[by_image], np.arange(len(entries) + 1)),
         frozenset(each.id for each in meta.categories),
         (_highest(rows), _highest(ids)),
+        notes,
     )
 
 

@@ -28,7 +28,7 @@ from augpipe.data.annotated import (
     safe_name,
 )
 from augpipe.data.places import home_of, image_at, is_image, mask_ending, split_path, visible
-from augpipe.data.shapes import Notes, hull
+from augpipe.data.shapes import Notes, hull, object_of
 from augpipe.data.sidecar import Found, SidecarWriter, read_sidecar
 from augpipe.data.splitfiles import Lines
 from augpipe.errors import DataError, UsageError, printable, reason
@@ -319,10 +319,10 @@ def write(out: Path, meta: Meta, images: Iterable[AnnotatedImage], notes: Notes)
             key = place(image)
             start = [key, image.split or "", image.label or ""]
             rows: list[list[str]] = []
-            for each in image.annotations:
+            for position, each in enumerate(image.annotations):
                 corners = hull(each, image.name)
                 if corners is None:
-                    notes.add("object without a box", f"{image.name}, object {each.id}")
+                    notes.add("object without a box", object_of(image, position))
                 else:
                     rows.append([*start, names[each.category], *map(_text, corners)])
                     used.add(names[each.category])

@@ -42,6 +42,12 @@ AT_ADDRESSES = ("webdataset", "parquet", "folder")
 SIZED = frozenset(("yolo", "masks"))
 """Formats that need to know how large an image is."""
 
+_LABELLED = frozenset(("folder", "csv", "webdataset", "parquet"))
+"""Formats in which an image has a class."""
+
+_MASKED = frozenset(("masks", "voc", "csv", "webdataset", "parquet"))
+"""Formats in which an image has a mask."""
+
 _APART = ("coco", "yolo", "voc", "csv")
 """Formats whose images may lie elsewhere than the file that describes them."""
 
@@ -159,6 +165,14 @@ def _fit(target: Format, place: str, image: AnnotatedImage, own: bool = False) -
     return where
 
 
+def note_unsaid(name: str, image: AnnotatedImage, notes: Notes) -> None:
+    """Counts what of an image a format has no place for: other programs will not see it there."""
+    if image.label is not None and name not in _LABELLED:
+        notes.add("class of an image, which augpipe alone reads there", image.name)
+    if image.mask is not None and name not in _MASKED:
+        notes.add("mask of an image, which augpipe alone reads there", image.name)
+
+
 def detect(path: Path) -> str:
     """Returns the name of the format that a path is, by its content.
 
@@ -248,6 +262,8 @@ def chosen(dataset: Dataset, split: str | None) -> Dataset:
     train = [name for name in dataset.splits if kind_of(name) == "train"]
     if train:
         return dataset.only(train[0])
+    if gone := [words for name, words in dataset.missing.items() if kind_of(name) == "train"]:
+        raise UsageError(f"{dataset.root}: {gone[0]}")
     kept = [name for name in dataset.splits if kind_of(name)]
     if not kept:
         return dataset

@@ -40,7 +40,7 @@ from augpipe.data.places import (
     walk,
 )
 from augpipe.data.rle import decode_rle
-from augpipe.data.shapes import Notes
+from augpipe.data.shapes import Notes, object_of
 from augpipe.data.sidecar import Found, SidecarWriter, read_sidecar
 from augpipe.errors import DataError, UsageError
 
@@ -223,9 +223,9 @@ def draw_mask(image: AnnotatedImage, notes: Notes) -> bytes | None:
         DataError: If the size is not known and cannot be read, or a mask is of another size.
     """
     shapes = [each for each in image.annotations if each.polygons or each.rle]
-    for each in image.annotations:
+    for position, each in enumerate(image.annotations):
         if not (each.polygons or each.rle):
-            notes.add("object without an outline", f"{image.name}, object {each.id}")
+            notes.add("object without an outline", object_of(image, position))
     if not shapes:
         return None
     size = image.size or size_of(image.content, image.name)

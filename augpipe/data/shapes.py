@@ -11,6 +11,7 @@ from augpipe.data.annotated import AnnotatedImage, Annotation, Box
 from augpipe.data.rle import decode_rle, rle_area
 
 _SHOWN = 3
+_SLACK = 0.01  # pixels: what formats round to six decimals reaches this far beyond
 _MANY = {
     "box without area": "boxes without area",
     "box outside its image": "boxes outside their images",
@@ -18,6 +19,12 @@ _MANY = {
     "object that no line can say": "objects that no line can say",
     "object without a box": "objects without a box",
     "object without an outline": "objects without an outline",
+    "class of an image, which augpipe alone reads there": (
+        "classes of images, which augpipe alone reads there"
+    ),
+    "mask of an image, which augpipe alone reads there": (
+        "masks of images, which augpipe alone reads there"
+    ),
 }
 """What is said of more than one."""
 
@@ -88,6 +95,17 @@ def clipped(box: Box, size: tuple[int, int]) -> Box | None:
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
+def _beyond(box: Box, size: tuple[int, int]) -> float:
+    """Returns by how many pixels a box reaches beyond an image of this (height, width)."""
+    return max(-box[0], -box[1], box[2] - size[1], box[3] - size[0])
+
+
+def object_of(image: AnnotatedImage, position: int) -> str:
+    """Returns what notes call an object: by its id, or the place that it has in its image."""
+    own = image.annotations[position].id
+    return f"{image.name}, object {position if own is None else own}"
+
+
 @dataclass(slots=True)
 class Notes:
     """What was found and is no error, counted by kind, with the first places."""
@@ -108,12 +126,12 @@ class Notes:
             if each.box is None:
                 continue
             x0, y0, x1, y1 = each.box
-            where = f"{image.name}, object {position if each.id is None else each.id}"
+            where = object_of(image, position)
             if x1 <= x0 or y1 <= y0:
                 self.add("box without area", where)
             elif image.size and clipped(each.box, image.size) is None:
                 self.add("box outside its image", where)
-            elif image.size and (x0, y0, x1, y1) != clipped(each.box, image.size):
+            elif image.size and _beyond(each.box, image.size) > _SLACK:
                 self.add("box that reaches beyond its image", where)
 
     def __str__(self) -> str:

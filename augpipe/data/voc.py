@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,7 +30,7 @@ from augpipe.data.content import FileContent, text_of
 from augpipe.data.encode import write_atomic
 from augpipe.data.folder import EXTENSIONS
 from augpipe.data.places import home_of, image_at, is_there, mask_ending, visible, walk
-from augpipe.data.shapes import Notes, hull
+from augpipe.data.shapes import Notes, hull, object_of
 from augpipe.data.sidecar import Found, Sidecar, SidecarWriter, read_sidecar
 from augpipe.data.splitfiles import Lines
 from augpipe.data.voc_xml import UNFIT, dump_xml, image_of, parse_file, said_by, text_in
@@ -175,9 +175,10 @@ def _load(
         safe_name(named.text, f"{path}:{named.line}")
     content = image_at(home, file, path)
     kept = sidecar.image(found.key, said_by(tree), content)
-    if kept is not None:
-        return kept
-    return image_of(tree, path, content, found, ids, _mask(root, found.key))
+    mask = _mask(root, found.key)
+    if kept is not None:  # but a mask that was put there since is an edit too
+        return kept if kept.mask is not None else replace(kept, mask=mask)
+    return image_of(tree, path, content, found, ids, mask)
 
 
 def _mask(root: Path, stem: str) -> FileContent | None:
@@ -281,9 +282,9 @@ class _Layout:
         sidecar: SidecarWriter,
         notes: Notes,
     ) -> None:
-        for each in image.annotations:
+        for position, each in enumerate(image.annotations):
             if hull(each, image.name) is None:
-                notes.add("object without a box", f"{image.name}, object {each.id}")
+                notes.add("object without a box", object_of(image, position))
         stem = self._stem(image)
         inner = self.place(image).removeprefix("JPEGImages/")
         text = dump_xml(image, inner, meta)

@@ -37,7 +37,7 @@ from augpipe.data.places import (
     visible,
     walk,
 )
-from augpipe.data.shapes import Notes
+from augpipe.data.shapes import Notes, object_of
 from augpipe.data.sidecar import Found, Sidecar, SidecarWriter, read_sidecar
 from augpipe.data.yolo_config import (
     config_in,
@@ -57,6 +57,10 @@ LOOKS = "a data.yaml with names and train, or label .txt files with a classes.tx
 PACKED = False
 
 _CLASSES = ("classes.txt", "obj.names")
+_TURNED = (
+    "label lines of eight numbers are taken for rotated boxes: `task: segment` in data.yaml makes "
+    "outlines of them"
+)
 _LOOKED = 50  # label files that are looked into for the kind of their lines
 
 
@@ -104,10 +108,14 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         DataError: If classes have no names, or a split's folder is not there.
     """
     config = path if path.is_file() else config_in(path)
+    missing: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
     if config is not None:
         given = read_config(config)
         root = config.parent
-        found = list(_listed(config, given))
+        found = list(_listed(config, given, missing))
+        if not found and missing:
+            raise DataError(config, next(iter(missing.values())))
         names, points, flip, task = names_of(config, given), *keypoints_of(config, given)
         extra = {"yolo": rest} if (rest := others_of(given)) else {}
     else:
@@ -127,6 +135,7 @@ def read(path: Path, images: Path | None = None) -> Dataset:
     places = {key: place for key, _, place in found}
     if task is None:
         task = "pose" if points[0] else _task(place.labels for place in places.values())
+        notes = (_TURNED,) if task == "obb" else ()
     labels = Labels(task, tuple(each.id for each in meta.categories), *points)
     order = sidecar.arranged(Found(key, entry) for key, entry, _ in found)
 
@@ -134,7 +143,8 @@ def read(path: Path, images: Path | None = None) -> Dataset:
         one = order[index]
         return _load(one, places[one.key], labels, sidecar)
 
-    return Dataset(path, NAME, meta, [each.entry for each in order], load, sidecar.last)
+    entries = [each.entry for each in order]
+    return Dataset(path, NAME, meta, entries, load, sidecar.last, notes, missing)
 
 
 def _load(found: Found, place: _Image, labels: Labels, sidecar: Sidecar) -> AnnotatedImage:
@@ -150,8 +160,16 @@ def _load(found: Found, place: _Image, labels: Labels, sidecar: Sidecar) -> Anno
     )
 
 
-def _listed(config: Path, given: Mapping[str, Any]) -> Iterable[tuple[str, Entry, _Image]]:
-    """Yields each image of each split: its key, its entry and where it is."""
+def _listed(
+    config: Path, given: Mapping[str, Any], missing: dict[str, str]
+) -> Iterable[tuple[str, Entry, _Image]]:
+    """Yields each image of each split: its key, its entry and where it is.
+
+    Args:
+        config: The data.yaml.
+        given: What it says.
+        missing: Grows: of splits that are not there, what is missing.
+    """
     root = config.parent
     base = root / given["path"] if isinstance(given.get("path"), str) else root
     base = base if base.is_dir() else root
@@ -164,7 +182,10 @@ def _listed(config: Path, given: Mapping[str, Any]) -> Iterable[tuple[str, Entry
         for value in values:
             if not isinstance(value, str):
                 raise DataError(config, f"{name} must be a folder or a .txt list of images")
-            where = _existing(base, root, value, f"{config}: {name}")
+            where = _existing(base, root, value)
+            if where is None:
+                missing[name] = f"{name}: there is no {base / value}"
+                continue
             if where.is_file():
                 files = [
                     safe_name(line.strip(), where)
@@ -193,14 +214,14 @@ def _split_of(folder: Path, name: str) -> str:
     return parts[-1] if parts and kind_of(parts[-1]) == kind_of(name) else name
 
 
-def _existing(base: Path, root: Path, value: str, where: str) -> Path:
+def _existing(base: Path, root: Path, value: str) -> Path | None:
     plain = value
     while plain.startswith("../"):  # as some exporters write what lies beside data.yaml
         plain = plain[3:]
     for each in (base / value, root / value, root / plain):
         if each.exists():
             return each
-    raise DataError(where, f"there is no {base / value}")
+    return None
 
 
 def _labels_of(image: Path) -> Path:
@@ -313,9 +334,9 @@ def _write_one(
 ) -> None:
     size = image.size or size_of(image.content, image.name)
     lines = labels.lines(image.annotations, size, image.name)
-    for each, line in zip(image.annotations, lines, strict=True):
+    for position, line in enumerate(lines):
         if line is None:
-            notes.add("object that no line can say", f"{image.name}, object {each.id}")
+            notes.add("object that no line can say", object_of(image, position))
     text = "".join(f"{line}\n" for line in lines if line is not None)
     if text:
         target = out / path

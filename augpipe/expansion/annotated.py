@@ -18,7 +18,7 @@ from augpipe.data.decode import as_rgb
 from augpipe.data.formats import Format, placed, placed_mask
 from augpipe.data.masks import open_mask
 from augpipe.data.splitfiles import dumped
-from augpipe.errors import AugpipeError, DataError
+from augpipe.errors import DataError
 from augpipe.expansion.blocks import Largest, Order, made_of
 from augpipe.expansion.manifest import Extra, Parameters, Row, parameters
 from augpipe.expansion.names import Output
@@ -172,10 +172,12 @@ class AnnotatedRenderer:
 
     def _batch(self, copy: int, ready: Sequence[_Member], failed: dict[int, str]) -> list[Made]:
         """Does the batch section to images of one size, and to all that belongs to them."""
-        own = [each.sampled for each in ready]
         masked = [each.mask for each in ready if each.mask is not None]
-        if masked and len(masked) < len(ready):
-            raise AugpipeError("some images of a batch have masks and some have none")
+        if masked:
+            why = "has no mask, and others of its batch have one: such are not mixed"
+            failed |= {one.sampled.origin.index: why for one in ready if one.mask is None}
+            ready = [one for one in ready if one.mask is not None]
+        own = [each.sampled for each in ready]
         size = (own[0].image.shape[0], own[0].image.shape[1])
         shared = Shared([each.image for each in ready], [m for _, m in masked], size, self._flips)
         given = shared.targets()
@@ -300,11 +302,12 @@ def _link(image: AnnotatedImage, copy: int) -> dict[str, Any]:
 
 
 def _extra(image: AnnotatedImage, pixels: Array) -> Mapping[str, Any]:
-    """Returns an image's other fields; VOC's depth is that of the new pixels."""
-    size = image.extra.get("size")
-    if not isinstance(size, dict) or "depth" not in size:
-        return image.extra
-    return {**image.extra, "size": {**size, "depth": str(pixels.shape[2])}}
+    """Returns an image's other fields, as of new pixels: VOC's depth, and no path of the old."""
+    extra = {name: value for name, value in image.extra.items() if name != "path"}
+    size = extra.get("size")
+    if isinstance(size, dict) and "depth" in size:
+        extra["size"] = {**size, "depth": str(pixels.shape[2])}
+    return extra
 
 
 class _Member(NamedTuple):

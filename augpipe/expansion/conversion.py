@@ -21,6 +21,7 @@ from augpipe.data.formats import (
     check_reach,
     format_of,
     layout_for,
+    note_unsaid,
     open_dataset,
     placed,
     placed_mask,
@@ -48,6 +49,7 @@ class Conversion:
         notes: What was found and is no error, counted.
         skipped: Images that could not be used.
         reasons: Why, for the first of them.
+        found: What its reader noted.
     """
 
     out: Path
@@ -57,6 +59,7 @@ class Conversion:
     notes: Notes = field(default_factory=Notes)
     skipped: int = 0
     reasons: list[str] = field(default_factory=list)
+    found: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -69,7 +72,7 @@ class Conversion:
             lines.append(f"... and {self.skipped - len(self.reasons)} more")
         if self.skipped:
             lines.append(f"skipped {plural(self.skipped, 'image')}")
-        lines += str(self.notes).splitlines()
+        lines += [*self.found, *str(self.notes).splitlines()]
         what = f"{plural(self.written, 'image')} from {self.source} to {self.format}"
         lines.append(f"converted {what} in {self.out}")
         return "\n".join(map(printable, lines))
@@ -115,6 +118,10 @@ def convert(
     dataset = open_dataset(place_of(source), source_format, own)
     if split is not None:
         dataset = dataset.only(split)
+    elif dataset.missing:
+        one = dataset.splits[0] if dataset.splits else "none"
+        words = next(iter(dataset.missing.values()))
+        raise DataError(dataset.root, f"{words} (--split {one} takes what is there)")
     check_apart(dataset.root, out, [own.expanduser()] if own else [])
     command = {
         "source": str(place_of(source).resolve()),
@@ -127,7 +134,8 @@ def convert(
         stage = stage_in(out)
         seal = stage.sealed()
         if seal is None:
-            done = _made(dataset, stage, Conversion(out, dataset.format, to), progress, strict)
+            begun = Conversion(out, dataset.format, to, found=dataset.notes)
+            done = _made(dataset, stage, begun, progress, strict)
             said = _SEALED.dump_python(replace(done, out=Path()), mode="json")
             stage.show(json.dumps([command, said]).encode())
         else:
@@ -184,8 +192,8 @@ def _placed(
             _check_places(image, target, taken)
             check_shapes(image)
             kept = _packed(image) if target.PACKED else _copied(image, out, target, writer)
-            if image.size is None and target.NAME in SIZED:
-                size_of(kept.content, image.name)
+            if target.NAME in SIZED or (image.size is None and target.NAME == "coco"):
+                kept = _sized(kept)
         except DataError as error:
             if strict:
                 raise
@@ -194,11 +202,25 @@ def _placed(
                 done.reasons.append(str(DataError(f"left out {entry.relative}", str(error))))
             continue
         done.notes.check(kept)
+        note_unsaid(target.NAME, kept, done.notes)
         done.written += 1
         meter(index, done.skipped)
         yield kept
     if not done.written:
         raise AugpipeError("none of the images could be used: " + "; ".join(done.reasons[:3]))
+
+
+def _sized(image: AnnotatedImage) -> AnnotatedImage:
+    """Returns an image with its size, by its header.
+
+    Raises:
+        DataError: If that cannot be read, or its record says another.
+    """
+    size = size_of(image.content, image.name)
+    if image.size not in (None, size):
+        said = f"{image.size[0]} × {image.size[1]}" if image.size else ""
+        raise DataError(image.name, f"is {size[0]} × {size[1]}, its annotations say {said}")
+    return replace(image, size=size)
 
 
 def _check_places(image: AnnotatedImage, target: Format, taken: set[bytes]) -> None:

@@ -66,8 +66,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """Returns 1 if anything is wrong."""
-        return int(bool(self.findings))
+        """Returns 1 if anything is wrong, or all images were skipped."""
+        return int(bool(self.findings) or (not self.checked and self.skipped > 0))
 
     def __str__(self) -> str:
         were = "was" if self.skipped == 1 else "were"

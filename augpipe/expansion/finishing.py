@@ -15,6 +15,7 @@ from pathlib import Path
 from augpipe.data.address import Address
 from augpipe.data.content import Content
 from augpipe.data.encode import unwritable
+from augpipe.data.formats import note_unsaid
 from augpipe.data.shapes import Notes
 from augpipe.errors import AugpipeError, DataError
 from augpipe.expansion.claim import Writer
@@ -56,11 +57,15 @@ def drawn_again(rule: ConstraintRule | None, manifest: Path) -> str:
     if rule is None:
         return ""
     again, tries, less = 0, 0, 0
-    for told in (row.parameters.get("constraint") for row in _rows(manifest)):
-        match told:
-            case {"retries": int(retries), "visibility": int() | float() as share}:
-                again, tries = again + 1, tries + retries
-                less += share < rule.min_visibility - 1e-9
+    for row in _rows(manifest):
+        retries, share = 0, 1.0
+        for section in ("constraint", "constraint in batch"):
+            told = row.parameters.get(section, {})
+            match told:
+                case {"retries": int(more), "visibility": int() | float() as least}:
+                    retries, share = retries + more, min(share, least)
+        again, tries = again + (retries > 0), tries + retries
+        less += share < rule.min_visibility - 1e-9
     if not again:
         return f"constraint: min_visibility {rule.min_visibility:g} held at once"
     words = f"constraint: {plural(again, 'image')} drawn again, {plural(tries, 'time')} in all"
@@ -92,7 +97,9 @@ def _of_sources(plan: Plan, manifest: Path) -> Notes:
         if row.index != last:
             last = row.index
             try:
-                notes.check(plan.dataset[row.index])
+                image = plan.dataset[row.index]
+                notes.check(image)
+                note_unsaid(plan.to, image, notes)
             except DataError:  # changed since: `verify` says so
                 continue
     return notes

@@ -47,7 +47,7 @@ class Job:
         record: What is kept of all this in job.json.
         plan: The annotated dataset that the images are of; None for folders of images.
         labels: The class of each source, where one is known.
-        notes: What of the recipe's `balance` could not be, in words.
+        notes: What the source's reader noted, and what of the recipe's `balance` could not be.
     """
 
     recipe: Recipe
@@ -186,7 +186,8 @@ def prepare(recipe: Recipe, source: Path, settings: Settings, plan: Plan | None 
         dataset=dataset,
         counts=counts,
     )
-    return Job(runnable, left_out, listing, sources, names, record, plan, labels, copies.notes)
+    notes = copies.notes if plan is None else (*plan.dataset.notes, *copies.notes)
+    return Job(runnable, left_out, listing, sources, names, record, plan, labels, notes)
 
 
 def _absolute(path: Path) -> str:

@@ -258,6 +258,8 @@ class Renderer:
             labels: What became of the classes' numbers; None where there are none.
         """
         each = ready[k]
+        if "constraint" in drawn:  # the sample section may have drawn again too
+            drawn["constraint in batch"] = drawn.pop("constraint")
         drawn = {**each.parameters, **drawn}
         row = self.row(each.origin, each.digest, each.output, data, drawn)
         shares = None if labels is None or labels.ndim == 1 else self._shares(labels[k])

@@ -59,7 +59,7 @@ def test_outlines_and_run_lengths_are_drawn(tmp_path: Path) -> None:
     content = picture(tmp_path / "a.png", height, width, 0)
     image = AnnotatedImage("a.png", content, None, (height, width), annotations=objects)
     notes = write("masks", tmp_path / "out", Meta((Category(300, "a"), Category(7, "b"))), [image])
-    assert str(notes) == "1 object without an outline: a.png, object None"
+    assert str(notes) == "1 object without an outline: a.png, object 2"
     with Image.open(tmp_path / "out" / "masks" / "a.png") as drawn:
         made = np.asarray(drawn)
     assert made.dtype == np.uint16

@@ -226,7 +226,7 @@ class _Run:
 
     def _due(self, index: int) -> int | None:
         """Returns how many outputs an image was to have, where that is not the same for all."""
-        return None if self.job.record.counts is None else len(self.job.names.outputs(index))
+        return None if self.job.record.counts is None else self.job.names.count(index)
 
     def _finish(self) -> str:
         """Writes the annotation files of an annotated dataset; returns what there is to say."""
@@ -238,7 +238,6 @@ class _Run:
 
     def _resume(self) -> list[Task]:
         """Takes over what is done; returns the tasks that are not."""
-        outputs = self.job.names.outputs
         images = range(self.job.record.images)
         packed = {} if self.job.plan is None else packed_contents(self.job.plan, self.out)
         if isinstance(self.out, Address):
@@ -250,9 +249,11 @@ class _Run:
             if row.mask is not None and not stays_inside(row.mask.path):
                 return False
             self.seen[row.index] = row.source_sha256
-            expected = {each.copy: each.path for each in outputs(row.index)}
-            return expected.get(row.copy) == row.output and (
-                row.output in packed or self._is_there(row)
+            own = self.job.names.output(row.index, row.copy)
+            return (
+                own is not None
+                and own.path == row.output
+                and (row.output in packed or self._is_there(row))
             )
 
         self.manifest.load(trusted)
@@ -260,12 +261,13 @@ class _Run:
         for task in self.job.tasks():
             keys = [key_of(*each) for each in self.job.outputs(task)]
             if all(key in self.manifest for key in keys):
-                if not self.job.together:
-                    self.seen.pop(task.indices[0], None)
                 continue
             pending.append(task)
             for key in keys:
                 self.manifest.drop(key)
+        left = {index for task in pending for index in task.indices}
+        for index in [each for each in self.seen if each not in left]:
+            del self.seen[index]
         return pending
 
     def _is_of_this_job(self, row: Row) -> bool:

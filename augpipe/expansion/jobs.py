@@ -32,6 +32,8 @@ from augpipe.recipe import Recipe, load
 from augpipe.rng import Draws
 from augpipe.yamltree import parse
 
+_PART = 64  # outputs of one source in a task: what an interruption loses, and one process does
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -87,7 +89,9 @@ class Job:
         differ by one at most.
         """
         if not self.together or self.settings.keep_originals:
-            yield from (Task((index,)) for index in range(len(self.sources)))
+            for index in range(len(self.sources)):
+                count = 1 if self.together else self.names.count(index)
+                yield from (Task((index,), first=k) for k in range(0, count, _PART))
         if not self.together:
             return
         copies = np.asarray(self.names.copies)
@@ -103,8 +107,9 @@ class Job:
         if task.copy is not None:
             return [(index, self.names.copy(index, task.copy)) for index in task.indices]
         (index,) = task.indices
-        own = self.names.original(index) if self.together else self.names.outputs(index)
-        return [(index, each) for each in own]
+        if self.together:
+            return [(index, each) for each in self.names.original(index)]
+        return [(index, each) for each in self.names.outputs(index, task.first, _PART)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +118,14 @@ class Task:
 
     Args:
         indices: The sources.
-        copy: The copy of all of them that is made in one batch; None where all that is made of
-            one source without others is.
+        copy: The copy of all of them that is made in one batch; None where what is made of one
+            source without others is.
+        first: The first of that: one task makes up to 64 outputs.
     """
 
     indices: tuple[int, ...]
     copy: int | None = None
+    first: int = 0
 
 
 def key_of(index: int, output: Output) -> Key:

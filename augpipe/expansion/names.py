@@ -48,9 +48,29 @@ class Names:
     copies: Sequence[int] | Ints
     extension: str
 
-    def outputs(self, index: int) -> tuple[Output, ...]:
-        """Returns a source's outputs, in the manifest's order: the original comes first."""
-        return (*self.original(index), *(self.copy(index, k) for k in range(self.copies[index])))
+    def outputs(self, index: int, first: int = 0, most: int | None = None) -> tuple[Output, ...]:
+        """Returns a source's outputs, in the manifest's order: the original comes first.
+
+        Args:
+            index: The source.
+            first: How many are passed over.
+            most: How many there are at most; all of them when left out.
+        """
+        own = self.original(index)
+        stop = self.count(index) if most is None else min(first + most, self.count(index))
+        return tuple(
+            own[k] if k < len(own) else self.copy(index, k - len(own)) for k in range(first, stop)
+        )
+
+    def count(self, index: int) -> int:
+        """Returns how many outputs a source has."""
+        return int(self.copies[index]) + bool(self.originals)
+
+    def output(self, index: int, copy: int | None) -> Output | None:
+        """Returns one output of a source; None if it has none such."""
+        if copy is None:
+            return next(iter(self.original(index)), None)
+        return self.copy(index, copy) if 0 <= copy < self.copies[index] else None
 
     def original(self, index: int) -> tuple[Output, ...]:
         """Returns a source's original, if it is kept."""

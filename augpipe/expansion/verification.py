@@ -148,7 +148,7 @@ class _Reader:
 
     def _groups(self) -> Iterator[list[Row]]:
         if not self.together:
-            for _, rows in groupby(self._rows(), key=lambda each: (each[1].index, each[1].source)):
+            for _, rows in groupby(self._rows(), key=_group):
                 yield [row for _, row in rows]
             return
         batches: dict[tuple[int | None, tuple[int, ...]], list[int]] = {}
@@ -199,6 +199,12 @@ class _Reader:
         if row.key in self.keys or row.output in self.named:
             return f"a second row for {row.output}"
         return ""
+
+
+def _group(each: tuple[int, Row]) -> tuple[int, str, int]:
+    """Returns what rows have in common that are made again from one reading of their source."""
+    row = each[1]
+    return row.index, row.source, (row.copy or 0) // 64
 
 
 def _exists(path: Path) -> bool:

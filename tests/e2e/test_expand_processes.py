@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from augpipe.data.children import forks
-from augpipe.expansion import expand, expanding, verify
+from augpipe.errors import AugpipeError
+from augpipe.expansion import expand, expanding, job_of, verify
 from tests.e2e import clusters
-from tests.e2e.expansion import tree
+from tests.e2e.expansion import start, tree, wait_for_lines
 from tests.harness import SAMPLES
 
 pytestmark = pytest.mark.skipif(not forks(), reason="processes are not forked here")
@@ -88,3 +90,33 @@ def test_verify_in_processes_says_the_same_in_the_same_order(
     assert [each.where for each in alone.findings if each.kind == "altered"] == [
         each.relative_to(out).as_posix() for each in made[::4]
     ]
+
+
+def test_many_copies_of_one_image_are_many_tasks(recipe: Path, tmp_path: Path) -> None:
+    """Done by several processes, and kept as they are done."""
+    source = SAMPLES / "garments" / "bag" / "bag_01.png"
+    what: dict[str, Any] = {"copies": 300, "keep_originals": True}
+    expand(recipe, source, tmp_path / "whole", **what)
+    process = start(
+        "never", 0, recipe=recipe, source=source, out=tmp_path / "out", workers=2, **what
+    )
+    wait_for_lines(process, tmp_path / "out" / "manifest.jsonl", 64)
+    process.kill()
+    process.communicate(timeout=60)
+    job = job_of(recipe, source, **what)
+    assert [len(job.outputs(task)) for task in job.tasks()] == [64, 64, 64, 64, 45]
+    done = expand(recipe, source, tmp_path / "out", workers=2, **what)
+    assert done.kept >= 64 and done.written + done.kept == 301
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert verify(tmp_path / "out", workers=2).checked == 301
+
+
+def test_an_image_that_changes_between_its_copies_is_told(recipe: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 30), "teal").save(tmp_path / "a.bmp")
+    out = tmp_path / "out"
+    expand(recipe, tmp_path / "a.bmp", out, copies=100)
+    lines = (out / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (out / "manifest.jsonl").write_text("".join(lines[:64]))  # the first task's alone
+    (tmp_path / "a.bmp").write_bytes((tmp_path / "a.bmp").read_bytes()[:-1] + b"x")
+    with pytest.raises(AugpipeError, match="changed since some of its copies were made"):
+        expand(recipe, tmp_path / "a.bmp", out, copies=100)

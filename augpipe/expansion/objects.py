@@ -20,6 +20,7 @@ from augpipe.data.masks import fill
 from augpipe.data.rle import decode_rle, encode_rle
 from augpipe.data.shapes import hull, polygon_area
 from augpipe.errors import DataError
+from augpipe.polygons import areas
 from augpipe.settings import BoxRules
 from augpipe.targets import Outlines, Points, Sample, finish, oriented_outline, outline, visible
 from augpipe.types import Array, Floats
@@ -148,10 +149,13 @@ class Objects:
         """
         size = sample.image.shape[0], sample.image.shape[1]
         found: dict[int, Floats] = {}  # boxes, and corners of rotated ones
-        sets = iter(sample.boxes)
-        for objects in filter(None, (self._boxed(), self._turned())):
-            ends, kept = finish(next(sets), size, rules.min_area, rules.min_visibility)
-            found |= {objects[row]: end for row, end in zip(kept.tolist(), ends, strict=True)}
+        cut: set[int] = set()
+        objects = filter(None, (self._boxed(), self._turned()))
+        for own, moved in zip(objects, sample.boxes, strict=True):
+            ends, kept = finish(moved, size, rules.min_area, rules.min_visibility)
+            found |= {own[row]: end for row, end in zip(kept.tolist(), ends, strict=True)}
+            less = areas(visible(moved, size)) < 0.999 * areas(moved.whole)
+            cut |= {own[row] for row in np.flatnonzero(less)}
         polygons: dict[int, list[tuple[float, ...]]] = {}
         shapes = [polygon for each in sample.outlines for polygon in visible(each, size)]
         for (k, _), polygon in zip(self._parts(), shapes, strict=True):
@@ -175,7 +179,7 @@ class Objects:
                 keypoints=points[k],
                 id=None,
                 source=each.id,
-                extra={name: value for name, value in each.extra.items() if name not in _STALE},
+                extra=_extra(each.extra, k in cut),
             )
             shaped = each.polygons or each.rle
             if not shaped or made.polygons or made.rle:
@@ -203,6 +207,14 @@ class Objects:
             first += count
             out.append(tuple(value for triple in triples for value in triple))
         return out
+
+
+def _extra(extra: Mapping[str, Any], cut: bool) -> dict[str, Any]:
+    """Returns what else is said of an object, as of one that was moved, and perhaps cut."""
+    out = {name: value for name, value in extra.items() if name not in _STALE}
+    if cut and "truncated" in out:
+        out["truncated"] = type(out["truncated"])(1)
+    return out
 
 
 def around(place: Floats, size: tuple[int, int]) -> Floats:

@@ -205,3 +205,23 @@ def test_what_both_sections_drew_again_is_counted(tmp_path: Path) -> None:
     (words,) = [line for line in str(done).splitlines() if line.startswith("constraint: ")]
     total = int(words.split(", ")[1].split(" ")[0])
     assert first > 0 and total > first, words
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_what_the_frame_cuts_is_truncated(tmp_path: Path, kind: type) -> None:
+    """As VOC's own says it, in words, and as other files do, in numbers."""
+    objects = tuple(
+        Annotation(3, box, id=k + 1, extra={"truncated": kind(0)})
+        for k, box in enumerate([(4.0, 4.0, 20.0, 20.0), (40.0, 4.0, 58.0, 20.0)])
+    )
+    images = [replace(each, annotations=objects) for each in dataset(tmp_path, 1)]
+    write("coco" if kind is int else "voc", tmp_path / "in", META, images)
+    recipe = {"version": 1, "sample": [{"center_crop": [40, 50]}]}  # of 60 columns, 5 to 55
+    expand(recipe, tmp_path / "in", tmp_path / "out", keep_originals=True)
+    first, second = open_dataset(tmp_path / "out")
+    assert [each.extra["truncated"] for each in first.annotations] == [kind(0), kind(0)]
+    assert [each.extra["truncated"] for each in second.annotations] == [kind(1), kind(1)]
+    recipe = {"version": 1, "sample": [{"center_crop": [40, 58]}]}  # 1 to 59
+    expand(recipe, tmp_path / "in", tmp_path / "more")
+    (third,) = open_dataset(tmp_path / "more")
+    assert [each.extra["truncated"] for each in third.annotations] == [kind(0), kind(0)]

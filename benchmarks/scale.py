@@ -1,12 +1,13 @@
 """What expansion costs per image, and a billion of them: fills the tables of docs/scale.md.
 
     python -m benchmarks.scale [--data DIR] [--rounds 5] [--seconds 6] [--page docs/scale.md]
-                               [--only rates bars driver] [--core-hour 0.04] ...
+                               [--only rates bars driver memory] [--core-hour 0.04] ...
 
 Rates: decode, transform and encode of the same images, one thread, timed apart. Bars: expansion by
 one worker against these three done alone, and by two against one; the measures take turns,
 each in a fresh process, and a ratio is of one round. Driver: what the machine that hands out the
-work holds and does for each image. Photos are DIR/photos_500x375, photos_1024x768 and photos_12mp,
+work holds and does for each image. Memory: the most that an expansion of small images takes, by
+their number. Photos are DIR/photos_500x375, photos_1024x768 and photos_12mp,
 or else samples/photos. Let nothing else run meanwhile.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -208,6 +210,20 @@ def driver(count: int) -> list[float]:
     return [held / count, kept / count, 1e6 * listed / count, 1e6 * noted / count, size / count]
 
 
+def memory(count: int) -> list[float]:
+    """Returns the most MB that the process of an expansion takes, and a worker of two."""
+    source = sorted((ROOT / "samples" / "garments").glob("*/*.png"))[0]
+    with tempfile.TemporaryDirectory(prefix="augpipe-scale-") as home:
+        root = Path(home) / "in" / "class"
+        root.mkdir(parents=True)
+        one = shutil.copy(source, Path(home) / "one.png")
+        for k in range(count):
+            os.link(one, root / f"image_{k:09d}.png")
+        expand(as_recipe(RECIPES["quickstart"]), root.parent, Path(home) / "out", workers=2)
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return [resource.getrusage(each).ru_maxrss / 1024 for each in who]
+
+
 def rows_of_one() -> list[Row]:
     from augpipe.expansion.manifest import rows_of
 
@@ -242,9 +258,14 @@ def measured(options: argparse.Namespace) -> Results:
         rounds = [in_fresh_process(driver, options.listed) for _ in range(options.rounds)]
         for name, values in zip(DRIVER, zip(*rounds, strict=True), strict=True):
             results.series.append(Series("driver", name, "each", values))
+    if "memory" in options.only:
+        for count in options.images:
+            values = zip(MEMORY, in_fresh_process(memory, count), strict=True)
+            results.series += [Series(f"memory: {count:,}", name, "MB", (v,)) for name, v in values]
     return results
 
 
+MEMORY = ("the process", "a worker")
 STAGES = ("decode", "transform", "encode", "size")
 DRIVER = ("listing, bytes", "manifest, bytes", "listing, µs", "manifest, µs", "row, bytes")
 
@@ -311,6 +332,16 @@ def told_driver(results: Results) -> Iterator[str]:
         yield f"| {name}{'' if name == 'row' else ': ' + what} | {each} | {whole} |"
 
 
+def told_memory(results: Results) -> Iterator[str]:
+    parts = [row for row in results.series if row.part.startswith("memory")]
+    if parts:
+        yield "| images | the process | each of two workers |"
+        yield "|---|---|---|"
+    for own, worker in zip(parts[::2], parts[1::2], strict=True):
+        count = own.part.removeprefix("memory: ")
+        yield f"| {count} | {own.median:.0f} MB | {worker.median:.0f} MB |"
+
+
 def write(page: Path, sections: dict[str, Sequence[str]]) -> None:
     """Puts tables between a page's marks `<!-- NAME -->` and `<!-- /NAME -->`."""
     text = page.read_text(encoding="utf-8")
@@ -325,6 +356,7 @@ def write(page: Path, sections: dict[str, Sequence[str]]) -> None:
     page.write_text(text, encoding="utf-8")
 
 
+PARTS = ("rates", "bars", "driver", "memory")
 PRICES = {"core-hour": 0.04, "gb-month": 0.02, "put-1000": 0.005, "get-1000": 0.0004}
 """Dollars: round figures to calculate with, no one's quotation."""
 
@@ -335,7 +367,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--listed", type=int, default=20_000)
-    parser.add_argument("--only", nargs="+", default=["rates", "bars", "driver"])
+    parser.add_argument("--only", nargs="+", default=list(PARTS))
+    parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--page", type=Path)
     for name, price in PRICES.items():
         parser.add_argument(f"--{name}", type=float, default=price)
@@ -349,6 +382,7 @@ def main() -> None:
         "rates": list(rates(results, options)) if "rates" in options.only else [],
         "bars": list(told_bars(results)),
         "driver": list(told_driver(results)),
+        "memory": list(told_memory(results)),
         "machine": [f"Measured by `python -m benchmarks.scale` on {made}."],
     }
     for lines in sections.values():

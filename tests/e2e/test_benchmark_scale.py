@@ -55,10 +55,26 @@ def test_it_fills_the_page(tmp_path: Path) -> None:
     page = tmp_path / "scale.md"
     page.write_text((ROOT / "docs" / "scale.md").read_text(encoding="utf-8"), encoding="utf-8")
     command = [sys.executable, "-m", "benchmarks.scale", "--rounds", "1", "--seconds", "0.05"]
-    command += ["--listed", "50", "--data", str(tmp_path), "--page", str(page)]
+    command += [
+        "--listed",
+        "50",
+        "--images",
+        "20",
+        "40",
+        "--data",
+        str(tmp_path),
+        "--page",
+        str(page),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     text = page.read_text(encoding="utf-8")
-    for words in ("| samples, photos, jpeg |", "| expand, 2 workers |", "| row | ", "a core-hour"):
+    for words in (
+        "| samples, photos, jpeg |",
+        "| expand, 2 workers |",
+        "| row | ",
+        "a core-hour",
+        "| 40 | ",
+    ):
         assert words in text
-    assert text.count("<!-- ") == 8
+    assert text.count("<!-- ") == 10

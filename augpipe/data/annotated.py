@@ -381,16 +381,10 @@ def _is_id(value: object) -> bool:
 
 
 def _size(height: object, width: object) -> tuple[int, int]:
-    """Returns a size that a record says.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if not (isinstance(height, int) and isinstance(width, int)):
-        raise ValueError("size")
-    if not 0 < min(height, width) <= max(height, width) < 2**31:
-        raise ValueError("size")
-    return height, width
+    if isinstance(height, int) and isinstance(width, int):
+        if 0 < min(height, width) <= max(height, width) < 2**31:
+            return height, width
+    raise ValueError("size")
 
 
 def meta_from(data: Json) -> Meta:

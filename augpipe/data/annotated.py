@@ -381,9 +381,12 @@ def _is_id(value: object) -> bool:
 
 
 def _size(height: object, width: object) -> tuple[int, int]:
-    if isinstance(height, int) and isinstance(width, int):
-        if 0 < min(height, width) <= max(height, width) < 2**31:
-            return height, width
+    if (
+        isinstance(height, int)
+        and isinstance(width, int)
+        and 0 < min(height, width) <= max(height, width) < 2**31
+    ):
+        return height, width
     raise ValueError("size")
 
 

@@ -389,7 +389,7 @@ def test_a_point_that_a_flow_carries_out_of_the_frame_is_not_seen():
     control = np.broadcast_to([20.0, -15.0], (1, 2, 2, 2))
     at = np.array([[10.0, 50], [60, 140], [60, 50], [205, 50], [60, -5], [20.5, 134.5]])
     moved = move_points(Flow(control, "hat", FRAME.sizes, CONSTANT), 0, Points.of(at))
-    np.testing.assert_allclose(moved.at, at + [-20, 15], atol=1e-3)
+    np.testing.assert_allclose(moved.at, at + np.array([-20, 15]), atol=1e-3)
     assert moved.seen.tolist() == [False, False, True, False, False, True]
 
 

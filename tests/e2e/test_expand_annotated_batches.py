@@ -252,6 +252,35 @@ def test_rotated_boxes_are_mixed_too(tmp_path: Path) -> None:
     assert verify(out).findings == ()
 
 
+@pytest.mark.parametrize("cover", ["cutmix", "crop"])
+def test_an_object_whose_mask_is_covered_is_not_kept(tmp_path: Path, cover: str) -> None:
+    """Each is there where its own grey is: a dot whose box, all of the image, is still seen."""
+    images = []
+    for k in range(4):
+        dot = np.zeros((HEIGHT, WIDTH), np.uint8)
+        dot[10 * k + 4 : 10 * k + 10, 18 * k + 4 : 18 * k + 10] = 1
+        Image.fromarray(np.stack([dot * (100 + 30 * k)] * 3, axis=2)).save(tmp_path / f"{k}.png")
+        each = Annotation(12, (0.0, 0.0, WIDTH, HEIGHT), rle=rle(dot), id=k + 1)
+        made = AnnotatedImage(f"{k}.png", FileContent(tmp_path / f"{k}.png"), id=k + 1)
+        images.append(replace(made, size=(HEIGHT, WIDTH), annotations=(each,)))
+    write("coco", tmp_path / "in", META, images)
+    ops = {
+        "cutmix": [{"cutmix": {"mode": "element"}}],
+        "crop": [{"mixup": {"p": 0}}, {"center_crop": 30}],
+    }
+    recipe = {"version": 1, "seed": 4, "batch": ops[cover]}
+    expand(recipe, tmp_path / "in", tmp_path / "out", copies=6)
+    counts = []
+    for child in open_dataset(tmp_path / "out"):
+        pixels = decode(child.content.read())[:, :, 0]
+        greys = [k + 1 for k in range(4) if (pixels == 100 + 30 * k).any()]
+        assert sorted(each.source for each in child.annotations) == greys, child.name
+        for each in child.annotations:
+            assert np.array_equal(decode_rle(each.rle, ""), pixels == 70 + 30 * each.source)
+        counts.append(len(greys))
+    assert {0, 1} <= set(counts)
+
+
 def test_what_a_batch_cannot_hold_is_said(tmp_path: Path) -> None:
     images = scene(tmp_path, 2)
     Image.fromarray(np.zeros((30, 20, 3), np.uint8)).save(tmp_path / "small.png")

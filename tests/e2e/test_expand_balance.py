@@ -19,6 +19,7 @@ from augpipe.expansion.balance import count_copies
 from augpipe.expansion.record import Settings
 from augpipe.pipeline import load
 from augpipe.recipe import Recipe
+from augpipe.rng import Draws
 from tests.e2e.conftest import GARMENTS
 from tests.e2e.expansion import rows, start, tree
 
@@ -108,6 +109,12 @@ def test_who_gets_one_more_is_drawn_by_the_seed_for_each_image_alone() -> None:
     assert np.array_equal(first.counts, again.counts)
     assert not np.array_equal(first.counts, other.counts)
     assert first.counts[:50].sum() == 75 == first.counts[50:].sum()
+    alone = np.array(
+        [Draws(1, np.array([k]), op="balance").uniforms("more", 1)[0, 0] for k in range(58)]
+    )
+    for own, each, more in ((slice(0, 50), 1, 25), (slice(50, 58), 9, 3)):
+        lowest = alone[own] <= np.sort(alone[own])[more - 1]
+        assert np.array_equal(first.counts[own], each + lowest)
     renamed = count_copies(
         recipe.model_copy(update={"seed": 1}), Settings(), labels, ["b", "a", "z"]
     )

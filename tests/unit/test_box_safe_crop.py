@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,16 @@ def test_every_box_stays_whole_and_edges_are_uniform() -> None:
         assert (edge == np.floor(edge)).all() and edge.min() == low and edge.max() == high
         counts = np.bincount((edge - low).astype(int), minlength=high - low + 1)
         assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_no_edge_tells_of_another() -> None:
+    """Quarters of any two edges' ranges are met together as often as chance has it: 25 each."""
+    box = drawn(BOXES)
+    quarters = [np.digitize(edge, np.quantile(edge, [0.25, 0.5, 0.75])) for edge in box.T]
+    for one, other in itertools.combinations(quarters, 2):
+        counts = np.zeros((4, 4))
+        np.add.at(counts, (one, other), 1)
+        assert stats.chi2_contingency(counts).pvalue > 1e-4
 
 
 def test_boxes_that_were_turned_before() -> None:

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import augpipe
+from augpipe.constraint import settle
 from augpipe.errors import RecipeError
 from augpipe.kinds import unpack
 from augpipe.recipe import load
 from augpipe.rng import Trace
+from augpipe.settings import ConstraintRule
 from tests.harness import photo
 
 H, W = 96, 128
@@ -39,11 +41,13 @@ def shares(out: dict[str, Any], boxes: Any = BOXES) -> list[float]:
     return left.tolist()
 
 
-def test_it_holds_and_what_held_before_is_unchanged() -> None:
+@pytest.mark.parametrize("where", [{}, {"epoch": 3}, {"seed": 8}], ids=str)
+def test_it_holds_and_what_held_before_is_unchanged(where: dict[str, int]) -> None:
+    """In any epoch and by any seed: what is tried is what is then drawn."""
     free, bound = pipeline(CROP), pipeline(CROP, RULE)
     again = 0
-    for index in range(60):
-        before, after = free(item(), index=index), bound(item(), index=index)
+    each = (pipe.apply([item()] * 60, range(60), **where) for pipe in (free, bound))
+    for before, after in zip(*each, strict=True):
         assert min(shares(after)) >= 0.3 - 1e-9
         same = np.array_equal(before["image"], after["image"])
         assert same == (min(shares(before)) >= 0.3)
@@ -83,10 +87,12 @@ def test_how_often_it_had_to_is_told() -> None:
     assert told["visibility"] == pytest.approx(np.array(after))
 
 
-def test_a_row_is_the_row_alone() -> None:
+@pytest.mark.parametrize("where", [{}, {"epoch": 3}, {"seed": 8}], ids=str)
+def test_a_row_is_the_row_alone(where: dict[str, int]) -> None:
     bound = pipeline(CROP, RULE)
-    for many, index in zip(bound.apply([item()] * 9, range(9)), range(9), strict=True):
-        assert np.array_equal(many["image"], bound(item(), index=index)["image"])
+    for index, many in enumerate(bound.apply([item()] * 9, range(9), **where)):
+        (alone,) = bound.apply([item()], [index], **where)
+        assert np.array_equal(many["image"], alone["image"])
 
 
 def test_both_sections_do_the_same() -> None:
@@ -120,6 +126,44 @@ def test_only_what_was_seen_before_counts() -> None:
     trace: Trace = {}
     bound.run([unpack(item(boxes)).sample], np.array([0]), 0, trace)
     assert not trace["constraint"]["on"].any() and trace["constraint"]["visibility"] == 1.0
+
+
+@pytest.mark.parametrize("behind", [{"resize": [24, 160]}, {"resize": 300}], ids=str)
+def test_a_size_is_no_share(behind: Any) -> None:
+    """What a resize behind the crop makes of all of a box alike is neither lost nor gained."""
+    told = []
+    for items in (CROP, [*CROP, behind]):
+        trace: Trace = {}
+        pipeline(items, RULE).run([unpack(item()).sample] * 20, np.arange(20), 0, trace)
+        told.append(trace["constraint"])
+    assert told[0]["on"].any()
+    for name, want in told[0].items():
+        np.testing.assert_allclose(told[1][name], want, atol=1e-9)
+
+
+def test_a_zoom_keeps_what_stays_in_the_frame() -> None:
+    """By 2 about the centre, of a box that is all of the image: a quarter."""
+    trace: Trace = {}
+    bound = pipeline([{"scale": [2, 2]}], {"min_visibility": 0.5, "retries": 2})
+    bound.run([unpack(item(np.array([[0.0, 0, W, H]]))).sample], np.array([0]), 0, trace)
+    assert trace["constraint"]["visibility"] == pytest.approx([0.25])
+
+
+def test_of_equal_attempts_the_first_is_taken() -> None:
+    table = np.array(
+        [
+            [0.2, 0.5, 0.5, 0.1],  # (images, attempts): what each keeps
+            [0.4, 0.4, 0.4, 0.4],
+            [0.0, 0.0, 0.0, 0.0],
+            [0.3, 0.9, 0.9, 1.0],
+            [0.9, 0.9, 0.9, 0.9],
+        ]
+    )
+    rule, trace = ConstraintRule(min_visibility=0.9, retries=3), Trace()
+    found = settle(rule, 5, lambda rows, attempt: table[rows, attempt], trace)
+    assert found.tolist() == trace["constraint"]["attempt"].tolist() == [1, 0, 0, 1, 0]
+    assert trace["constraint"]["retries"].tolist() == [3, 3, 3, 1, 0]
+    assert trace["constraint"]["visibility"].tolist() == [0.5, 0.4, 0.0, 0.9, 0.9]
 
 
 def test_without_boxes_it_changes_nothing() -> None:

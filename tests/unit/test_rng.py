@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,6 +86,40 @@ def test_epochs_may_differ_by_row() -> None:
     both = Draws(1, np.array([5, 5]), np.array([0, 3]), "op#0").uniform("x")
     assert both[0] == draws([5], 0).uniform("x")[0]
     assert both[1] == draws([5], 3).uniform("x")[0]
+
+
+def by_definition(counter: list[int], key: int) -> list[int]:
+    """Philox4x32-10 of one block, on Python's integers, as the paper has it."""
+    x0, x1, x2, x3 = counter
+    k0, k1 = key % 2**32, key >> 32
+    for _ in range(10):
+        a, b = 0xD2511F53 * x0, 0xCD9E8D57 * x2
+        x0, x1, x2, x3 = (b >> 32) ^ x1 ^ k0, b % 2**32, (a >> 32) ^ x3 ^ k1, a % 2**32
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [x0, x1, x2, x3]
+
+
+@pytest.mark.parametrize("attempt", [0, 1, 2, 255])
+def test_words_are_philox_at_their_address(attempt: int) -> None:
+    index, epoch = 5 * 2**32 + 7, 11
+    draw = Draws(3, np.array([index]), epoch, "op#0", attempt=attempt)
+    digest = hashlib.blake2b(b"3\x1fop#0\x1fx", digest_size=8).digest()
+    key = int.from_bytes(digest, "little")
+    want = [by_definition([block + 2**24 * attempt, epoch, 7, 5], key) for block in range(3)]
+    assert draw.words("x", 3).reshape(3, 4).tolist() == want
+
+
+def test_attempts_share_no_number() -> None:
+    """Not even at another place: 64 of one attempt's are none of the first 4,000 of another's."""
+    indices = np.arange(5)
+    first = Draws(1, indices, 2, "op#0").uniforms("x", 4000)
+    each = np.array([0, 1, 2, 254, 255])
+    again = Draws(1, indices, 2, "op#0", attempt=each).uniforms("x", 64)
+    assert np.array_equal(again[0], first[0, :64])
+    for row in range(1, 5):
+        assert not np.isin(again[row], first[row]).any()
+        alone = Draws(1, indices[row : row + 1], 2, "op#0", attempt=int(each[row]))
+        assert np.array_equal(alone.uniforms("x", 64)[0], again[row])
 
 
 # At n = 20,000 a p-value under 1e-4 has one chance in 10,000 on these fixed keys.

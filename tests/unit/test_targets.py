@@ -384,6 +384,15 @@ def test_where_a_flow_folds_a_point_is_found_or_not_seen():
     np.testing.assert_allclose(read_at(meaning, moved.at), goal, atol=RESIDUAL)
 
 
+def test_a_point_that_a_flow_carries_out_of_the_frame_is_not_seen():
+    """Output p reads p + (20, -15): a point moves by (-20, 15), and is seen from frame to frame."""
+    control = np.broadcast_to([20.0, -15.0], (1, 2, 2, 2))
+    at = np.array([[10.0, 50], [60, 140], [60, 50], [205, 50], [60, -5], [20.5, 134.5]])
+    moved = move_points(Flow(control, "hat", FRAME.sizes, CONSTANT), 0, Points.of(at))
+    np.testing.assert_allclose(moved.at, at + np.array([-20, 15]), atol=1e-3)
+    assert moved.seen.tolist() == [False, False, True, False, False, True]
+
+
 def test_flow_takes_empty_far_and_missing_points():
     at = np.array([[np.nan, 3.0], [1e7, -1e7], [60.0, 60.0], [60.0, 60.0]])
     moved = move_points(BENT, 0, Points.of(at))

@@ -127,11 +127,12 @@ def test_a_mask_of_another_length_is_made_again(tmp_path: Path) -> None:
 RULE = {"min_visibility": 0.3, "retries": 4}
 
 
-def test_how_often_a_constraint_drew_again_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["sample", "batch"])
+def test_how_often_a_constraint_drew_again_is_told(tmp_path: Path, section: str) -> None:
     """Against pipes that may draw again less often: the first that holds says how often it took.
 
     The first image's box is all of it, of which a crop never has more than a quarter; the second's
-    is held at times; the third has none.
+    is held at times; the third has none. Both sections draw the same, a batch's before it mixes.
     """
     box = np.array([[10.0, 8.0, 34.0, 32.0]])
     objects = [[Annotation(3, (0.0, 0.0, WIDTH, HEIGHT))], [Annotation(3, tuple(box[0]))], []]
@@ -150,7 +151,9 @@ def test_how_often_a_constraint_drew_again_is_told(tmp_path: Path) -> None:
         f"constraint: {again} images drawn again, {times} times in all; "
         f"in {left} a box still keeps less than 0.3"
     )
-    bound = {**recipe, "constraint": RULE}
+    bound: dict[str, Any] = {**recipe, "constraint": RULE}
+    if section == "batch":
+        bound |= {"sample": [], "batch": [*recipe["sample"], {"mixup": {"p": 0}}]}
     for _ in range(2):  # what is there already counts too
         told = expand(bound, source, tmp_path / "out", copies=12, keep_originals=True)
         assert told.notes == want and str(told).endswith(f"\n{want}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from augpipe.data.annotated import AnnotatedImage, Category, Dataset, Meta
 from augpipe.data.content import Content, FileContent
 from augpipe.data.folder import Listing, scan
-from augpipe.data.formats import APART, chosen, detect, open_dataset
+from augpipe.data.formats import APART, chosen, detect_annotated, open_dataset
 from augpipe.errors import DataError, UsageError
 from augpipe.expansion.sources import plan_for
 from augpipe.report.annotations import Marks, marks_of
@@ -161,8 +161,13 @@ def open_sources(
         if plan is None:
             return Sources(scan(path, split), masks=masks)
         return Sources(None, plan.dataset, masks=masks)
-    name = format or detect(annotations)
+    if not annotations.exists():
+        raise UsageError(f"{annotations}: no such file or folder of annotations")
+    name = format or detect_annotated(annotations)
     if name not in APART:
-        raise UsageError(f"{annotations}: {name} has its images in it: look at it alone")
+        raise UsageError(
+            f"{annotations}: {name or 'a folder, or no dataset'}: images that lie elsewhere are "
+            f"described by {', '.join(APART)}"
+        )
     dataset = open_dataset(annotations, name, path)
     return Sources(None, chosen(dataset, split), masks=masks)

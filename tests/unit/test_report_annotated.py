@@ -105,8 +105,7 @@ def test_what_is_drawn_of_coco_is_what_its_file_says() -> None:
         own = [each for each in said["annotations"] if each["image_id"] == image["id"]]
         boxes = np.array([each["bbox"] for each in own])
         boxes[:, 2:] += boxes[:, :2]
-        points = np.array([each.get("keypoints", []) for each in own], object).tolist()
-        points = np.array(sum(points, [])).reshape(-1, 3)
+        points = np.concatenate([each.get("keypoints", []) for each in own]).reshape(-1, 3)
         marks = story.variants[0].marks
         np.testing.assert_allclose(marks.boxes, boxes)
         np.testing.assert_array_equal(marks.keypoints, points[points[:, 2] > 0])
@@ -145,7 +144,8 @@ def test_a_plain_folder_stays_one() -> None:
 
 def test_an_outline_of_class_0_lies_on_its_object(tmp_path: Path) -> None:
     picture = only(yolo(tmp_path, TRIANGLE), [FLIP, TURN])
-    assert overlap(picture.marks.mask > 0, bright(picture)) > 0.97
+    # Pillow fills the pixels on an edge too: half a pixel around.
+    assert overlap(picture.marks.mask > 0, bright(picture)) > 0.9
     rows, columns = np.nonzero(bright(picture))
     (box,) = picture.marks.boxes
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -293,13 +293,13 @@ def test_images_that_are_not_there_come_last_and_are_said(tmp_path: Path) -> Non
 def test_what_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
     photos, text = SAMPLES / "photos", tmp_path / "a.json"
     text.write_text("{")
-    for annotations, words in (
+    for given, words in (
         (tmp_path / "b.json", "no such file"),
-        (text, "not a dataset of a known format"),
-        (photos, "folder has its images in it"),
+        (text, "a folder, or no dataset"),
+        (photos, "a folder, or no dataset"),
     ):
         with pytest.raises(UsageError, match=words) as caught:
-            open_sources(photos, annotations=annotations)
+            open_sources(photos, annotations=given)
         assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="no such folder of masks"):
         open_sources(photos, masks=tmp_path / "masks")
@@ -310,7 +310,7 @@ def test_what_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
 
 
 def test_annotations_and_masks_of_another_size_are_refused(tmp_path: Path) -> None:
-    root = many(tmp_path, range(1), {0})
+    root = many(tmp_path / "in", range(1), {0})
     said = json.loads((root / "a.json").read_text())
     said["images"][0] |= {"width": 5, "height": 9}
     (root / "a.json").write_text(json.dumps(said))

@@ -124,6 +124,11 @@ def test_a_file_of_annotations_beside_a_folder_of_images(tmp_path: Path) -> None
     assert draw_sheet(preview(photos, sample, annotations=COCO)[0]) == whole
     masks = SAMPLES / "masks"
     assert draw_sheet(preview(photos, sample, annotations=COCO, masks=masks)[0]) == whole
+    own = tmp_path / "masks"
+    own.mkdir()
+    Image.new("L", (512, 512), 2).save(own / "astronaut.png")
+    first = preview(photos, [], annotations=COCO, masks=own)[0].stories[0]
+    assert (first.variants[0].marks.mask == 2).all()
     without = preview(photos, sample, masks=masks)[0]
     assert {story.name for story in without.stories} == {
         f"{name}.jpg" for name in ("astronaut", "chelsea", "coffee", "rocket")
@@ -194,6 +199,24 @@ def test_upright_and_rotated_boxes_in_one_batch(tmp_path: Path) -> None:
         held = np.abs(TILTED * [-1, 1] + mirror)
         assert {tuple(np.round(each)) for each in marks.oriented[0]} == set(map(tuple, held))
         assert marks.labels == (1, 1)
+
+
+def test_a_class_that_the_dataset_does_not_list(tmp_path: Path) -> None:
+    for name in "ab":
+        put(tmp_path / f"{name}.png", TRIANGLE)
+    content = {
+        "images": [
+            {"id": k, "file_name": f"{name}.png", "augpipe": {"label": name}}
+            for k, name in enumerate("ab")
+        ],
+        "annotations": [],
+        "categories": [],
+        "augpipe": {"classes": ["a"]},
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    shown, errors = preview(tmp_path, [], [{"mixup": {"alpha": 1.0}}])
+    assert [story.label for story in shown.stories] == ["a", "b"]
+    assert len(errors) == len(shown.missing)  # a line, if it cannot be mixed
 
 
 def test_masks_in_run_lengths_are_those_of_pycocotools(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from augpipe.settings import KeypointRules
 MOST = 100
 """Images, and variants of each, in one preview."""
 
-_LOOKED = 1000  # records of a dataset, at most, to choose images by
+_LOOKED = 200  # records of a dataset, at most, to choose images by
 _T = TypeVar("_T")
 
 

@@ -8,15 +8,19 @@ from typing import Annotated
 
 import typer
 
+from augpipe.cli.datasets import From
 from augpipe.cli.options import Overrides, RecipePath, check_order
 from augpipe.errors import UsageError, printable, reason
 
 Images = Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images, or one image.")]
+Shown = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A dataset, a folder of images, or one image.")
+]
 
 
 def preview(
     recipe_path: RecipePath,
-    path: Images,
+    path: Shown,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="OUT", help="The file: .png, or .html.")
     ],
@@ -27,41 +31,51 @@ def preview(
     ] = 0,
     annotations: Annotated[
         Path | None,
-        typer.Option(metavar="COCO.json", help="Boxes, outlines and keypoints to draw."),
+        typer.Option(
+            metavar="FILE", help="What describes the images of PATH, if it does not lie there."
+        ),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Masks to draw: NAME.png for NAME.*")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split folder to look at.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which split; by default train, never validation.")
+    ] = None,
+    source_format: From = None,
     overrides: Overrides = None,
 ) -> None:
     """Draw a contact sheet: variants, and one of them op by op.
 
-    Variant k of an image is what training sees in epoch k and what expand writes as copy k.
-    Where the recipe mixes images, the images shown are the batch.
+    PATH is a folder of images, or a dataset in COCO, YOLO, VOC, masks, WebDataset, Parquet or CSV,
+    told by its content: boxes, rotated ones too, outlines, masks and keypoints are drawn as they
+    move with the pixels. Variant k of an image is what training sees in epoch k and what expand
+    writes as copy k. Where the recipe mixes images, the images shown are the batch.
     """
     check_order(recipe_path, path, "RECIPE PATH")
     _check_out(out)
     from augpipe import recipe as recipes
     from augpipe.data.encode import write_atomic
-    from augpipe.data.folder import scan
     from augpipe.plan.explain import plural
-    from augpipe.report.annotations import read_annotations
     from augpipe.report.html import draw_html
     from augpipe.report.preview import build_preview
     from augpipe.report.sheet import draw_sheet
+    from augpipe.report.sources import open_sources
 
     recipe = recipes.load(recipe_path, overrides or ())
-    known = read_annotations(annotations, masks) if annotations or masks else None
-    listing = scan(path, split)
+    sources = open_sources(
+        path,
+        split,
+        format=source_format and source_format.value,
+        annotations=annotations,
+        masks=masks,
+    )
     preview, errors = build_preview(
         recipe,
-        listing,
+        sources,
         f"{recipe_path.name} on {path}",
         samples=samples,
         variants=variants,
         epoch=epoch,
-        annotations=known,
     )
     as_page = out.suffix.lower() in _PAGES
     data = draw_html(preview).encode(errors="replace") if as_page else draw_sheet(preview)
@@ -69,7 +83,7 @@ def preview(
     for error in errors:
         print(printable(f"left out {error}"), file=sys.stderr)
     images = plural(len(preview.stories), "image")
-    print(f"{out}: {images} of {len(listing.sources)}, {plural(variants, 'variant')} each")
+    print(f"{out}: {images} of {len(sources)}, {plural(variants, 'variant')} each")
     for line in preview.missing:
         print(printable(line))
     raise typer.Exit(int(bool(errors)))

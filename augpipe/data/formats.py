@@ -48,7 +48,7 @@ _LABELLED = frozenset(("folder", "csv", "webdataset", "parquet"))
 _MASKED = frozenset(("masks", "voc", "csv", "webdataset", "parquet"))
 """Formats in which an image has a mask."""
 
-_APART = ("coco", "yolo", "voc", "csv")
+APART = ("coco", "yolo", "voc", "csv")
 """Formats whose images may lie elsewhere than the file that describes them."""
 
 _LISTED = frozenset((*BY_STEM, "folder"))
@@ -234,7 +234,7 @@ def open_dataset(path: Path, format: str | None = None, images: Path | None = No
     check_reach(path, name)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    if images is not None and name not in _APART:
+    if images is not None and name not in APART:
         raise UsageError(f"{path}: {name} has its images in it: leave out --images")
     if images is not None and not images.expanduser().is_dir():
         raise UsageError(f"{images}: no such folder of images")

@@ -1,22 +1,24 @@
-"""Annotations to draw on a preview: a COCO file, or a folder of class masks."""
+"""What is drawn of an annotated image: boxes, rotated ones too, outlines, masks, keypoints."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from augpipe.data.decode import decode
-from augpipe.errors import DataError, UsageError, reason
+from augpipe.data.annotated import AnnotatedImage, Category
+from augpipe.data.content import Content
+from augpipe.data.masks import fill, open_mask
+from augpipe.data.rle import decode_rle
+from augpipe.data.shapes import hull
+from augpipe.errors import DataError
+from augpipe.kinds.convert import array_of
 from augpipe.types import Array, Floats
 
 
-def _none(width: int) -> Floats:
-    return np.zeros((0, width))
+def _none(*row: int) -> Floats:
+    return np.zeros((0, *row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +27,22 @@ class Marks:
 
     Args:
         boxes: (N, 4), x0, y0, x1, y1 in pixels.
-        labels: (N,), the class of each box.
-        keypoints: (M, 3), x, y and COCO's visibility: 1 hidden, 2 seen.
+        labels: (N + M,), the class of each box, then of each rotated one: numbers from 1.
+        keypoints: (K, 3), x, y and COCO's visibility: 1 hidden, 2 seen.
         mask: (H, W) of class numbers, 0 for the background, or None.
+        oriented: (M, 4, 2), corners of rotated boxes, one after another round each.
     """
 
     boxes: Floats = field(default_factory=lambda: _none(4))
     labels: tuple[int, ...] = ()
     keypoints: Floats = field(default_factory=lambda: _none(3))
     mask: Array | None = None
+    oriented: Floats = field(default_factory=lambda: _none(4, 2))
+
+    def corners(self) -> Floats:
+        """Returns (N + M, 4, 2): the corners of all boxes, in the order of the labels."""
+        upright = self.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        return np.concatenate([upright, self.oriented])
 
     def classes(self) -> set[int]:
         """Returns the class numbers that occur."""
@@ -41,141 +50,71 @@ class Marks:
         return in_mask | set(self.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One image of a COCO file, as it stands there, checked but not drawn.
+def marks_of(
+    record: AnnotatedImage | None, image: Array, categories: Sequence[Category]
+) -> Marks | None:
+    """Returns what is drawn of an annotated image, or None where nothing is known of it.
+
+    Later objects lie over earlier ones; a mask of the image's own takes the place of theirs.
 
     Args:
-        size: Height and width.
-        marks: Boxes, labels and keypoints.
-        polygons: Outlines, x and y in turn, with their class.
-    """
-
-    size: tuple[int, int]
-    marks: Marks
-    polygons: tuple[tuple[list[float], int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Annotations:
-    """The marks of many images.
-
-    Args:
-        names: The name of each class.
-        entries: By file name, or by path within the dataset, as the file gives it.
-        masks: A folder with a mask `NAME.png` for an image `NAME.*`, or None.
-    """
-
-    names: dict[int, str] = field(default_factory=dict)
-    entries: dict[str, Entry] = field(default_factory=dict)
-    masks: Path | None = None
-
-    def has(self, relative: str) -> bool:
-        """Tells whether anything is known of an image by its path within the folder."""
-        return self._entry(relative) is not None or self._mask(relative) is not None
-
-    def find(self, relative: str, size: tuple[int, int]) -> Marks | None:
-        """Returns the marks of an image by its path within the folder, or None.
-
-        Raises:
-            DataError: If they are of an image of another (height, width).
-        """
-        entry, path = self._entry(relative), self._mask(relative)
-        if entry is None and path is None:
-            return None
-        marks = entry.marks if entry else Marks()
-        if entry and entry.size != size:
-            raise DataError(
-                relative, f"is {_words(size)}, its annotations say {_words(entry.size)}"
-            )
-        mask = _outlines(entry) if entry else None
-        if path is not None:
-            mask = decode(path)[:, :, 0]
-            if mask.shape != size:
-                raise DataError(path, f"a mask of {_words(mask.shape)} for {_words(size)}")
-        return replace(marks, mask=mask)
-
-    def _entry(self, relative: str) -> Entry | None:
-        return self.entries.get(relative) or self.entries.get(relative.rpartition("/")[2])
-
-    def _mask(self, relative: str) -> Path | None:
-        path = self.masks / f"{Path(relative).stem}.png" if self.masks else None
-        return path if path and path.is_file() else None
-
-
-def read_annotations(coco: Path | None, masks: Path | None) -> Annotations:
-    """Reads a COCO file and notes a folder of masks.
-
-    Polygons become a mask of category numbers, later objects over earlier ones; masks in
-    run-length form are left out. A folder of masks takes the place of the polygons.
-
-    Args:
-        coco: A COCO annotation file, or None.
-        masks: A folder of single-channel PNG masks, or None.
+        record: The image's record, or None.
+        image: (H, W, C), its pixels.
+        categories: The classes of objects: the first is number 1, whatever its id.
 
     Raises:
-        UsageError: If one is not there.
-        DataError: If the file is not COCO.
+        DataError: If the record is of an image of another size, or a mask cannot be used.
     """
-    if masks is not None and not masks.is_dir():
-        raise UsageError(f"{masks}: no such folder of masks")
-    if coco is None:
-        return Annotations(masks=masks)
-    try:
-        return _coco(json.loads(coco.read_text(encoding="utf-8")), masks)
-    except FileNotFoundError:
-        raise UsageError(f"{coco}: no such annotation file") from None
-    except OSError as error:
-        raise DataError(coco, reason(error)) from None
-    except KeyError as error:
-        raise DataError(coco, f"not a COCO annotation file: no {error} where one belongs") from None
-    except (ValueError, RecursionError, TypeError, AttributeError):
-        raise DataError(coco, "not a COCO annotation file (JSON of objects)") from None
-
-
-def _coco(content: Any, masks: Path | None) -> Annotations:
-    names = {int(each["id"]): str(each["name"]) for each in content["categories"]}
-    own: dict[int, list[Any]] = {}
-    for each in content["annotations"]:
-        own.setdefault(each["image_id"], []).append(each)
-    entries = {str(im["file_name"]): _read(im, own.get(im["id"], [])) for im in content["images"]}
-    return Annotations(names, entries, masks)
-
-
-def _read(image: Any, annotations: list[Any]) -> Entry:
-    boxes, labels, points, polygons = [], [], [_none(3)], []
-    for each in annotations:
-        x, y, width, height = each["bbox"]
-        label = int(each["category_id"])
-        boxes.append([x, y, x + width, y + height])
-        labels.append(label)
-        points.append(np.asarray(each.get("keypoints", []), np.float64).reshape(-1, 3))
-        outline = each.get("segmentation")
-        polygons += [(polygon, label) for polygon in outline] if isinstance(outline, list) else []
+    if record is None:
+        return None
+    size, name = (image.shape[0], image.shape[1]), record.name
+    if record.size not in (None, size):
+        raise DataError(name, f"is {_by(size)}, its annotations say {_by(record.size or ())}")
+    numbers = {each.id: k for k, each in enumerate(categories, 1)}
+    boxes, turned, points = [], [], [_none(3)]
+    classes = np.zeros(size, np.int32)
+    for each in record.annotations:
+        number = numbers.get(each.category, 0)
+        if each.oriented is not None:
+            turned.append((each.oriented, number))
+        elif (box := hull(each, name)) is not None:
+            boxes.append((box, number))
+        points.append(np.array(each.keypoints, np.float64).reshape(-1, 3))
+        if each.polygons:
+            classes[fill(each.polygons, size) > 0] = number
+        elif each.rle is not None:
+            classes[_sized(decode_rle(each.rle, name), size, name) > 0] = number
+    if record.mask is not None:
+        classes = _sized(_numbered(record.mask, numbers, name), size, name)
     keypoints = np.concatenate(points)
-    return Entry(
-        (int(image["height"]), int(image["width"])),
-        Marks(
-            np.asarray(boxes, np.float64).reshape(-1, 4),
-            tuple(labels),
-            keypoints[keypoints[:, 2] > 0],
-        ),
-        tuple(polygons),
+    return Marks(
+        np.array([box for box, _ in boxes], np.float64).reshape(-1, 4),
+        tuple(number for _, number in (*boxes, *turned)),
+        keypoints[keypoints[:, 2] > 0],
+        classes if classes.any() else None,
+        np.array([corners for corners, _ in turned], np.float64).reshape(-1, 4, 2),
     )
 
 
-def _outlines(entry: Entry) -> Array | None:
-    """Draws the polygons as class numbers."""
-    if not entry.polygons:
-        return None
-    deep = max(label for _, label in entry.polygons) > 255
-    canvas = Image.new("I;16" if deep else "L", entry.size[::-1])
-    pen = ImageDraw.Draw(canvas)
-    for polygon, label in entry.polygons:
-        # Pillow counts from pixel centres, COCO from pixel corners.
-        pen.polygon([value - 0.5 for value in polygon], fill=label)
-    return np.asarray(canvas)
+def _numbered(mask: Content, numbers: dict[int, int], where: str) -> Array:
+    """Returns a mask of ids as one of class numbers; what is no class's id has a number of its own.
+
+    A colour counts as one id, from its three bytes; a grey one as its level.
+    """
+    held = array_of(open_mask(mask, where)).astype(np.int32)
+    if held.ndim == 3:
+        grey = (held == held[:, :, :1]).all(axis=2)
+        held = np.where(grey, held[:, :, 0], held @ np.array([1, 256, 65536], np.int32))
+    values, places = np.unique(held, return_inverse=True)
+    own = [numbers.get(each, len(numbers) + each) if each else 0 for each in values.tolist()]
+    return np.array(own, np.int32)[places].reshape(held.shape)
 
 
-def _words(size: tuple[int, ...]) -> str:
-    return f"{size[0]} × {size[1]}"
+def _sized(mask: Array, size: tuple[int, int], where: str) -> Array:
+    if mask.shape != size:
+        raise DataError(where, f"has a mask of {_by(mask.shape)}, but is {_by(size)}")
+    return mask
+
+
+def _by(size: Sequence[int]) -> str:
+    return " × ".join(map(str, size))

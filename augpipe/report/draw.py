@@ -87,15 +87,22 @@ def _marked(
         image = _tinted(image, marks.mask)
     pen = ImageDraw.Draw(image)
     boxes = np.rint(marks.boxes * scale).astype(np.int64).tolist()
-    for (x0, y0, x1, y1), label in zip(boxes, marks.labels, strict=True):
+    count = len(boxes)
+    for (x0, y0, x1, y1), label in zip(boxes, marks.labels[:count], strict=True):
         # Around the outermost pixels of the box: dark, then coloured, to be seen on anything.
         right, low = max(x0, min(x1, image.width) - 1), max(y0, min(y1, image.height) - 1)
         around = (x0 - unit, y0 - unit, right + unit, low + unit)
         pen.rectangle(around, outline=(0, 0, 0), width=unit)
         pen.rectangle((x0, y0, right, low), outline=color_of(label), width=2 * unit)
+    turned = np.rint(marks.oriented * scale - 0.5).astype(np.int64).tolist()
+    for corners, label in zip(turned, marks.labels[count:], strict=True):
+        line = [tuple(each) for each in (*corners, corners[0], corners[1])]
+        pen.line(line, (0, 0, 0), 4 * unit, "curve")
+        pen.line(line, color_of(label), 2 * unit, "curve")
     tags = _Tags(pen, image.size, unit)
-    for (x0, y0, _, _), label in zip(boxes, marks.labels, strict=True):
-        tags.add((x0, y0), plain(names.get(label, str(label))), color_of(label))
+    places = [(x0, y0) for x0, y0, _, _ in boxes] + [tuple(min(each, key=sum)) for each in turned]
+    for place, label in zip(places, marks.labels, strict=True):
+        tags.add(place, plain(names.get(label, str(label))), color_of(label))
     for x, y, visibility in marks.keypoints:
         if visibility > 0:
             _dot(pen, (x + 0.5) * scale, (y + 0.5) * scale, visibility > 1, unit)

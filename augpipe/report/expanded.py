@@ -12,15 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from augpipe.data.address import place_of
-from augpipe.data.annotated import AnnotatedImage, Category, image_from
+from augpipe.data.annotated import Category, image_from
 from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import decode
 from augpipe.data.encode import encode, write_atomic
 from augpipe.data.folder import scan
 from augpipe.data.formats import open_dataset
-from augpipe.data.masks import fill, open_mask
-from augpipe.data.rle import decode_rle
-from augpipe.data.shapes import hull
 from augpipe.errors import AugpipeError, DataError, UsageError, in_a_line
 from augpipe.expansion.estimating import Count, counted
 from augpipe.expansion.finishing import packed_contents
@@ -30,12 +27,12 @@ from augpipe.expansion.progress import Progress
 from augpipe.expansion.record import ERRORS, MANIFEST, REPORT, SIMILAR, Record
 from augpipe.expansion.skipped import read_skipped
 from augpipe.expansion.sources import Plan, plan_for
-from augpipe.kinds.convert import array_of
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import plural
 from augpipe.recipe import Recipe
-from augpipe.report.annotations import Marks
-from augpipe.report.looks import Looks, Sources, compare_looks
+from augpipe.report.annotations import marks_of
+from augpipe.report.looks import Looks, compare_looks
+from augpipe.report.sources import Sources
 from augpipe.report.story import Picture, Story
 from augpipe.report.timing import Timed, one_thread
 from augpipe.targets import Sample
@@ -144,17 +141,16 @@ def describe(out: Path, workers: int = 0, progress: Progress | None = None) -> E
     labels = [sources.label(index) for index in range(sources.own)]
     chosen = _spread(labels, _EXAMPLES)
     tally, shown = _read(out / MANIFEST, chosen)
-    categories = () if plan is None else plan.dataset.meta.categories
-    stories = tuple(_stories(shown, sources, plan, contents, out))
+    stories = tuple(_stories(shown, sources, contents, out))
     drawn = {label for s in stories for p in s.variants if p.marks for label in p.marks.classes()}
     times, timed = _times(recipe, record, sources)
     return Expanded(
         f"{root.name} expanded to {out.name}",
         _facts(record, recipe, tally, sources),
         _classes(labels, tally.classes),
-        _objects(plan, categories, tally.objects),
+        _objects(plan, tally.objects),
         stories,
-        {each.id: each.name for each in categories if each.id in drawn},
+        {k: each.name for k, each in enumerate(sources.categories, 1) if k in drawn},
         times,
         timed,
         looks,
@@ -171,7 +167,7 @@ def _sources(record: Record, root: Path) -> tuple[Plan | None, Sources]:
         whole = None
         if listing.sources[0].split is not None:
             whole = open_dataset(root, "folder")
-        return None, Sources(listing, None, whole)
+        return None, Sources(listing, whole=whole)
     images = None if said.images is None else Path(said.images)
     plan = plan_for(root, said.format, said.to, images, split)
     assert plan is not None
@@ -225,19 +221,18 @@ def _classes(labels: Sequence[str | None], after: Counter[str]) -> tuple[Count, 
     return counted(Counter(label or "" for label in labels), after)
 
 
-def _objects(
-    plan: Plan | None, categories: Sequence[Category], after: Counter[int]
-) -> tuple[Count, ...]:
+def _objects(plan: Plan | None, after: Counter[int]) -> tuple[Count, ...]:
+    if plan is None:
+        return ()
     before: Counter[int] = Counter()
-    for index in range(0 if plan is None else len(plan.dataset)):
-        assert plan is not None
+    for index in range(len(plan.dataset)):
         try:
             before.update(each.category for each in plan.dataset[index].annotations)
         except DataError:  # listed in errors.jsonl
             continue
     return tuple(
         Count(each.name, before[each.id], after[each.id])
-        for each in categories
+        for each in plan.dataset.meta.categories
         if before[each.id] or after[each.id]
     )
 
@@ -267,7 +262,6 @@ def _facts(record: Record, recipe: Recipe, tally: _Tally, sources: Sources) -> t
 def _stories(
     shown: Mapping[int, list[Row]],
     sources: Sources,
-    plan: Plan | None,
     contents: Mapping[str, Content],
     out: Path,
 ) -> Iterator[Story]:
@@ -275,15 +269,18 @@ def _stories(
         try:
             source = sources[index]
             image = decode(source.content.read(), name=source.name)
-            known = None if plan is None else plan.dataset[index]
-            first = Picture("original", _notes(source.label), image, marks_of(known, image))
-            pictures = [first, *(_copy(row, contents, out) for row in rows)]
+            marks = marks_of(source.record, image, sources.categories)
+            first = Picture("original", _notes(source.label), image, marks)
+            copies = (_copy(row, sources.categories, contents, out) for row in rows)
+            pictures = [first, *copies]
         except (AugpipeError, OSError):  # `verify` says what is wrong with it
             continue
         yield Story(source.name, index, tuple(pictures), (), source.label)
 
 
-def _copy(row: Row, contents: Mapping[str, Content], out: Path) -> Picture:
+def _copy(
+    row: Row, categories: Sequence[Category], contents: Mapping[str, Content], out: Path
+) -> Picture:
     content = contents.get(row.output) or FileContent(out / row.output)
     image = decode(content.read(), name=row.output)
     record = None
@@ -294,39 +291,11 @@ def _copy(row: Row, contents: Mapping[str, Content], out: Path) -> Picture:
         record = image_from(row.record, content, mask)
     shares = sorted((row.shares or {}).items(), key=lambda each: -each[1])[:3]
     notes = tuple(f"{name} {share:.2f}" for name, share in shares)
-    return Picture(f"copy {row.copy}", notes, image, marks_of(record, image))
+    return Picture(f"copy {row.copy}", notes, image, marks_of(record, image, categories))
 
 
 def _notes(label: str | None) -> tuple[str, ...]:
     return () if label is None else (label,)
-
-
-def marks_of(record: AnnotatedImage | None, image: Array) -> Marks | None:
-    """Returns what is drawn of an annotated image: boxes, outlines and masks, keypoints."""
-    if record is None:
-        return None
-    size = (image.shape[0], image.shape[1])
-    boxes, labels, points = [], [], []
-    classes = np.zeros(size, np.int32)
-    for each in record.annotations:
-        if (box := hull(each, record.name)) is not None:
-            boxes.append(box)
-            labels.append(each.category)
-        points += [each.keypoints[k : k + 3] for k in range(0, len(each.keypoints), 3)]
-        if each.polygons:
-            classes[fill(each.polygons, size) > 0] = each.category
-        elif each.rle is not None and tuple(each.rle.size) == size:
-            classes[decode_rle(each.rle, record.name) > 0] = each.category
-    if record.mask is not None:
-        drawn = array_of(open_mask(record.mask, record.name))
-        if drawn.ndim == 2 and drawn.shape == size:
-            classes = drawn.astype(np.int32)
-    return Marks(
-        np.array(boxes, np.float64).reshape(-1, 4),
-        tuple(labels),
-        np.array(points, np.float64).reshape(-1, 3),
-        classes if classes.any() else None,
-    )
 
 
 def _skipped(path: Path) -> tuple[Skipped, ...]:

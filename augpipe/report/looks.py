@@ -13,10 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from augpipe.data.annotated import Dataset
 from augpipe.data.content import Content, FileContent
 from augpipe.data.decode import decode
-from augpipe.data.folder import Listing
 from augpipe.data.jpeg import Jpeg, open_jpeg
 from augpipe.data.places import kind_of
 from augpipe.data.threads import ordered
@@ -25,79 +23,13 @@ from augpipe.expansion.manifest import rows_of
 from augpipe.expansion.progress import Meter, Progress
 from augpipe.plan.explain import plural
 from augpipe.report.similar import Look, groups_of, look_at
+from augpipe.report.sources import Source, Sources
 from augpipe.types import Array
 
 IDLE = 2.0
 """Grey levels, on average, up to which a copy hardly differs from its source."""
 
 _ENOUGH = 64  # pixels of the shorter side that a look needs
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An image of the input.
-
-    Args:
-        name: Its path there.
-        split: Its split, or None.
-        label: Its class, or None.
-        content: Where its bytes are.
-    """
-
-    name: str
-    split: str | None
-    label: str | None
-    content: Content
-
-
-class Sources:
-    """The images of an input: first those of the job, by their index, then those of other splits.
-
-    Args:
-        listing: The job's images, of folders.
-        dataset: The job's images, of an annotated dataset; then `listing` is None.
-        whole: The input with all its splits; None where there are no others.
-    """
-
-    def __init__(
-        self, listing: Listing | None, dataset: Dataset | None, whole: Dataset | None
-    ) -> None:
-        self.listing, self.dataset, self.whole = listing, dataset, whole
-        images = listing.sources if listing is not None else dataset.entries if dataset else ()
-        own = [(each.relative, each.split) for each in images]
-        known = {split for _, split in own}
-        self.own = len(own)
-        self.others = [
-            k for k, each in enumerate(whole.entries if whole else ()) if each.split not in known
-        ]
-
-    def __len__(self) -> int:
-        return self.own + len(self.others)
-
-    def __getitem__(self, index: int) -> Source:
-        """Returns an image.
-
-        Raises:
-            DataError: Its record cannot be used.
-        """
-        if index < self.own and self.listing is not None:
-            each = self.listing.sources[index]
-            return Source(each.relative, each.split, each.label, FileContent(each.path))
-        if index < self.own:
-            assert self.dataset is not None
-            image, entry = self.dataset[index], self.dataset.entries[index]
-        else:
-            assert self.whole is not None
-            at = self.others[index - self.own]
-            image, entry = self.whole[at], self.whole.entries[at]
-        return Source(entry.relative, image.split, image.label, image.content)
-
-    def label(self, index: int) -> str | None:
-        """Returns an image's class; None too where its record cannot be used."""
-        try:
-            return self[index].label
-        except DataError:
-            return None
 
 
 @dataclass(frozen=True, slots=True)

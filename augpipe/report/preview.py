@@ -1,33 +1,33 @@
-"""A recipe on a few images of a folder, ready to be drawn."""
+"""A recipe on a few images, ready to be drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
 
-from augpipe.data.folder import Listing, Source
 from augpipe.errors import AugpipeError, DataError, UsageError, in_a_line
 from augpipe.pipeline import Pipeline
 from augpipe.plan.explain import count, plural
 from augpipe.recipe import Recipe
-from augpipe.report.annotations import Annotations
+from augpipe.report.sources import Sources
 from augpipe.report.story import Preview, Story, tell
+from augpipe.settings import KeypointRules
 
 MOST = 100
 """Images, and variants of each, in one preview."""
 
+_LOOKED = 200  # records of a dataset, at most, to choose images by
 _T = TypeVar("_T")
 
 
 def build_preview(
     recipe: Recipe,
-    listing: Listing,
+    sources: Sources,
     title: str,
     *,
     samples: int = 3,
     variants: int = 5,
     epoch: int = 0,
-    annotations: Annotations | None = None,
 ) -> tuple[Preview, tuple[DataError, ...]]:
     """Runs a recipe on a few images.
 
@@ -38,13 +38,12 @@ def build_preview(
 
     Args:
         recipe: What to do.
-        listing: The images to choose from.
+        sources: The images to choose from; what is known of them is drawn.
         title: The preview's heading.
         samples: How many images, 1 to 100: those with annotations first, then spread over the
             classes.
         variants: How many epochs of each, 1 to 100.
         epoch: The first of them; the last is below 2**32.
-        annotations: Boxes, masks and keypoints to draw.
 
     Returns:
         The preview, and the images that could not be used; others took their places.
@@ -59,34 +58,26 @@ def build_preview(
     if not 0 <= epoch <= 2**32 - variants:
         last = f"{2**32 - variants} with {plural(variants, 'variant')}"
         raise UsageError(f"epoch is {epoch}: it goes from 0 to {last}")
-    known = annotations or Annotations()
     alone, needy = recipe.one_by_one()
     seen = _unended(recipe if needy else alone)
     nodes = Pipeline(seen).batch_nodes
     mixing = [step.key for each in nodes for step in each.steps if step.op.company]
     stories: list[Story] = []
     errors: list[DataError] = []
-    for index, source in _spread(listing, known, samples):
+    for index in _spread(sources, samples):
         if len(stories) == samples or len(errors) > samples:
             break
+        where = sources.where(index)
         try:
-            story = tell(
-                seen,
-                source,
-                index,
-                variants=variants,
-                epoch=epoch,
-                annotations=annotations,
-                rgb=bool(needy),
-            )
+            story = tell(seen, sources, index, variants=variants, epoch=epoch, rgb=bool(needy))
             if needy and not mixing:
-                story = _by_itself(seen, story, source, epoch, listing.classes)
+                story = _by_itself(seen, story, where, epoch, sources.classes)
         except DataError as error:
             errors.append(error)
         except AugpipeError:
             raise
         except Exception as error:  # one image must not end the preview
-            errors.append(DataError(source.path, in_a_line(error)))
+            errors.append(DataError(where, in_a_line(error)))
         else:
             stories.append(story)
     if not stories:
@@ -94,29 +85,30 @@ def build_preview(
     missing: tuple[str, ...] = ()
     if mixing:
         try:
-            stories, missing = _mixed(seen, stories, epoch, listing.classes, mixing)
+            stories, missing = _mixed(seen, stories, epoch, sources.classes, mixing)
         except DataError as error:
             errors.append(DataError("the batch section", str(error)))
-            wants = annotations is None and any(key.startswith("copy_paste#") for key in mixing)
-            hint = " (preview takes --annotations)" * wants
+            bare = all(story.variants[0].marks is None for story in stories)
+            wants = bare and any(key.startswith("copy_paste#") for key in mixing)
+            hint = " (preview takes an annotated dataset, or --annotations)" * wants
             missing = (f"Not shown: {_section(seen)}: {error}{hint}.",)
     facts = (*_facts(recipe, bool(mixing) and not missing), *missing)
     plan = str(Pipeline(recipe).explain(stories[0].variants[0].image.shape[:2]))
     shown = {label for s in stories for p in s.variants if p.marks for label in p.marks.classes()}
-    names = {label: name for label, name in known.names.items() if label in shown}
+    names = {k: each.name for k, each in enumerate(sources.categories, 1) if k in shown}
     preview = Preview(title, facts, tuple(stories), names, plan, recipe.dump(), missing)
     return preview, tuple(errors)
 
 
 def _unended(recipe: Recipe) -> Recipe:
-    """Returns a recipe without the ops that end in numbers."""
+    """Returns a recipe without the ops that end in numbers, and without keypoints' names."""
     sections = {"sample": recipe.sample, "batch": recipe.batch}
     kept = {name: tuple(op for op in ops if not op.last) for name, ops in sections.items()}
-    return recipe.model_copy(update=kept)
+    return recipe.model_copy(update={**kept, "keypoints": KeypointRules()})  # dots have no names
 
 
 def _by_itself(
-    recipe: Recipe, story: Story, source: Source, epoch: int, classes: Sequence[str]
+    recipe: Recipe, story: Story, where: str, epoch: int, classes: Sequence[str]
 ) -> Story:
     """Does the batch section to an image as a batch of one.
 
@@ -128,7 +120,7 @@ def _by_itself(
     try:
         (done,) = finish(recipe, [story], epoch, classes)
     except DataError as error:
-        raise DataError(source.path, str(error)) from error
+        raise DataError(where, str(error)) from error
     return done
 
 
@@ -174,22 +166,34 @@ def _facts(recipe: Recipe, mixed: bool) -> tuple[str, ...]:
     return tuple(facts)
 
 
-def _spread(listing: Listing, known: Annotations, count: int) -> list[tuple[int, Source]]:
-    """Orders images, with their indices, so that the first `count` show the most.
+def _spread(sources: Sources, count: int) -> list[int]:
+    """Orders images so that the first `count` show the most.
 
     Those with annotations, where there are any; one of each class before the second of any;
-    classes, or images where there are no classes, at even distances.
+    classes, or images where there are no classes, at even distances. What cannot be read stands
+    last. Of a large dataset, whose records are read one by one, some images are looked at, at even
+    distances.
     """
-    every = list(enumerate(listing.sources))
-    marked = [each for each in every if known.has(each[1].relative)]
-    classes: dict[str | None, list[tuple[int, Source]]] = {}
-    for each in marked or every:
-        classes.setdefault(each[1].label, []).append(each)
-    if len(classes) == 1:
-        return _evenly(marked or every, count)
-    groups = _evenly(list(classes.values()), count)
-    deepest = max(len(group) for group in groups)
-    return [group[i] for i in range(deepest) for group in groups if i < len(group)]
+    classes: dict[str | None, list[int]] = {}
+    marked: dict[str | None, list[int]] = {}
+    unread: list[int] = []
+    many = len(sources)
+    some = many if sources.listing is not None else min(many, _LOOKED)
+    for index in (k * many // some for k in range(some)):
+        try:
+            source = sources[index]
+        except DataError:
+            unread.append(index)
+            continue
+        classes.setdefault(source.label, []).append(index)
+        if source.marked:
+            marked.setdefault(source.label, []).append(index)
+    groups = list((marked or classes).values())
+    if len(groups) == 1:
+        return [*_evenly(groups[0], count), *unread]
+    groups = _evenly(groups, count) if groups else []
+    deepest = max((len(group) for group in groups), default=0)
+    return [*(group[i] for i in range(deepest) for group in groups if i < len(group)), *unread]
 
 
 def _evenly(items: list[_T], count: int) -> list[_T]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from augpipe.data.decode import decode
-from augpipe.data.folder import Source
+from augpipe.data.decode import as_rgb, decode
 from augpipe.errors import AugpipeError, DataError
 from augpipe.kinds import unpack
 from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
 from augpipe.plan.nodes import Step, steps
 from augpipe.recipe import Recipe
-from augpipe.report.annotations import Annotations, Marks
+from augpipe.report.annotations import Marks
+from augpipe.report.sources import Sources
 from augpipe.rng import Trace
 from augpipe.types import Array, Ints
 
@@ -87,31 +86,31 @@ class Preview:
 
 def tell(
     recipe: Recipe,
-    source: Source,
+    sources: Sources,
     index: int,
     *,
     variants: int = 5,
     epoch: int = 0,
-    annotations: Annotations | None = None,
     rgb: bool = False,
 ) -> Story:
     """Makes the pictures of one image, by the sample section.
 
     Args:
         recipe: What to do, without an op that ends in numbers.
-        source: The image.
-        index: Its index: the key of its draws.
+        sources: The images, with what is known of them.
+        index: Which one: the key of its draws.
         variants: How many epochs to show.
         epoch: The first of them.
-        annotations: Where its boxes, mask and keypoints are looked up.
-        rgb: See `read`.
+        rgb: Whether to make it RGB, as images are for training, so that they can be one batch;
+            else it keeps its channels.
 
     Raises:
         AugpipeError: If the image cannot be read, or an op cannot act on it.
     """
-    image = read(source.path, rgb)
-    height, width = image.shape[:2]
-    marks = annotations.find(source.relative, (height, width)) if annotations else None
+    source, where = sources[index], sources.where(index)
+    image: Array = decode(source.content.read(), name=where)
+    image = as_rgb(image) if rgb else image
+    marks = sources.marks(source, image)
     original = Picture("original", (_size(image),), image, marks)
     pipe = Pipeline(recipe)
     try:
@@ -121,24 +120,10 @@ def tell(
         ]
         built = _steps(recipe, original, index, epoch)
     except AugpipeError as error:
-        if source.relative in str(error) or str(source.path) in str(error):
+        if source.name in str(error):
             raise
-        raise DataError(source.path, str(error)) from error
-    return Story(source.relative, index, (original, *epochs), tuple(built), source.label)
-
-
-def read(path: Path, rgb: bool) -> Array:
-    """Decodes an image.
-
-    Args:
-        path: Where it is.
-        rgb: Whether to make it RGB, as the images of a folder are for training, so that they
-            can be one batch; else it keeps its channels.
-    """
-    image: Array = decode(path)
-    if not rgb:
-        return image
-    return np.ascontiguousarray(image[:, :, [0, 0, 0] if image.shape[2] == 1 else [0, 1, 2]])
+        raise DataError(where, str(error)) from error
+    return Story(source.name, index, (original, *epochs), tuple(built), source.label)
 
 
 def _made(
@@ -158,8 +143,9 @@ def _made(
     notes = resized(start.image, out["image"])
     if start.marks is None:
         return Picture(title, notes, out["image"])
-    labels = tuple(int(label) for label in out["labels"])
-    marks = Marks(out["boxes"], labels, out["keypoints"], out.get("mask"))
+    turned = out["rotated"]
+    labels = tuple(int(label) for label in (*out["labels"], *turned["labels"]))
+    marks = Marks(out["boxes"], labels, out["keypoints"], out.get("mask"), turned["oriented_boxes"])
     return Picture(title, notes, out["image"], marks)
 
 
@@ -167,11 +153,14 @@ def _item(start: Picture) -> dict[str, Any]:
     """Returns a picture and what belongs to it as a pipeline takes them."""
     if start.marks is None:
         return {"image": start.image}
+    count = len(start.marks.boxes)
+    labels = np.asarray(start.marks.labels, np.int64)
     item = {
         "image": start.image,
         "boxes": start.marks.boxes,
-        "labels": np.asarray(start.marks.labels, np.int64),
+        "labels": labels[:count],
         "keypoints": start.marks.keypoints,
+        "rotated": {"oriented_boxes": start.marks.oriented, "labels": labels[count:]},
     }
     if start.marks.mask is not None:
         item["mask"] = start.marks.mask

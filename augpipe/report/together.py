@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from augpipe.batch import BatchSection
+from augpipe.expansion.objects import around
 from augpipe.ir import NETWORKS, Foreign, Mix, size_after
 from augpipe.ops.base import Op
 from augpipe.pipeline import Pipeline
@@ -178,13 +179,14 @@ class _Batch:
             epoch=self.epoch,
         )
         pixels = np.ascontiguousarray(images.numpy().transpose(0, 2, 3, 1))
+        size = (pixels.shape[1], pixels.shape[2])
         labels = targets["label"].numpy() if "label" in targets and mixes else None
         return [
             Picture(
                 before.title,
                 () if labels is None else (_shares(labels[row], self.classes),),
                 pixels[row],
-                None if before.marks is None and not mixes else _marks(targets, row, before.marks),
+                _marks(targets, row, size, before.marks) if before.marks or mixes else None,
             )
             for row, before in enumerate(self.pictures)
         ]
@@ -193,13 +195,17 @@ class _Batch:
         """Returns what belongs to the images: classes where ops take them, and annotations."""
         out: dict[str, Any] = {}
         labels = [story.label for story in self.stories]
-        if company and self.classes and None not in labels:
+        if company and self.classes and set(labels) <= set(self.classes):
             out["label"] = torch.tensor([self.classes.index(str(each)) for each in labels])
         if all(picture.marks is None for picture in self.pictures):
             return out
         marks = [picture.marks or Marks() for picture in self.pictures]
-        out["boxes"] = [each.boxes for each in marks]
+        if any(len(each.oriented) for each in marks):  # one set moves: upright boxes turn too
+            out["oriented_boxes"] = [each.corners() for each in marks]
+        else:
+            out["boxes"] = [each.boxes for each in marks]
         out["labels"] = [np.asarray(each.labels, np.int64) for each in marks]
+        out["box_turned"] = [np.arange(len(m.labels)) >= len(m.boxes) for m in marks]
         out["keypoints"] = [each.keypoints for each in marks]
         if any(each.mask is not None for each in marks):
             size = self.pictures[0].image.shape[:2]
@@ -208,15 +214,23 @@ class _Batch:
         return out
 
 
-def _marks(targets: dict[str, Any], row: int, before: Marks | None) -> Marks | None:
+def _marks(
+    targets: dict[str, Any], row: int, size: tuple[int, int], before: Marks | None
+) -> Marks | None:
     """Returns what belongs to one image of a batch; a mask of the values that it had."""
-    if "boxes" not in targets:
+    if "labels" not in targets:
         return None
-    labels = tuple(int(label) for label in targets["labels"][row])
     mask = targets["mask"][row].numpy() if "mask" in targets else None
     if mask is not None and before is not None and before.mask is not None:
         mask = mask.astype(before.mask.dtype)
-    return Marks(targets["boxes"][row], labels, targets["keypoints"][row], mask)
+    labels, points = np.asarray(targets["labels"][row]), targets["keypoints"][row]
+    if "boxes" in targets:
+        return Marks(targets["boxes"][row], tuple(labels.tolist()), points, mask)
+    corners, turned = targets["oriented_boxes"][row], np.asarray(targets["box_turned"][row], bool)
+    upright = [around(each, size) for each in corners[~turned]]
+    ordered = (*labels[~turned].tolist(), *labels[turned].tolist())
+    boxes = np.array(upright, np.float64).reshape(-1, 4)
+    return Marks(boxes, ordered, points, mask, corners[turned])
 
 
 def _shares(row: Array, classes: Sequence[str]) -> str:

@@ -207,6 +207,22 @@ def test_preview_draws_annotations(run: Run, tmp_path: Path) -> None:
     assert "<li>" in out.read_text()
 
 
+def test_preview_takes_a_dataset_of_any_format(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "in" / "a.png")
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 9, 9]}
+    image, name = {"id": 1, "file_name": "a.png"}, {"id": 1, "name": "door"}
+    text = json.dumps({"images": [image], "annotations": [box], "categories": [name]})
+    (tmp_path / "in" / "a.json").write_text(text)
+    (tmp_path / "in" / "a.xml").write_text("<annotation><filename>a.png</filename></annotation>")
+    out = tmp_path / "a.html"
+    args = ("preview", "configs/photos.yaml", tmp_path / "in", "-o", out, "--variants", 1)
+    assert "may be read as coco and voc" in run.refused(*args)
+    assert run(*args, "--from", "coco") == (0, f"{out}: 1 image of 1, 1 variant each\n", "")
+    assert "</i>door</li>" in out.read_text()
+    assert "no split 'val'" in run.refused(*args, "--from", "coco", "--split", "val")
+
+
 def test_preview_says_what_it_does_not_show(run: Run, tmp_path: Path) -> None:
     args = ("-o", tmp_path / "a.png", "--variants", 1)
     mixed = ("preview", "configs/garments_mixed.yaml", GARMENTS, *args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from augpipe.data.folder import scan
 from augpipe.errors import DataError, UsageError
 from augpipe.ops import catalogue
 from augpipe.pipeline import Pipeline, load
 from augpipe.recipe import load as load_recipe
-from augpipe.report.annotations import Annotations, Marks, read_annotations
+from augpipe.report.annotations import Marks
 from augpipe.report.catalogue import describe_op, example_item, list_ops
 from augpipe.report.draw import color_of, drawn, plain, scale_to
 from augpipe.report.html import draw_html
 from augpipe.report.preview import build_preview
 from augpipe.report.sheet import _Page, draw_sheet
+from augpipe.report.sources import open_sources
 from augpipe.report.speed import measure
 from augpipe.report.story import Picture
 
@@ -40,7 +39,7 @@ RECIPE = {
 
 
 def preview(path: Path, **options):
-    return build_preview(load_recipe(RECIPE), scan(path), "a title", **options)
+    return build_preview(load_recipe(RECIPE), open_sources(path), "a title", **options)
 
 
 # ---------------------------------------------------------------- stories
@@ -48,7 +47,9 @@ def preview(path: Path, **options):
 
 def test_variants_are_what_the_pipeline_gives_for_index_and_epoch() -> None:
     recipe = load_recipe({"version": 1, "sample": ["rotate", "color_jitter"]})
-    shown, errors = build_preview(recipe, scan(SAMPLES / "garments"), "t", samples=2, variants=2)
+    shown, errors = build_preview(
+        recipe, open_sources(SAMPLES / "garments"), "t", samples=2, variants=2
+    )
     assert not errors
     for story in shown.stories:
         original, first, second = (each.image for each in story.variants)
@@ -71,7 +72,7 @@ def test_op_by_op_says_what_was_drawn_and_what_did_nothing() -> None:
 def test_a_combinator_names_the_op_it_chose() -> None:
     op = {"one_of": {"ops": [{"rotate": {"degrees": [9, 9]}}, "vertical_flip"], "weights": [1, 0]}}
     recipe = load_recipe({"version": 1, "sample": [op]})
-    shown, _ = build_preview(recipe, scan(SAMPLES / "garments"), "t", samples=1, variants=1)
+    shown, _ = build_preview(recipe, open_sources(SAMPLES / "garments"), "t", samples=1, variants=1)
     assert shown.stories[0].steps[0].notes == ("rotate: angle 9",)
 
 
@@ -149,86 +150,15 @@ def test_numbers_out_of_range_are_refused(options) -> None:
 )
 def test_draws_that_are_arrays_are_words_too(op, pattern: str) -> None:
     recipe = load_recipe({"version": 1, "sample": [op]})
-    shown, _ = build_preview(recipe, scan(SAMPLES / "photos"), "t", samples=1, variants=1)
+    shown, _ = build_preview(recipe, open_sources(SAMPLES / "photos"), "t", samples=1, variants=1)
     assert re.fullmatch(pattern, shown.stories[0].steps[0].notes[0])
 
 
 def test_what_makes_numbers_of_the_picture_is_not_shown() -> None:
     recipe = load_recipe({"version": 1, "sample": ["rotate", {"normalize": "imagenet"}]})
-    shown, _ = build_preview(recipe, scan(SAMPLES / "photos"), "t", samples=1, variants=1)
+    shown, _ = build_preview(recipe, open_sources(SAMPLES / "photos"), "t", samples=1, variants=1)
     assert len(shown.stories[0].steps) == 1
     assert any("normalize" in fact for fact in shown.facts)
-
-
-# ---------------------------------------------------------------- annotations
-
-
-@pytest.fixture(scope="module")
-def known() -> Annotations:
-    return read_annotations(SAMPLES / "annotations" / "photos.json", SAMPLES / "masks")
-
-
-def test_annotations_move_with_the_image(known: Annotations) -> None:
-    shown, _ = preview(SAMPLES / "photos", samples=4, variants=1, annotations=known)
-    assert {s.name for s in shown.stories} == {
-        "astronaut.jpg",
-        "chelsea.jpg",
-        "coffee.jpg",
-        "rocket.jpg",
-    }
-    assert "cat" in shown.names.values()
-    for story in shown.stories:
-        before, after = story.variants[0].marks, story.steps[0].marks
-        width = story.variants[0].image.shape[1]
-        assert before is not None
-        assert after is not None
-        mirrored = before.boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [width, 0, width, 0]
-        np.testing.assert_allclose(after.boxes, mirrored, atol=1e-6)
-        np.testing.assert_array_equal(after.mask, before.mask[:, ::-1])
-
-
-def test_outlines_of_the_file_agree_with_the_masks_made_from_them(known: Annotations) -> None:
-    for stem, height, width in (("astronaut", 512, 512), ("coffee", 400, 600)):
-        without = Annotations(known.names, known.entries).find(f"{stem}.jpg", (height, width))
-        with_masks = known.find(f"{stem}.jpg", (height, width))
-        np.testing.assert_array_equal(without.mask, with_masks.mask)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("{", "JSON"),
-        ("[]", "COCO"),
-        ('{"images": []}', "'categories'"),
-        ('{"categories": [], "annotations": [], "images": [{"file_name": "x"}]}', "'id'"),
-    ],
-)
-def test_a_file_that_is_no_coco_is_a_line(tmp_path: Path, content: str, words: str) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(content)
-    with pytest.raises(DataError, match=words) as caught:
-        read_annotations(path, None)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_annotations_and_masks_are_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such annotation file"):
-        read_annotations(tmp_path / "a.json", None)
-    with pytest.raises(UsageError, match="no such folder of masks"):
-        read_annotations(None, tmp_path / "masks")
-
-
-def test_annotations_of_another_size_are_refused(tmp_path: Path) -> None:
-    Image.new("L", (9, 5)).save(tmp_path / "x.png")
-    content = {
-        "categories": [],
-        "annotations": [],
-        "images": [{"id": 1, "file_name": "x.png", "width": 5, "height": 9}],
-    }
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="is 5 × 9, its annotations say 9 × 5"):
-        preview(tmp_path, annotations=read_annotations(path, None))
 
 
 # ---------------------------------------------------------------- drawing

@@ -10,13 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from augpipe.data.folder import scan
 from augpipe.pipeline import load
 from augpipe.recipe import load as load_recipe
-from augpipe.report.annotations import read_annotations
 from augpipe.report.html import draw_html
 from augpipe.report.preview import build_preview
 from augpipe.report.sheet import draw_sheet
+from augpipe.report.sources import open_sources
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 CROP = {"random_resized_crop": {"size": 24}}
@@ -24,7 +23,7 @@ CROP = {"random_resized_crop": {"size": 24}}
 
 def preview(sample: list, batch: list, folder: str | Path = "garments", **options):
     recipe = load_recipe({"version": 1, "seed": 3, "sample": sample, "batch": batch})
-    return build_preview(recipe, scan(SAMPLES / folder), "t", **options)
+    return build_preview(recipe, open_sources(SAMPLES / folder), "t", **options)
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
@@ -44,7 +43,7 @@ def test_variants_are_what_the_batch_section_makes_of_the_images_together() -> N
     shown, errors = preview([CROP], [*ops, {"normalize": "half"}], samples=4, variants=3, epoch=5)
     assert (errors, shown.missing) == ((), ())
     content = {"version": 1, "seed": 3, "classes": 10, "sample": [CROP], "batch": ops}
-    pipe, classes = load(content), scan(SAMPLES / "garments").classes
+    pipe, classes = load(content), open_sources(SAMPLES / "garments").classes
     keys = [story.index for story in shown.stories]
     labels = torch.tensor([classes.index(story.name.split("/")[0]) for story in shown.stories])
     for k in range(3):
@@ -96,11 +95,8 @@ def test_a_policys_draws_are_said_once() -> None:
 
 
 def test_boxes_masks_and_keypoints_are_mixed_with_the_images() -> None:
-    known = read_annotations(SAMPLES / "annotations" / "photos.json", SAMPLES / "masks")
     ops = [{"copy_paste": {"objects": 1.0}}, "mosaic", {"rotate": {"degrees": [5, 5]}}]
-    shown, errors = preview(
-        [{"resize": [60, 80]}], ops, "photos", samples=4, variants=1, annotations=known
-    )
+    shown, errors = preview([{"resize": [60, 80]}], ops, "", samples=4, variants=1)
     assert not errors
     pipe = load({"version": 1, "seed": 3, "batch": ops})
     before = [story.steps[0] for story in shown.stories]

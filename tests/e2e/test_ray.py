@@ -172,7 +172,9 @@ def test_shards_are_small_and_many(source: Path, recipe: Path) -> None:
         shards = list(cluster._shards(work, tasks, cores))
         assert [task for shard in shards for task in shard.tasks] == tasks
         assert len(shards) >= min(3 * cores, len(tasks))
-        assert all(len(shard.tasks) == 1 or len(shard.tasks) * copies <= 256 for shard in shards)
+        sizes = [sum(map(work.size, shard.tasks)) for shard in shards]
+        assert sum(sizes) == copies * job.record.images
+        assert max(sizes) <= 256
 
 
 def test_what_is_missing_is_said_in_a_line(

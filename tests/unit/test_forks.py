@@ -89,7 +89,7 @@ def test_what_a_dead_process_had_begun_is_done_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), "SIGTERM"),
+        (lambda: os.kill(os.getpid(), signal.SIGUSR1), "SIGUSR1"),
         (lambda: os._exit(3), "exit status 3"),
     ],
 )

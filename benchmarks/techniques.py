@@ -48,6 +48,7 @@ class Net:
         sample: Ops of all rows, before their own.
         images: What it trains on: "fashion_mnist", 1,000 of it; "garments", the 5,000 that the
             generator is fitted to; "clothing10", all of its training images at 32 pixels.
+        fitted: Whether a policy and an augmentation network are learned from these images.
         tuning: Steps of the runs by which the baseline is tuned; as many as of others if 0.
     """
 
@@ -60,6 +61,7 @@ class Net:
     name: str = ""
     sample: Sequence[Any] = ()
     images: str = "fashion_mnist"
+    fitted: bool = False
     tuning: int = 0
 
     @property
@@ -217,9 +219,14 @@ LEARNED = Net(
     "garments",
 )
 SIDE = 32
-POLICY = "POLICY"
-"""What stands for the ops of the learned recipe."""
+POLICY, META = "POLICY", "META"
+"""What stands for the ops of the learned recipe, and for the augmentation network's weights."""
 FLIP_CROP = ["horizontal_flip", {"random_crop": {"size": SIDE, "padding": 4}}]
+TAUGHT = (
+    op("trivial_augment"),
+    Row("learned policy", sample=[POLICY]),
+    mix("meta", p=0.5, model=META),
+)
 
 
 def upon(name: str, sample: Sequence[Any] = (), batch: Sequence[Any] = (), **fields: Any) -> Row:
@@ -235,11 +242,32 @@ CLOTHES = Net(
     (0.1, 0.2),
     (
         Row("flip and crop: padding 4", sample=FLIP_CROP),
+        upon("rand_augment: 2, magnitude 9", [{"rand_augment": {"num_ops": 2, "magnitude": 9}}]),
         upon("trivial_augment", ["trivial_augment"]),
+        upon("cutmix: alpha 1.0, p 0.5", batch=[{"cutmix": {"alpha": 1.0, "p": 0.5}}]),
+        upon("meta: p 0.5", batch=[{"meta": {"p": 0.5, "model": META}}]),
+        upon("learned policy", [POLICY]),
+        Row(
+            "stack: flip and crop, learned policy, label_smoothing 0.1, ema 0.99",
+            [{"label_smoothing": {"epsilon": 0.1}}, {"ema": {"decay": 0.99}}],
+            [*FLIP_CROP, POLICY],
+        ),
     ),
     "clothing10",
     images="clothing10",
+    fitted=True,
     tuning=1000,
+)
+TAUGHT_1000 = Net(
+    "wrn_10_1",
+    {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
+    1000,
+    (2e-2,),
+    (0.2,),
+    TAUGHT,
+    "fashion_1000",
+    FLIP_SHIFT,
+    fitted=True,
 )
 LONG = Net(
     "wrn_10_1",
@@ -251,5 +279,6 @@ LONG = Net(
     "clothing10_long",
     FLIP_CROP,
     "clothing10",
+    fitted=True,
 )
-NETS = (WIDE, TRANSFORMER, READER, LEARNED, CLOTHES, LONG)
+NETS = (WIDE, TRANSFORMER, READER, LEARNED, TAUGHT_1000, CLOTHES, LONG)

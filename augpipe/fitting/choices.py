@@ -81,7 +81,7 @@ CHOICES = (
     Choice("equalize", lambda s: {"equalize": {"p": 1}}, smooth=False),
     Choice("cutout", lambda s: {"cutout": {"size": _short(max(0.8 * s, 0.01))}}),
 )
-"""RandAugment's 14 but the identity, and three more."""
+"""RandAugment's 14 but the identity, and four more; those of colours on RGB alone."""
 
 
 def choices_for(channels: int) -> tuple[Choice, ...]:

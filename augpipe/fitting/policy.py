@@ -16,7 +16,7 @@ import augpipe
 from augpipe import recipe as recipes
 from augpipe.data.claim import claimed
 from augpipe.data.encode import write_atomic
-from augpipe.errors import UsageError
+from augpipe.errors import UsageError, printable
 from augpipe.fitting.choices import Item, choices_for
 from augpipe.fitting.controls import ControlTable
 from augpipe.fitting.labelled import Divided
@@ -116,11 +116,11 @@ def fit_policy(
 ) -> PolicyReport:
     """Learns a policy from images of classes and writes it as a recipe.
 
-    `slots` ops one after another, each chosen among 17 with learned probabilities and learned
-    ranges (see `relaxed`), after the base's. In a folder beside `out` (policy-fit for
-    policy.yaml) are: samples/ (images as the policy makes them, each 100 steps), policy.png
-    (probabilities and ranges over the steps), state.safetensors, from which the same call goes on
-    to the same policy, and controls/, the runs of the table.
+    `slots` ops one after another, each chosen among 17 (15 of grey images) with learned
+    probabilities and learned ranges (see `relaxed`), after the base's. In a folder beside `out`
+    (policy-fit for policy.yaml) are: samples/ (images as the policy makes them, each 100 steps),
+    policy.png (probabilities and ranges over the steps), state.safetensors, from which the same
+    call goes on to the same policy, and controls/, the runs of the table.
 
     The table: no augmentation, the base, TrivialAugment, the policy with all probabilities and
     ranges as they were at first, the learned one at half its strength and whole; trained on the
@@ -248,7 +248,7 @@ def written(
     head = [
         f"augpipe fit policy, augpipe {augpipe.__version__}",
         f"{len(divided.train)} images of {len(divided.train.classes)} classes, {edge} × {edge} "
-        f"(from {data.name}, {divided.identity})",
+        f"(from {printable(data.name)}, {divided.identity})",
         how,
         *str(report).splitlines(),
     ]
@@ -257,7 +257,7 @@ def written(
     lines += [f"  - {_item(item)}" for item in base]
     for item in learned:
         fields = item["one_of"]
-        lines += ["  - one_of:", f"      p: {fields['p']}", "      ops:"]
+        lines += ["  - one_of:", f"      p: {fields.get('p', 1.0)}", "      ops:"]
         lines += [f"        - {_item(each)}" for each in fields["ops"]]
         lines += [f"      weights: {_flow(fields['weights'])}"]
     return "\n".join([*lines, ""])

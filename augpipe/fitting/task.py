@@ -142,7 +142,7 @@ def check_counts(steps: int, control_steps: int, seeds: int, lr: float) -> None:
     Raises:
         UsageError: One is not above 0.
     """
-    if min(steps, control_steps, seeds) < 1 or not lr > 0:
+    if min(steps, control_steps, seeds) < 1 or not 0 < lr < float("inf"):
         raise UsageError(
             f"steps {steps}, control_steps {control_steps}, seeds {seeds}, lr {lr:g}: above 0"
         )

@@ -13,9 +13,10 @@ says the score
 
     q(x, T(x)) = [CE(f(T(x)), y) - CE(f(x), y)]+ - w [CE(f'(T(x)), y) - CE(f'(x), y)]+ :
 
-what the classifier has yet to learn in it, less what is no longer there to be seen. It is noted;
-the augmenter's loss is the same comparison without the hinges, but for terms of x alone, on which
-the augmenter has no say.
+what the classifier has yet to learn in it, less what is no longer there to be seen. It is noted.
+The augmenter's loss above is TeachAugment's: it has no hinges, no terms of x alone, on which the
+augmenter has no say, and in place of the classifier's loss -log(1 - p_f), which is bounded where
+that grows without end.
 """
 
 from __future__ import annotations

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from augpipe.fitting.choices import CHOICES, choices_for
+from augpipe.fitting.policy import PolicyAugmenter, _weaker, written
 from augpipe.fitting.relaxed import GROUP, SHOWN, RelaxedPolicy
 from augpipe.pipeline import load
 from augpipe.rng import Draws, Trace
@@ -127,3 +131,51 @@ def test_at_the_least_and_the_most_every_op_is_one() -> None:
             op = choice.op(strength)
             assert op.name() == next(iter(choice.item(strength)))
     assert (ROOT / "samples").exists()
+
+
+@pytest.mark.parametrize(("done", "share"), [(0.0, 1.0), (0.5, 10**-0.5), (1.0, 0.1)])
+def test_penalties_and_temperature_are_those_that_are_said(
+    done: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-β H(π) + 0.1 Σ π (s - 1/2)²; β falls from 0.1 to 0.01, the temperature from 1 to 0.1."""
+    made = RelaxedPolicy(choices_for(3), slots=2)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for each in made.parameters():
+            each.copy_(torch.randn(each.shape, generator=generator))
+    asked: list[float] = []
+    soft = made.soft_shares
+
+    def noted(draws: Draws, temperature: float) -> torch.Tensor:
+        asked.append(temperature)
+        return soft(draws, temperature)
+
+    monkeypatch.setattr(made, "soft_shares", noted)
+    images = torch.full((3, 3, 16, 16), 100.0)
+    draws = Draws(0, np.arange(3))
+    _, penalty = PolicyAugmenter(made).attempt(images, torch.zeros(3).long(), draws, done)
+    logits = made.logits.detach().double().numpy()
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    entropy = -(chances * np.log(chances)).sum(axis=1).mean()
+    strengths = made.strengths.detach().double().numpy()
+    away = (chances[:, 1:] * (strengths - 0.5) ** 2).sum(axis=1).mean()
+    assert asked == [pytest.approx(share)]
+    assert float(penalty.detach()) == pytest.approx(0.1 * away - 0.1 * share * entropy, rel=1e-5)
+
+
+def test_what_acts_on_every_image_is_written_too_and_names_stay_in_their_comment() -> None:
+    always = {"one_of": {"p": 1.0, "ops": ["equalize", {"rotate": [-8, 8]}], "weights": [0.5, 0.5]}}
+    train = _Train(torch.zeros(4, 3, 8, 8), ["a", "b"])
+    divided: Any = SimpleNamespace(train=train, identity="x")
+    items = _weaker([always], 0.5)
+    text = written(Path("in\nseed: 5"), divided, [], items, "how", "what it is worth")  # type: ignore[arg-type]
+    found = load(yaml.safe_load(text)).recipe
+    assert found.seed == 0 and "      p: 1.0\n" in text
+    (op,) = found.sample
+    assert op.p == 1.0
+
+
+class _Train(list[Any]):
+    def __init__(self, images: torch.Tensor, classes: list[str]) -> None:
+        super().__init__(images)
+        self.images, self.classes = images, classes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from augpipe.data.formats import Format, placed, placed_mask
 from augpipe.data.masks import open_mask
 from augpipe.data.splitfiles import dumped
 from augpipe.errors import DataError
-from augpipe.expansion.blocks import Largest, Order, made_of
+from augpipe.expansion.blocks import Order
 from augpipe.expansion.manifest import Extra, Parameters, Row, parameters
 from augpipe.expansion.names import Output
 from augpipe.expansion.objects import Objects, flips
@@ -59,18 +59,6 @@ class AnnotatedRenderer:
         object.__setattr__(self, "target", self.plan.target)
         object.__setattr__(self, "_flips", flips(self.plan.dataset.meta, pairs))
         object.__setattr__(self, "_solid", any(node.kind is Foreign for node in nodes))
-
-    def render(self, index: int, outputs: Sequence[Output]) -> Iterator[Made]:
-        """Yields each output of one image, in the order given.
-
-        Raises:
-            DataError: If the image or its record cannot be used. Its `where` is the image's path.
-        """
-        pipeline_of = self.renderer.pipeline_of
-        for _, made in made_of([self.order(index, outputs)], pipeline_of, Largest()):
-            if isinstance(made, DataError):
-                raise made
-            yield made
 
     def order(self, index: int, outputs: Sequence[Output]) -> Order:
         """Returns what `made_of` makes outputs of."""

@@ -81,6 +81,7 @@ class Checker:
         stop: Set when nobody waits for the result.
         annotated: What makes objects and masks too; None where there are none.
         contents: Outputs that are no files of their own any more, by their path.
+        largest: See `made_of`.
     """
 
     out: Path
@@ -89,6 +90,7 @@ class Checker:
     stop: Event
     annotated: AnnotatedRenderer | None = None
     contents: Mapping[str, Content] = field(default_factory=dict)
+    largest: Largest = field(default_factory=Largest)
 
     def __call__(self, groups: Sequence[Group]) -> Iterator[Checked]:
         """Yields what is wrong with groups, in any order."""
@@ -119,7 +121,7 @@ class Checker:
     def _alone(self, begun: Sequence[_Begun]) -> Iterator[Checked]:
         orders = [self._order(each.group.rows) for each in begun]
         try:
-            for place, made in made_of(orders, self.renderer.pipeline_of, Largest()):
+            for place, made in made_of(orders, self.renderer.pipeline_of, self.largest):
                 each = begun[place]
                 if not each.over:
                     self._take(each, made)

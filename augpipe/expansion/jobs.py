@@ -32,7 +32,7 @@ from augpipe.recipe import Recipe, load
 from augpipe.rng import Draws
 from augpipe.yamltree import parse
 
-_PART = 64  # outputs of one source in a task: what an interruption loses, and one process does
+PART = 64  # outputs of one source in a task: what an interruption loses, and one process does
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Job:
         if not self.together or self.settings.keep_originals:
             for index in range(len(self.sources)):
                 count = 1 if self.together else self.names.count(index)
-                yield from (Task((index,), first=k) for k in range(0, count, _PART))
+                yield from (Task((index,), first=k) for k in range(0, count, PART))
         if not self.together:
             return
         copies = np.asarray(self.names.copies)
@@ -109,7 +109,7 @@ class Job:
         (index,) = task.indices
         if self.together:
             return [(index, each) for each in self.names.original(index)]
-        return [(index, each) for each in self.names.outputs(index, task.first, _PART)]
+        return [(index, each) for each in self.names.outputs(index, task.first, PART)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ from augpipe.data.decode import as_rgb, decode, read
 from augpipe.data.encode import encode
 from augpipe.data.jpeg import open_jpeg
 from augpipe.errors import AugpipeError, DataError
-from augpipe.expansion.blocks import Largest, Order, made_of
+from augpipe.expansion.blocks import Order
 from augpipe.expansion.generated import Generator
 from augpipe.expansion.manifest import Parameters, Row, parameters, versions_for
 from augpipe.expansion.names import Output
@@ -90,19 +90,6 @@ class Renderer:
     def pipeline_of(self, label: str | None) -> Pipeline:
         """Returns the sample section for images of a class."""
         return self.own.get(label, self.pipeline)
-
-    def render(self, origin: Origin, outputs: Sequence[Output]) -> Iterator[Made]:
-        """Yields each output of one source, in the order given.
-
-        Raises:
-            DataError: If the source cannot be decoded, the recipe or the format cannot take
-                it, or anything else goes wrong with it. Its `where` is the source's relative
-                path.
-        """
-        for _, made in made_of([self.order(origin, outputs)], self.pipeline_of, Largest()):
-            if isinstance(made, DataError):
-                raise made
-            yield made
 
     def order(self, origin: Origin, outputs: Sequence[Output]) -> Order:
         """Returns what `made_of` makes outputs of.

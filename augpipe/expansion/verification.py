@@ -19,7 +19,7 @@ from augpipe.expansion.checking import Checked, Checker, Group
 from augpipe.expansion.engines import are_apart, blocks_of, in_parallel
 from augpipe.expansion.findings import Finding, Kind, Report
 from augpipe.expansion.finishing import annotation_files, packed_contents
-from augpipe.expansion.jobs import digests, read_record, recipe_of
+from augpipe.expansion.jobs import PART, digests, read_record, recipe_of
 from augpipe.expansion.manifest import Key, Row, parse_row, rows_of
 from augpipe.expansion.names import stays_inside
 from augpipe.expansion.progress import Meter, Progress
@@ -204,7 +204,7 @@ class _Reader:
 def _group(each: tuple[int, Row]) -> tuple[int, str, int]:
     """Returns what rows have in common that are made again from one reading of their source."""
     row = each[1]
-    return row.index, row.source, (row.copy or 0) // 64
+    return row.index, row.source, (row.copy or 0) // PART
 
 
 def _exists(path: Path) -> bool:

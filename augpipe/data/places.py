@@ -163,6 +163,22 @@ def size_of(content: Content, where: str) -> tuple[int, int]:
         raise DataError(where, f"its header cannot be read ({type(error).__name__})") from error
 
 
+def check_size(said: tuple[int, int] | None, size: tuple[int, int], where: str) -> None:
+    """Makes sure that an image's annotations are of its size.
+
+    Args:
+        said: The height and width that they say, if they do.
+        size: Those that it has.
+        where: What errors call it.
+
+    Raises:
+        DataError: If they say another.
+    """
+    if said not in (None, size):
+        words = f"{said[0]} × {said[1]}" if said else ""
+        raise DataError(where, f"is {size[0]} × {size[1]}, its annotations say {words}")
+
+
 def split_path(folder: str, image: AnnotatedImage, ending: str | None = None) -> str:
     """Returns `folder/[split/]name`, the name's last ending exchanged if another is given."""
     name = image.name if ending is None else stem_of(image.name) + ending

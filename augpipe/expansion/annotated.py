@@ -17,6 +17,7 @@ from augpipe.data.content import FileContent
 from augpipe.data.decode import as_rgb
 from augpipe.data.formats import Format, placed, placed_mask
 from augpipe.data.masks import open_mask
+from augpipe.data.places import check_size
 from augpipe.data.splitfiles import dumped
 from augpipe.errors import DataError
 from augpipe.expansion.blocks import Order
@@ -96,11 +97,7 @@ class AnnotatedRenderer:
         """Returns an image's pixels and objects."""
         pixels = self.renderer.open(data, origin.relative)
         size = (pixels.shape[0], pixels.shape[1])
-        if image.size not in (None, size):
-            said = f"{image.size[0]} × {image.size[1]}" if image.size else ""
-            raise DataError(
-                origin.relative, f"is {size[0]} × {size[1]}, its annotations say {said}"
-            )
+        check_size(image.size, size, origin.relative)
         return pixels, Objects(image, self._flips, self._solid, size)
 
     def together(

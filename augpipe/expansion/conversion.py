@@ -26,7 +26,7 @@ from augpipe.data.formats import (
     placed,
     placed_mask,
 )
-from augpipe.data.places import size_of
+from augpipe.data.places import check_size, size_of
 from augpipe.data.shapes import Notes, check_shapes
 from augpipe.errors import AugpipeError, DataError, UsageError, printable
 from augpipe.expansion.claim import Writer, check_apart
@@ -217,9 +217,7 @@ def _sized(image: AnnotatedImage) -> AnnotatedImage:
         DataError: If that cannot be read, or its record says another.
     """
     size = size_of(image.content, image.name)
-    if image.size not in (None, size):
-        said = f"{image.size[0]} × {image.size[1]}" if image.size else ""
-        raise DataError(image.name, f"is {size[0]} × {size[1]}, its annotations say {said}")
+    check_size(image.size, size, image.name)
     return replace(image, size=size)
 
 

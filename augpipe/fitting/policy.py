@@ -194,11 +194,22 @@ def _named(strength: float) -> str:
 
 
 def _weaker(items: Sequence[Item], strength: float) -> list[Item]:
-    """Returns ops that act `strength` as much, see `ops.base.Op.at_strength`; numbers are short."""
+    """Returns slots that act `strength` as much, see `ops.base.Op.at_strength`; numbers are short.
+
+    What is said of an op is said again, be it the op's default now: it was learned.
+    """
     if strength == 1.0:
         return list(items)
-    recipe = recipes.load({"version": 1, "sample": list(items)}).at_strength(strength)
-    return [_short(op.item(defaults=False)) for op in recipe.sample]
+    slots: Any = recipes.load({"version": 1, "sample": list(items)}).at_strength(strength).sample
+    found: list[Item] = []
+    for item, slot in zip(items, slots, strict=True):
+        ops = []
+        for own, op in zip(item["one_of"]["ops"], slot.ops, strict=True):
+            ((name, fields),) = own.items()
+            every = op.item(defaults=True)[name]
+            ops.append({name: _short({key: every[key] for key in fields})})
+        found.append({"one_of": {**item["one_of"], "ops": ops}})
+    return found
 
 
 def _short(value: Any) -> Any:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,8 @@ def test_images_held_out_choose_how_strong_it_is(
         assert less.degrees == pytest.approx([v / 2 for v in turn.degrees], abs=1e-3)
         zoom, less = (next(op for op in each.ops if op.name() == "scale") for each in (one, other))
         assert less.factor == pytest.approx([1 + (v - 1) / 2 for v in zoom.factor], abs=1e-3)
+    text = (tmp_path / "half.yaml").read_text()
+    assert "- autocontrast: {p: 0.5}" in text  # though 0.5 is what it has when nothing is said
 
 
 def test_the_most_accurate_candidate_is_judged(tmp_path: Path) -> None:
@@ -164,6 +169,28 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(fit: Any, name: str, tmp_pat
         assert all(torch.equal(one[key], other[key]) for key in one)
     with pytest.raises(UsageError, match="-fit: holds another fit: finish or remove it"):
         fit(GARMENTS, parts, **{**SMALL, "steps": 8})
+
+
+def test_a_killed_fit_goes_on_to_the_same_end(quick: None, tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from augpipe.fitting import teaching\n"
+        "from augpipe.fitting.policy import fit_policy\n"
+        "def tick(now, *_):\n"
+        "    if now == 5:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "teaching._KEPT_EVERY = 2\n"
+        "fit_policy(sys.argv[1], sys.argv[2], steps=12, tick=tick)\n"
+    )
+    whole, parts = tmp_path / "whole" / "p.yaml", tmp_path / "parts" / "p.yaml"
+    child = subprocess.run([sys.executable, "-c", script, GARMENTS, parts], cwd=ROOT)
+    assert child.returncode == -signal.SIGKILL
+    seen: list[int] = []
+    for out in (parts, whole):
+        fit_policy(GARMENTS, out, **SMALL, tick=lambda now, *_: seen.append(now))
+    assert seen == [*range(5, 13), *range(1, 13)]
+    first, second = (path.read_text().partition("version")[2] for path in (parts, whole))
+    assert first == second
 
 
 @pytest.mark.usefixtures("quick")

@@ -164,7 +164,8 @@ def test_penalties_and_temperature_are_those_that_are_said(
 
 
 def test_what_acts_on_every_image_is_written_too_and_names_stay_in_their_comment() -> None:
-    always = {"one_of": {"p": 1.0, "ops": ["equalize", {"rotate": [-8, 8]}], "weights": [0.5, 0.5]}}
+    ops = [{"equalize": {"p": 1}}, {"rotate": {"degrees": [-8, 8]}}]
+    always = {"one_of": {"p": 1.0, "ops": ops, "weights": [0.5, 0.5]}}
     train = _Train(torch.zeros(4, 3, 8, 8), ["a", "b"])
     divided: Any = SimpleNamespace(train=train, identity="x")
     items = _weaker([always], 0.5)

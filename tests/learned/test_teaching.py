@@ -15,12 +15,16 @@ from torch import Tensor
 
 from augpipe.errors import DataError, DivergedError, UsageError
 from augpipe.fitting import teaching
+from augpipe.fitting.choices import Choice, choices_for
 from augpipe.fitting.labelled import Divided, open_labelled
 from augpipe.fitting.meta import Guards, MetaAugmenter, _made
+from augpipe.fitting.policy import PolicyAugmenter
+from augpipe.fitting.relaxed import RelaxedPolicy
 from augpipe.fitting.teaching import Augmenter, Lessons, Setting, difficulty
 from augpipe.learned.augmentation import LATENTS, AugmentationNetwork
 from augpipe.rng import Draws
 from augpipe.tensors import load_tree
+from tests.harness import ROOT
 
 
 class Gain(Augmenter):
@@ -265,3 +269,20 @@ def test_without_the_lowpass_the_residual_is_noise(shades: Divided, tmp_path: Pa
     steps = [(f.residual[..., 1:] - f.residual[..., :-1]).square().mean() for f in found]
     rough = [float(s / f.residual.square().mean()) for s, f in zip(steps, found, strict=True)]
     assert rough[1] > 2 * rough[0]
+
+
+def test_an_op_that_destroys_labels_is_chosen_less(tmp_path: Path) -> None:
+    """Of four ops one makes every image black: the teacher tells it from those that are hard."""
+    data = open_labelled(ROOT / "samples" / "garments", None, 14, 0)
+    black = Choice("black", lambda s: {"brightness": {"factor": [0.0, 0.0]}})
+    kept = [each for each in choices_for(1) if each.name in ("rotate", "scale", "cutout")]
+    found = []
+    for fair in (True, False):
+        policy = RelaxedPolicy([*kept, black], slots=1)
+        own = lessons(
+            data, tmp_path / str(fair), PolicyAugmenter(policy), steps=300, batch_size=32, every=2,
+            fair=fair,
+        )  # fmt: skip
+        own.run()
+        found.append(float(policy.probabilities[0, -1].detach()))
+    assert found[0] < 0.1 < 0.5 < found[1]  # of five choices, each 0.2 at first

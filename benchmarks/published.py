@@ -13,6 +13,10 @@ PUBLISHED = (
     "| rand_augment | CIFAR-10, 4,000 images, WRN-28-2 | 82.14 ± 0.25 to 85.53 ± 0.25 | "
     "arXiv 1909.13719 |",
     "| label smoothing | the same | 82.14 ± 0.25 to 82.21 ± 0.18 | arXiv 1909.13719 |",
+    "| TrivialAugment | CIFAR-100, WRN-28-10 | 84.33 | arXiv 2103.10158 |",
+    "| TeachAugment | CIFAR-10, WRN-28-10 | 97.5 | arXiv 2202.12513 |",
+    "| mixup | CIFAR-10, DenseNet-BC-190 | error 3.7 to 2.7 | arXiv 1710.09412 |",
+    "| cutmix | CIFAR-100, PyramidNet-200 | error 16.45 to 14.23 | arXiv 1905.04899, its code |",
     "| random erasing | Fashion-MNIST, ResNet-20 | error 4.39 to 4.02 | arXiv 1708.04896 |",
     "| random erasing | CIFAR-10, ResNet-20 | error 7.21 to 6.73 | arXiv 1708.04896 |",
     "| cutout | CIFAR-10, WRN-28-10 | error 3.9 to 3.1 | arXiv 1708.04552 |",

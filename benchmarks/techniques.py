@@ -238,8 +238,8 @@ CLOTHES = Net(
     "wrn_10_1",
     {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
     3000,
-    (5e-3, 2e-2),
-    (0.1, 0.2),
+    (5e-3, 2e-2, 5e-2, 0.1),
+    (0.1, 0.2, 0.4, 0.8),
     (
         Row("flip and crop: padding 4", sample=FLIP_CROP),
         upon("rand_augment: 2, magnitude 9", [{"rand_augment": {"num_ops": 2, "magnitude": 9}}]),

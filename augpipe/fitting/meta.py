@@ -238,7 +238,7 @@ def fit_meta(
             _look(step, lessons, net, divided, task.folder)
 
         lessons.looks.append(look)
-        task.teach(lessons, tick, say)
+        task.teach(lessons, tick, say, control_steps, jobs)
         save_net(out, "meta", net, {**about, "step": steps, "seed": seed})
         rows: dict[str, tuple[Items, Items]] = {
             "uniform policy": (RelaxedPolicy(choices_for(task.channels)).items(), ()),

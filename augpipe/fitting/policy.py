@@ -168,7 +168,7 @@ def fit_policy(
         taught = PolicyAugmenter(policy)
         lessons = Lessons(task.data, taught, task.base, setting, task.folder, about)
         lessons.looks.append(lambda step: _look(step, lessons, policy, task.data, task.folder))
-        task.teach(lessons, tick, say)
+        task.teach(lessons, tick, say, control_steps, jobs)
         learned = policy.items()
         found = {_named(strength): _weaker(learned, strength) for strength in STRENGTHS}
         rows = {name: (items, ()) for name, items in {"uniform policy": uniform, **found}.items()}

@@ -11,7 +11,7 @@ from typing import Any
 from augpipe import recipe as recipes
 from augpipe.data.encode import write_atomic
 from augpipe.errors import UsageError
-from augpipe.fitting.controls import ControlTable, Items, control, flip_and_crop
+from augpipe.fitting.controls import ControlTable, Items, clean_beside, control, flip_and_crop
 from augpipe.fitting.labelled import Divided, check_apart, open_labelled
 from augpipe.fitting.teaching import Lessons, Tick
 from augpipe.training.results import Result
@@ -49,8 +49,10 @@ class Task:
         """Of the images."""
         return self.data.train.images.shape[1]
 
-    def teach(self, lessons: Lessons, tick: Tick | None, say: Say) -> None:
-        """Does the steps that are left, and says what on."""
+    def teach(
+        self, lessons: Lessons, tick: Tick | None, say: Say, control_steps: int, jobs: int | None
+    ) -> None:
+        """Does the steps that are left, and says what on; beside it what the table needs anyway."""
         data, steps = self.data, lessons.setting.steps
         lessons.go_on()
         say(
@@ -59,7 +61,8 @@ class Task:
         )
         if lessons.step:
             say(f"going on after step {lessons.step} of {steps}")
-        lessons.run(tick)
+        with clean_beside(data, self.controls, control_steps, jobs):
+            lessons.run(tick)
 
     def judge(
         self,

@@ -6,13 +6,9 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ import torch
 
 import augpipe
 from augpipe import recipe as recipes
+from augpipe.data.children import end_with, interrupts_held_back, leave_interrupts
 from augpipe.data.encode import write_atomic
 from augpipe.errors import AugpipeError, Problem, RecipeError, UsageError
 from augpipe.learned.files import digest_of
@@ -265,7 +262,7 @@ def _run(
         while waiting or running:
             while waiting and len(running) < count:  # what is handed over cannot be taken back
                 path = waiting.pop()
-                with _deaf_children():
+                with interrupts_held_back():
                     running[pool.submit(todo[path].keep, path)] = path
             ended = wait(running, return_when=FIRST_COMPLETED).done
             for future in [each for each in running if each in ended]:
@@ -294,29 +291,11 @@ def _run(
     return done, failed
 
 
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Has processes that are started ignore Ctrl-C from the first: it is ours to end them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _begin(parent: int) -> None:
     """Readies a process: one thread, so that sums do not depend on how many run beside."""
+    leave_interrupts()
     torch.set_num_threads(1)
-
-    def end_with_it() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=end_with_it, daemon=True).start()
+    end_with(parent)
 
 
 def _write(folder: Path, comparison: Comparison) -> None:

@@ -1,0 +1,71 @@
+"""What the table of a fit needs is trained beside the lessons, and no more than once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+
+from augpipe.errors import AugpipeError
+from augpipe.fitting.controls import clean_beside, control
+from augpipe.fitting.labelled import Divided, open_labelled
+from augpipe.tensors import read_tensors
+from tests.harness import ROOT
+
+
+@pytest.fixture
+def data() -> Divided:
+    return open_labelled(ROOT / "samples" / "garments", None, 12, 0)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    (found,) = folder.glob("clean-*/model.safetensors")
+    return read_tensors(found)[0]
+
+
+def test_it_is_the_network_that_the_table_would_train(data: Divided, tmp_path: Path) -> None:
+    beside, after = tmp_path / "beside", tmp_path / "after"
+    with clean_beside(data, beside, 3, jobs=2):
+        (child,) = multiprocessing.active_children()
+        assert child.pid
+    assert not child.is_alive()
+    own = weights(beside)
+    made = (beside / next(beside.glob("clean-*")) / "result.json").stat().st_mtime_ns
+    rows = {"plain": (["horizontal_flip"], ())}
+    for folder in (beside, after):
+        control(data, [], rows, folder, seeds=1, steps=3, jobs=1)
+    assert (next(beside.glob("clean-*")) / "result.json").stat().st_mtime_ns == made
+    other = weights(after)
+    assert own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
+
+
+def test_one_job_has_no_process_beside_it(data: Divided, tmp_path: Path) -> None:
+    with clean_beside(data, tmp_path / "one", 3, jobs=1):
+        assert not multiprocessing.active_children()
+    assert not (tmp_path / "one").exists()
+
+
+def test_what_ends_the_lessons_ends_it(data: Divided, tmp_path: Path) -> None:
+    children = []
+
+    def lessons() -> None:
+        with clean_beside(data, tmp_path, 100_000, jobs=2):
+            children.extend(multiprocessing.active_children())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lessons()
+    (child,) = children
+    child.join(60)  # far less than 100,000 steps take
+    assert not child.is_alive()
+
+
+def test_what_goes_wrong_beside_is_said_by_the_table(data: Divided, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")  # where a folder should be
+    with clean_beside(data, tmp_path / "file", 3, jobs=2):
+        pass
+    rows = {"plain": (["horizontal_flip"], ())}
+    with pytest.raises((OSError, AugpipeError), match="file"):
+        control(data, [], rows, tmp_path / "file", seeds=1, steps=3, jobs=1)

@@ -45,7 +45,6 @@ from benchmarks.techniques import (
     NETS,
     POLICY,
     PROBE,
-    SEEDS,
     SIDE,
     SIZE,
     Net,
@@ -117,16 +116,21 @@ def tell(name: str, seed: int, result: Result) -> None:
 
 
 def tuned(
-    net: Net, material: Material, out: Path, jobs: int | None, steps: int
+    net: Net,
+    row: Row,
+    grid: Sequence[tuple[float, float]],
+    material: Material,
+    out: Path,
+    jobs: int | None,
+    steps: int,
 ) -> tuple[float, float]:
-    """Chooses the baseline's learning rate and weight decay on held-out training images."""
-    grid = [(rate, decay) for rate in net.rates for decay in net.decays]
+    """Chooses a row's learning rate and weight decay on held-out training images."""
     if len(grid) == 1:
         return grid[0]
     found = compare(
-        [recipe_of(net, Row(""), rate, decay, steps) for rate, decay in grid],
+        [recipe_of(net, row, rate, decay, steps, material) for rate, decay in grid],
         material.data,
-        out / "tuning",
+        out,
         seeds=3,
         steps=steps,
         size=material.size,
@@ -222,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="keeps the runs")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where evidence.md goes")
     parser.add_argument("--jobs", type=int, help="runs at a time; one a core when left out")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, help="of each row, for a quick look")
     parser.add_argument("--steps", type=int, help="of each run, for a quick look")
     parser.add_argument("--only", default=",".join(net.called for net in NETS))
     args = parser.parse_args(argv)
@@ -298,19 +302,29 @@ def section_of(net: Net, args: argparse.Namespace) -> list[str]:
     """Does the runs of a section; returns its lines."""
     out, steps = args.out / net.called, args.steps or net.steps
     material = material_of(net, args)
-    rate, decay = tuned(net, material, out, args.jobs, min(steps, net.tuning or steps))
+    grid = [(rate, decay) for rate in net.rates for decay in net.decays]
+    most = min(steps, net.tuning or steps)
+    best = tuned(net, Row(""), grid, material, out / "tuning", args.jobs, most)
+    rate, decay = best
     base = Row(f"baseline: lr {rate:g}, weight_decay {decay:g}")
-    tried = len(net.rates) * len(net.decays)
     chosen = (
         f"The baseline's learning rate and weight decay are the best of {len(net.rates)} × "
         f"{len(net.decays)} by mean accuracy on {HELD_OUT.get(net.images)}, 3 seeds"
         f"{edge(net, rate, decay)}."
     )
+    upon = best
+    if net.settings:
+        first, place = net.rows[0], out / "tuning-upon"
+        upon = tuned(net, first, net.settings, material, place, args.jobs, steps)
+        chosen += (
+            f" All other rows have lr {upon[0]:g} and weight_decay {upon[1]:g}, the best for "
+            f"{first.name} of {len(net.settings)} settings, likewise, after {steps} steps."
+        )
     page = [
         f"## {net.called}: {steps} steps of 64 images",
         "",
         *WORDS.get(net.called, WORDS.get(net.images, ())),
-        *((chosen, "") if tried > 1 else ()),
+        *((chosen, "") if len(grid) > 1 else ()),
     ]
     watching = [row for row in net.rows if watches(net, row)]
     for rows in ([row for row in net.rows if row not in watching], watching):
@@ -318,10 +332,13 @@ def section_of(net: Net, args: argparse.Namespace) -> list[str]:
             continue
         everyone = (base, *rows)
         comparison = compare(
-            [recipe_of(net, row, rate, decay, steps, material) for row in everyone],
+            [
+                recipe_of(net, row, *(best if row is base else upon), steps, material)
+                for row in everyone
+            ],
             material.data,
             out,
-            seeds=args.seeds,
+            seeds=args.seeds or net.seeds,
             steps=None,
             size=material.size,
             jobs=args.jobs,

@@ -50,6 +50,9 @@ class Net:
             generator is fitted to; "clothing10", all of its training images at 32 pixels.
         fitted: Whether a policy and an augmentation network are learned from these images.
         tuning: Steps of the runs by which the baseline is tuned; as many as of others if 0.
+        settings: Learning rates and weight decays that the rows are chosen among, by the first of
+            them in as many steps as they have; those of the baseline if there are none.
+        seeds: Of each row, where the command does not say.
     """
 
     model: str
@@ -63,6 +66,8 @@ class Net:
     images: str = "fashion_mnist"
     fitted: bool = False
     tuning: int = 0
+    settings: Sequence[tuple[float, float]] = ()
+    seeds: int = SEEDS
 
     @property
     def called(self) -> str:
@@ -257,6 +262,7 @@ CLOTHES = Net(
     images="clothing10",
     fitted=True,
     tuning=1000,
+    settings=((0.2, 2e-2), (0.4, 2e-2), (0.4, 5e-2)),
 )
 TAUGHT_1000 = Net(
     "wrn_10_1",
@@ -280,5 +286,6 @@ LONG = Net(
     FLIP_CROP,
     "clothing10",
     fitted=True,
+    seeds=10,
 )
 NETS = (WIDE, TRANSFORMER, READER, LEARNED, TAUGHT_1000, CLOTHES, LONG)

@@ -206,8 +206,9 @@ def _weaker(items: Sequence[Item], strength: float) -> list[Item]:
         ops = []
         for own, op in zip(item["one_of"]["ops"], slot.ops, strict=True):
             ((name, fields),) = own.items()
-            every = op.item(defaults=True)[name]
-            ops.append({name: _short({key: every[key] for key in fields})})
+            every, new = op.item(defaults=True)[name], op.item()
+            said = {*fields, *(new[name] if isinstance(new, dict) else ())}
+            ops.append({name: _short({key: every[key] for key in every if key in said})})
         found.append({"one_of": {**item["one_of"], "ops": ops}})
     return found
 

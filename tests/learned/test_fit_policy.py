@@ -132,6 +132,8 @@ def test_images_held_out_choose_how_strong_it_is(
     whole, half = (load(tmp_path / f"{name}.yaml").recipe.sample[2:] for name in ("whole", "half"))
     for one, other in zip(whole, half, strict=True):
         assert (one.p, one.weights) == (other.p, other.weights)
+        want = [op.at_strength(0.5).p for op in one.ops]
+        assert [op.p for op in other.ops] == want and {0.5, 1.0} <= set(want)
         turn, less = (next(op for op in each.ops if op.name() == "rotate") for each in (one, other))
         assert less.degrees == pytest.approx([v / 2 for v in turn.degrees], abs=1e-3)
         zoom, less = (next(op for op in each.ops if op.name() == "scale") for each in (one, other))

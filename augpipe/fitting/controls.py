@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -206,33 +207,42 @@ def clean_beside(data: Divided, folder: Path, steps: int, jobs: int | None) -> I
 
     That takes one core; in a process of its own this takes another, if there are two.
     """
-    if (jobs or os.cpu_count() or 1) < 2:
+    few = (jobs or os.cpu_count() or 1) < 2 or multiprocessing.current_process().daemon
+    if few or (_clean(data, folder, steps)[1] / "model.safetensors").exists():
         yield
         return
     child = multiprocessing.get_context("spawn").Process(
         target=_begin_clean, args=(os.getpid(), data, folder, steps), daemon=True
     )
-    with interrupts_held_back():
-        child.start()
+    resource_tracker.ensure_running()  # begun by the child's start it would let Ctrl-C in
     try:
+        with interrupts_held_back():
+            child.start()
         yield
         child.join()
     finally:
-        child.terminate()
+        if child.pid is not None:
+            child.kill()  # what it had is kept
+            child.join()
 
 
 def _begin_clean(parent: int, data: Divided, folder: Path, steps: int) -> None:
     leave_interrupts()
     end_with(parent)
-    with suppress(Exception):  # `control` does it again, and says what is wrong
+    with suppress(Exception, KeyboardInterrupt):  # `control` does it again, and says what is wrong
         _train_clean(data, folder, steps)
+
+
+def _clean(data: Divided, folder: Path, steps: int) -> tuple[Recipe, Path]:
+    """Returns what the network without augmentation is trained by, and where."""
+    recipe = recipe_of((), (), steps, len(data.train))
+    of = f"{recipe.dump()} {data.identity}".encode()
+    return recipe, folder / f"clean-{hashlib.blake2b(of, digest_size=6).hexdigest()}"
 
 
 def _train_clean(data: Divided, folder: Path, steps: int) -> Path:
     """Trains without augmentation, unless that is done; returns the weights."""
-    recipe = recipe_of((), (), steps, len(data.train))
-    of = f"{recipe.dump()} {data.identity}".encode()
-    own = folder / f"clean-{hashlib.blake2b(of, digest_size=6).hexdigest()}"
+    recipe, own = _clean(data, folder, steps)
     splits = replace(data.splits, validation=_empty(data), test=data.splits.validation)
     with one_thread():
         train(recipe, splits, own, workers=0, accelerator="cpu", devices=1)

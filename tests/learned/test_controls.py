@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from augpipe.errors import AugpipeError
+from augpipe.fitting import controls
 from augpipe.fitting.controls import clean_beside, control
 from augpipe.fitting.labelled import Divided, open_labelled
 from augpipe.tensors import read_tensors
@@ -47,25 +49,37 @@ def test_one_job_has_no_process_beside_it(data: Divided, tmp_path: Path) -> None
     assert not (tmp_path / "one").exists()
 
 
-def test_what_ends_the_lessons_ends_it(data: Divided, tmp_path: Path) -> None:
-    children = []
+def test_what_ends_the_lessons_ends_it_without_a_word(
+    data: Divided, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    children: list[Any] = []
 
     def lessons() -> None:
         with clean_beside(data, tmp_path, 100_000, jobs=2):
             children.extend(multiprocessing.active_children())
+            while not list(tmp_path.glob("clean-*/metrics.csv")):  # it is at work
+                assert children[0].is_alive()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         lessons()
-    (child,) = children
-    child.join(60)  # far less than 100,000 steps take
-    assert not child.is_alive()
+    assert not children[0].is_alive()
+    assert capfd.readouterr() == ("", "")
 
 
-def test_what_goes_wrong_beside_is_said_by_the_table(data: Divided, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")  # where a folder should be
-    with clean_beside(data, tmp_path / "file", 3, jobs=2):
+def test_what_is_there_is_not_trained_again(data: Divided, tmp_path: Path) -> None:
+    for begun in (1, 0):
+        with clean_beside(data, tmp_path, 2, jobs=2):
+            assert len(multiprocessing.active_children()) == begun
+
+
+def test_what_goes_wrong_beside_is_said_by_the_table(
+    data: Divided, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    controls._clean(data, tmp_path, 3)[1].write_text("")  # where a folder should be
+    with clean_beside(data, tmp_path, 3, jobs=2):
         pass
+    assert capfd.readouterr() == ("", "")
     rows = {"plain": (["horizontal_flip"], ())}
-    with pytest.raises((OSError, AugpipeError), match="file"):
-        control(data, [], rows, tmp_path / "file", seeds=1, steps=3, jobs=1)
+    with pytest.raises((OSError, AugpipeError), match="clean-"):
+        control(data, [], rows, tmp_path, seeds=1, steps=3, jobs=1)

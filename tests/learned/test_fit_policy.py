@@ -182,11 +182,16 @@ def test_a_killed_fit_goes_on_to_the_same_end(quick: None, tmp_path: Path) -> No
         "    if now == 5:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "teaching._KEPT_EVERY = 2\n"
-        "fit_policy(sys.argv[1], sys.argv[2], steps=12, jobs=1, tick=tick)\n"
+        "if __name__ == '__main__':\n"
+        "    own = {'steps': 12, 'control_steps': 100_000, 'jobs': 2, 'tick': tick}\n"
+        "    fit_policy(sys.argv[1], sys.argv[2], **own)\n"
     )
     whole, parts = tmp_path / "whole" / "p.yaml", tmp_path / "parts" / "p.yaml"
-    child = subprocess.run([sys.executable, "-c", script, GARMENTS, parts], cwd=ROOT)
-    assert child.returncode == -signal.SIGKILL
+    # What it began has its pipe too: that is at its end when all of them are gone.
+    child = subprocess.run(
+        [sys.executable, "-c", script, GARMENTS, parts], cwd=ROOT, capture_output=True, timeout=120
+    )
+    assert (child.returncode, child.stdout, child.stderr) == (-signal.SIGKILL, b"", b"")
     seen: list[int] = []
     for out in (parts, whole):
         fit_policy(GARMENTS, out, **SMALL, tick=lambda now, *_: seen.append(now))

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 from augpipe.errors import in_a_line
 
@@ -25,11 +26,17 @@ def forks() -> bool:
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
-    """Lets no Ctrl-C meet a process that is just starting, which would print a traceback."""
+def interrupts_held_back(spawned: bool = False) -> Iterator[None]:
+    """Lets no Ctrl-C meet a process that is just starting, which would print a traceback.
+
+    Args:
+        spawned: Whether it is not forked.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    if spawned:
+        resource_tracker.ensure_running()  # begun with the first process it would let Ctrl-C in
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

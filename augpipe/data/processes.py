@@ -205,7 +205,7 @@ class _Crew:
             if self._end is not None:
                 batches = iter(self._loader)
             else:
-                with interrupts_held_back():
+                with interrupts_held_back(spawned=not forks()):
                     batches = iter(self._loader)
                 # In a cycle of garbage the pipes may go first: torch would wait 5 s a worker.
                 shut_down: Callable[[], object] = batches._shutdown_workers  # type: ignore[attr-defined]
@@ -271,7 +271,7 @@ def _size(maker: Maker, part: Part) -> int:
     few = Part(part.indices[:4], part.keys[:4], part.epoch)
     worker = _Worker(replace(maker, on_error="skip"), [])
     loader = _data_loader(worker, [_Task(few, -1)], 1, part.epoch, None)
-    with _deaths_told(), interrupts_held_back():
+    with _deaths_told(), interrupts_held_back(spawned=not forks()):
         batches = iter(loader)
     with _deaths_told():
         made, _ = next(batches)

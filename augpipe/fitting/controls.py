@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +213,8 @@ def clean_beside(data: Divided, folder: Path, steps: int, jobs: int | None) -> I
     child = multiprocessing.get_context("spawn").Process(
         target=_begin_clean, args=(os.getpid(), data, folder, steps), daemon=True
     )
-    resource_tracker.ensure_running()  # begun by the child's start it would let Ctrl-C in
     try:
-        with interrupts_held_back():
+        with interrupts_held_back(spawned=True):
             child.start()
         yield
         child.join()

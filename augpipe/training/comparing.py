@@ -262,7 +262,7 @@ def _run(
         while waiting or running:
             while waiting and len(running) < count:  # what is handed over cannot be taken back
                 path = waiting.pop()
-                with interrupts_held_back():
+                with interrupts_held_back(spawned=True):
                     running[pool.submit(todo[path].keep, path)] = path
             ended = wait(running, return_when=FIRST_COMPLETED).done
             for future in [each for each in running if each in ended]:

@@ -31,8 +31,8 @@ WORDS["clothing10"] = (
     "",
 )
 WORDS["wrn_10_1"] = (
-    "Beyond the grid, looked at afterwards: lr 0.4 has 84.3 on the held-out images, where 0.2 has "
-    "85.2 (weight_decay 0.02, bfloat16).",
+    "Beyond the grid that is named next, looked at afterwards: lr 0.4 has 84.3 on the held-out "
+    "images, where 0.2 has 85.2 (weight_decay 0.02, bfloat16).",
     "",
 )
 WORDS["fashion_1000"] = (

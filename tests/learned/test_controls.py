@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,32 @@ def data() -> Divided:
     return open_labelled(ROOT / "samples" / "garments", None, 12, 0)
 
 
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The processes that are begun meanwhile; other tests' may be there still."""
+    found: list[Any] = []
+    start = SpawnProcess.start
+
+    def noted(process: Any) -> None:
+        found.append(process)
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", noted)
+    return found
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     (found,) = folder.glob("clean-*/model.safetensors")
     return read_tensors(found)[0]
 
 
-def test_it_is_the_network_that_the_table_would_train(data: Divided, tmp_path: Path) -> None:
+def test_it_is_the_network_that_the_table_would_train(
+    data: Divided, tmp_path: Path, begun: list[Any]
+) -> None:
     beside, after = tmp_path / "beside", tmp_path / "after"
     with clean_beside(data, beside, 3, jobs=2):
-        (child,) = multiprocessing.active_children()
-        assert child.pid
+        (child,) = begun
+        assert child.is_alive()
     assert not child.is_alive()
     own = weights(beside)
     made = (beside / next(beside.glob("clean-*")) / "result.json").stat().st_mtime_ns
@@ -43,34 +59,33 @@ def test_it_is_the_network_that_the_table_would_train(data: Divided, tmp_path: P
     assert own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
 
 
-def test_one_job_has_no_process_beside_it(data: Divided, tmp_path: Path) -> None:
+def test_one_job_has_no_process_beside_it(data: Divided, tmp_path: Path, begun: list[Any]) -> None:
     with clean_beside(data, tmp_path / "one", 3, jobs=1):
-        assert not multiprocessing.active_children()
+        assert not begun
     assert not (tmp_path / "one").exists()
 
 
 def test_what_ends_the_lessons_ends_it_without_a_word(
-    data: Divided, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    data: Divided, tmp_path: Path, begun: list[Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    children: list[Any] = []
-
     def lessons() -> None:
         with clean_beside(data, tmp_path, 100_000, jobs=2):
-            children.extend(multiprocessing.active_children())
             while not list(tmp_path.glob("clean-*/metrics.csv")):  # it is at work
-                assert children[0].is_alive()
+                assert begun[0].is_alive()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         lessons()
-    assert not children[0].is_alive()
+    assert not begun[0].is_alive()
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_there_is_not_trained_again(data: Divided, tmp_path: Path) -> None:
-    for begun in (1, 0):
+def test_what_is_there_is_not_trained_again(
+    data: Divided, tmp_path: Path, begun: list[Any]
+) -> None:
+    for _ in range(2):
         with clean_beside(data, tmp_path, 2, jobs=2):
-            assert len(multiprocessing.active_children()) == begun
+            assert len(begun) == 1
 
 
 def test_what_goes_wrong_beside_is_said_by_the_table(

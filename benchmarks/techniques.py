@@ -239,9 +239,11 @@ def upon(name: str, sample: Sequence[Any] = (), batch: Sequence[Any] = (), **fie
     return Row(f"flip and crop, {name}", sample=[*FLIP_CROP, *sample], batch=batch, **fields)
 
 
+NARROW = {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"}
+"""Settings of recipes that are trained in bfloat16."""
 CLOTHES = Net(
     "wrn_10_1",
-    {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
+    NARROW,
     3000,
     (5e-3, 2e-2, 5e-2, 0.1),
     (0.1, 0.2, 0.4, 0.8),
@@ -266,7 +268,7 @@ CLOTHES = Net(
 )
 TAUGHT_1000 = Net(
     "wrn_10_1",
-    {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
+    NARROW,
     1000,
     (2e-2,),
     (0.2,),
@@ -277,7 +279,7 @@ TAUGHT_1000 = Net(
 )
 LONG = Net(
     "wrn_10_1",
-    {"optimizer": "sgd", "batch_size": 64, "precision": "bfloat16"},
+    NARROW,
     8000,
     (2e-2,),
     (0.2,),
